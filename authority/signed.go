@@ -1,0 +1,200 @@
+package authority
+
+import (
+	"crypto/ed25519"
+	"encoding/binary"
+	"time"
+
+	"fcp"
+)
+
+// ObjectFormat is the version of the native layout of every signed object here.
+// A field is never removed, retyped or given a new meaning within one format;
+// an unknown field is refused, so a new field is a new format.
+const ObjectFormat = 1
+
+// MaxSignedObject limits the encoded form, schema prefix and signature included.
+const MaxSignedObject = fcp.MaxClearBody
+
+const signatureField = "signature"
+
+// Schemas of the signed objects.
+var (
+	schemaGenesis    = fcp.MustSchema("fcp.core:ZoneCheckpoint@1.0.0")
+	schemaZone       = fcp.MustSchema("fcp.core:ZoneDefinitionObject@1.0.0")
+	schemaManifest   = fcp.MustSchema("fcp.zone:ZoneKeyManifest@1.0.0")
+	schemaRevocation = fcp.MustSchema("fcp.core:RevocationObject@1.0.0")
+)
+
+// signObject encodes obj, whose signature field must be empty and omitted when
+// empty, signs those bytes and encodes it again with the signature in place:
+// Ed25519 over schema hash || canonical CBOR without the signature field
+// (40-authority "Signing rule", spec/wire.md section 4).
+func signObject(owner *OwnerKey, schema fcp.Schema, obj any, signature *[]byte) ([]byte, error) {
+	*signature = nil
+	msg, err := fcp.MarshalPayload(schema, obj)
+	if err != nil {
+		return nil, err
+	}
+	*signature = owner.Sign(msg)
+	b, err := fcp.MarshalPayload(schema, obj)
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > MaxSignedObject {
+		return nil, fcp.Errorf(fcp.CodeTooLarge, "signed %s of %d bytes, the limit is %d", schema, len(b), MaxSignedObject)
+	}
+	return b, nil
+}
+
+// signedBytes is what a signature of a received object covers, and the signature.
+type signedBytes struct{ message, signature []byte }
+
+// decodeSigned strictly decodes b into obj and cuts the signature field out of
+// the received bytes. It does not verify: the key may be known only afterwards.
+func decodeSigned(schema fcp.Schema, b []byte, obj any) (signedBytes, error) {
+	if len(b) > MaxSignedObject {
+		return signedBytes{}, fcp.Errorf(fcp.CodeTooLarge, "signed %s of %d bytes, the limit is %d", schema, len(b), MaxSignedObject)
+	}
+	if err := fcp.UnmarshalPayload(schema, b, obj); err != nil {
+		return signedBytes{}, err
+	}
+	s, err := cutSignature(b)
+	return s, fcp.Wrap(fcp.CodeMalformed, err, "signed %s", schema)
+}
+
+// verifyOwner checks the owner's signature.
+func (s signedBytes) verifyOwner(owner OwnerPublic, schema fcp.Schema) error {
+	if !owner.Verify(s.message, s.signature) {
+		return fcp.Errorf(fcp.CodeSignature, "%s by owner %s", schema, fcp.KidOf(owner[:]))
+	}
+	return nil
+}
+
+// cutSignature splits a schema-prefixed top-level map into the bytes without the
+// field "signature" and that field's value. Removing one pair only lowers the
+// count in the map's head, because the rest of a canonical map stays as it is.
+func cutSignature(b []byte) (signedBytes, error) {
+	w := walker{b: b, i: fcp.HashSize}
+	major, pairs := w.head()
+	if w.bad || major != 5 || pairs == 0 {
+		return signedBytes{}, fcp.Errorf(fcp.CodeMalformed, "not a map")
+	}
+	body := w.i
+	for range pairs {
+		start := w.i
+		key := w.item()
+		value := w.item()
+		if w.bad {
+			break
+		}
+		if len(key) != 1+len(signatureField) || string(key[1:]) != signatureField || key[0]>>5 != 3 {
+			continue
+		}
+		const head = 2 // 0x58 0x40
+		if len(value) != head+ed25519.SignatureSize || value[0] != 0x58 || value[1] != ed25519.SignatureSize {
+			return signedBytes{}, fcp.Errorf(fcp.CodeMalformed, "the signature is not a string of %d bytes", ed25519.SignatureSize)
+		}
+		msg := make([]byte, 0, len(b))
+		msg = append(msg, b[:fcp.HashSize]...)
+		msg = appendMapHead(msg, pairs-1)
+		msg = append(msg, b[body:start]...)
+		msg = append(msg, b[w.i:]...)
+		return signedBytes{message: msg, signature: value[head:]}, nil
+	}
+	return signedBytes{}, fcp.Errorf(fcp.CodeMissingField, "no signature")
+}
+
+func appendMapHead(b []byte, n uint64) []byte {
+	switch {
+	case n < 24:
+		return append(b, 0xa0|byte(n))
+	case n <= 0xff:
+		return append(b, 0xb8, byte(n))
+	}
+	return binary.BigEndian.AppendUint16(append(b, 0xb9), uint16(n))
+}
+
+// walker steps over CBOR items (RFC 8949 section 3) that a strict decoder has
+// accepted. It stays inside b whatever b is; bad sticks.
+type walker struct {
+	b   []byte
+	i   int
+	bad bool
+}
+
+// head reads one head. For majors 2 and 3 the caller skips n bytes.
+func (w *walker) head() (major byte, n uint64) {
+	if w.bad || w.i >= len(w.b) {
+		w.bad = true
+		return 0, 0
+	}
+	c := w.b[w.i]
+	w.i++
+	if low := c & 31; low < 24 {
+		return c >> 5, uint64(low)
+	} else if low > 27 {
+		w.bad = true
+		return 0, 0
+	}
+	size := 1 << (c&31 - 24)
+	if len(w.b)-w.i < size {
+		w.bad = true
+		return 0, 0
+	}
+	for _, x := range w.b[w.i : w.i+size] {
+		n = n<<8 | uint64(x)
+	}
+	w.i += size
+	return c >> 5, n
+}
+
+// item steps over one whole item and returns its bytes.
+func (w *walker) item() []byte {
+	start := w.i
+	for left := uint64(1); left > 0 && !w.bad; left-- {
+		major, n := w.head()
+		if major >= 2 && major <= 5 && n > uint64(len(w.b)-w.i) {
+			w.bad = true // neither bytes nor elements could fit
+		}
+		switch {
+		case w.bad:
+			return nil
+		case major == 2 || major == 3:
+			w.i += int(n)
+		case major == 4:
+			left += n
+		case major == 5:
+			left += 2 * n
+		case major == 6:
+			left++
+		}
+	}
+	if w.bad {
+		return nil
+	}
+	return w.b[start:w.i]
+}
+
+// unixSeconds is how objects carry time. Times before 1970 or after the year
+// 9999 are CodeInvalidArgument.
+func unixSeconds(t time.Time) (uint64, error) {
+	s := t.Unix()
+	if s < 0 || s > maxUnixSeconds {
+		return 0, fcp.Errorf(fcp.CodeInvalidArgument, "time %s cannot be written into an object", t.UTC().Format(time.RFC3339))
+	}
+	return uint64(s), nil
+}
+
+const maxUnixSeconds = 253402300799 // 9999-12-31T23:59:59Z
+
+// checkCommon checks the fields every signed object has.
+func checkCommon(schema fcp.Schema, format, seconds uint64) error {
+	switch {
+	case format != ObjectFormat:
+		return fcp.Errorf(fcp.CodeVersion, "%s in format %d, this build knows %d", schema, format, ObjectFormat)
+	case seconds > maxUnixSeconds:
+		return fcp.Errorf(fcp.CodeMalformed, "%s with a time after the year 9999", schema)
+	}
+	return nil
+}
