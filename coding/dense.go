@@ -1,0 +1,375 @@
+package coding
+
+import (
+	"context"
+	"math/bits"
+
+	"fcp/coding/internal/gf256"
+)
+
+// solver turns received rows into a program. Its memory is reused from run to
+// run; nothing in it outlives a run but capacity.
+//
+// After peeling, every pivot symbol k equals E_k plus the sum of the inactive
+// symbols in the bit set expr[k], where E_k is a sum of received symbols alone.
+// So every row left over, binary or HDPC, becomes an equation in the inactive
+// symbols only. The binary ones are solved first (Gauss-Jordan on bits); what
+// they leave free, at most a few columns, the HDPC rows settle in GF(256).
+type solver struct {
+	peeler
+
+	words int      // 64 bit words per bit set of inactive symbols
+	expr  []uint64 // per pivot
+	some  []bool   // per pivot: E_k is not known to be zero
+
+	cand  []uint32 // rows that are no pivots
+	redun []uint32 // those found to depend on others
+	used  []uint32 // dense pivot rows, in the order they joined
+	lead  []int32  // per inactive symbol: its dense pivot, or -1
+	piv   []uint64 // dense pivots: bits over inactive symbols, then over used
+	width int      // words of one dense pivot
+	free  []uint32 // inactive symbols without a binary pivot
+
+	hdpc   []byte // H rows over the inactive symbols
+	planes []uint64
+	fill   []byte // per free symbol: weights of the H HDPC rows
+	tail   []byte // per HDPC row: weight of the recurrence's last value
+
+	prog program
+	sum  sum
+	made []uint32 // per group and combination of syndromes: its slot, or 0
+}
+
+// solve runs the elimination over the rows set in matrix. It returns how many
+// more symbols are needed at least: zero means that prog is complete.
+func (s *solver) solve(ctx context.Context) (int, error) {
+	s.build()
+	if err := s.peel(ctx, inactiveLimit(&s.blk)); err != nil {
+		return 1, err
+	}
+	s.express()
+	if err := s.eliminate(ctx); err != nil {
+		return 1, err
+	}
+	if len(s.free) > 0 {
+		if len(s.free) > int(s.blk.H) {
+			return len(s.free) - int(s.blk.H), nil
+		}
+		s.weighHDPC()
+		if missing := s.settle(); missing > 0 {
+			return missing, nil
+		}
+	}
+	s.emit()
+	return 0, nil
+}
+
+// express computes the bit set of every pivot over the inactive symbols.
+func (s *solver) express() {
+	w := (len(s.out) + 63) / 64
+	s.words = w
+	s.expr = resize(s.expr, len(s.pivC)*w)
+	s.some = resize(s.some, len(s.pivC))
+	clear(s.expr)
+	for k, r := range s.pivR {
+		acc := s.expr[k*w : k*w+w]
+		own := s.pivC[k]
+		some := int(r) < s.data
+		for _, c := range s.row(r) {
+			p := s.pos[c]
+			switch {
+			case p&posInactive != 0:
+				p &^= posInactive
+				acc[p>>6] ^= 1 << (p & 63)
+			case c != own:
+				some = some || s.some[p]
+				xorWords(acc, s.expr[int(p)*w:])
+			}
+		}
+		s.some[k] = some
+	}
+}
+
+// xorWords adds the first len(dst) words of src to dst.
+func xorWords(dst, src []uint64) {
+	src = src[:len(dst)]
+	for len(dst) >= 4 {
+		dst[0] ^= src[0]
+		dst[1] ^= src[1]
+		dst[2] ^= src[2]
+		dst[3] ^= src[3]
+		dst, src = dst[4:], src[4:]
+	}
+	for i := range dst {
+		dst[i] ^= src[i]
+	}
+}
+
+// eliminate brings the binary rows that are no pivots to reduced echelon form
+// over the inactive symbols, and records which of the rows each result sums.
+func (s *solver) eliminate(ctx context.Context) error {
+	n := len(s.out)
+	s.pickDense()
+	most := min(n, len(s.cand))
+	s.width = s.words + (most+63)/64
+	s.piv = resize(s.piv, (most+1)*s.width)
+	s.lead = resize(s.lead, n)
+	for i := range s.lead {
+		s.lead[i] = -1
+	}
+	s.used, s.redun = s.used[:0], s.redun[:0]
+	for i, r := range s.cand {
+		if i&63 == 63 {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+		}
+		if len(s.used) == n {
+			s.redun = append(s.redun, s.cand[i:]...)
+			break
+		}
+		s.insert(r)
+	}
+	s.reduce()
+	s.free = s.free[:0]
+	for c, q := range s.lead {
+		if q < 0 {
+			s.free = append(s.free, uint32(c))
+		}
+	}
+	return nil
+}
+
+// pickDense lists the rows that are no pivots.
+func (s *solver) pickDense() {
+	s.cand = s.cand[:0]
+	const taken = ^uint32(0)
+	for _, r := range s.pivR {
+		s.deg[r] = taken
+	}
+	for r, d := range s.deg {
+		if d != taken {
+			s.cand = append(s.cand, uint32(r))
+		}
+	}
+}
+
+// insert reduces row r by the dense pivots so far and adds it to them unless
+// nothing is left of it.
+func (s *solver) insert(r uint32) {
+	w, q := s.words, len(s.used)
+	acc := s.piv[q*s.width : (q+1)*s.width]
+	clear(acc)
+	for _, c := range s.row(r) {
+		if p := s.pos[c]; p&posInactive != 0 {
+			p &^= posInactive
+			acc[p>>6] ^= 1 << (p & 63)
+		} else {
+			xorWords(acc[:w], s.expr[int(p)*w:])
+		}
+	}
+	lead := -1
+	for i := range w {
+		skip := uint64(0)
+		for {
+			word := acc[i] &^ skip
+			if word == 0 {
+				break
+			}
+			b := bits.TrailingZeros64(word)
+			c := i<<6 | b
+			if t := s.lead[c]; t >= 0 {
+				// The pivot row is zero before its own column.
+				xorWords(acc[i:], s.piv[int(t)*s.width+i:])
+				continue
+			}
+			if lead < 0 {
+				lead = c
+			}
+			skip |= 1 << b
+		}
+	}
+	if lead < 0 {
+		s.redun = append(s.redun, r)
+		return
+	}
+	s.lead[lead] = int32(q)
+	acc[w+q>>6] |= 1 << (q & 63)
+	s.used = append(s.used, r)
+}
+
+// reduce clears every pivot column from the other dense pivots.
+func (s *solver) reduce() {
+	w := s.words
+	for c := len(s.lead) - 1; c >= 0; c-- {
+		q := s.lead[c]
+		if q < 0 {
+			continue
+		}
+		acc := s.piv[int(q)*s.width : int(q+1)*s.width]
+		for i := c >> 6; i < w; i++ {
+			word := acc[i]
+			for word != 0 {
+				b := bits.TrailingZeros64(word)
+				word &= word - 1
+				d := i<<6 | b
+				if t := s.lead[d]; t >= 0 && d != c {
+					xorWords(acc[i:], s.piv[int(t)*s.width+i:])
+				}
+			}
+		}
+	}
+}
+
+// hdpcGroups is the number of pairs of HDPC rows: column j of MT adds the
+// recurrence's value to a pair of rows, so the values are summed per pair first.
+func hdpcGroups(h uint32) uint32 { return h * (h - 1) / 2 }
+
+// hdpcGroup numbers the pair of rows that column j is in.
+func (s *solver) hdpcGroup(j uint32) uint32 {
+	a, b := s.blk.HDPCRows(j)
+	if a < b {
+		a, b = b, a
+	}
+	return a*(a-1)/2 + b
+}
+
+// weighHDPC computes the coefficients of the HDPC rows over the inactive
+// symbols, with the recurrence t = alpha*t + C (shared/rfc6330, section
+// 5.3.3.3) on bit planes: plane p holds bit p of the coefficient of every
+// inactive symbol, so that multiplying by alpha renames the planes and adds
+// one of them to three others.
+func (s *solver) weighHDPC() {
+	b := &s.blk
+	w, h := s.words, int(b.H)
+	groups := int(hdpcGroups(b.H))
+	s.planes = resize(s.planes, (1+groups+1)*8*w)
+	clear(s.planes)
+	t := s.planes[:8*w]
+	sums := s.planes[8*w:]
+	s.tail = resize(s.tail, h)
+	clear(s.tail)
+	last := b.KPrime + b.S - 1
+	base := 0 // plane p of t is stored at (base+p)&7
+	for n := uint32(0); n <= last; n++ {
+		base = (base + 7) & 7 // alpha: plane 7 becomes plane 0 and joins 2, 3, 4
+		top := t[base*w : base*w+w]
+		for _, p := range [3]int{2, 3, 4} {
+			at := (base + p) & 7
+			xorWords(t[at*w:at*w+w], top)
+		}
+		if p := s.pos[n]; p&posInactive != 0 {
+			p &^= posInactive
+			top[p>>6] ^= 1 << (p & 63)
+		} else {
+			xorWords(top, s.expr[int(p)*w:])
+		}
+		if n == last {
+			break
+		}
+		g := sums[int(s.hdpcGroup(n))*8*w:]
+		// Group sums are kept in the planes' own order.
+		xorWords(g[:(8-base)*w], t[base*w:])
+		xorWords(g[(8-base)*w:8*w], t[:base*w])
+		if n >= b.W {
+			a0, a1 := b.HDPCRows(n)
+			s.tail[a0] ^= gf256.Exp(n - b.W + 1)
+			s.tail[a1] ^= gf256.Exp(n - b.W + 1)
+		}
+	}
+	s.gatherHDPC(t, sums, base)
+}
+
+// gatherHDPC adds up the group sums to rows of octets.
+func (s *solver) gatherHDPC(t, sums []uint64, base int) {
+	b := &s.blk
+	w, h, n := s.words, int(b.H), len(s.out)
+	s.hdpc = resize(s.hdpc, h*n)
+	row := sums[int(hdpcGroups(b.H))*8*w:]
+	for i := range h {
+		clear(row)
+		for j := range h {
+			if i != j {
+				a, c := max(i, j), min(i, j)
+				xorWords(row[:8*w], sums[(a*(a-1)/2+c)*8*w:])
+			}
+		}
+		out := s.hdpc[i*n : i*n+n]
+		for c := range out {
+			var own, carry byte
+			for p := range 8 {
+				own |= byte(row[p*w+c>>6]>>(c&63)&1) << p
+				carry |= byte(t[((base+p)&7)*w+c>>6]>>(c&63)&1) << p
+			}
+			// Column K'+S-1 of MT is alpha^i in row i.
+			out[c] = own ^ gf256.Mul(carry, gf256.Exp(uint32(i)))
+		}
+		out[int(b.U)+i] ^= 1 // the identity column of HDPC row i
+		s.tail[i] ^= gf256.Exp(uint32(i) + b.U)
+	}
+}
+
+// settle inverts the HDPC rows over the free symbols. It returns how much rank
+// is missing, and leaves in fill, per free symbol, the weights of the HDPC rows
+// that give it.
+func (s *solver) settle() int {
+	h, n, f := int(s.blk.H), len(s.out), len(s.free)
+	// Row layout: f coefficients of free symbols, then h of the identity.
+	wide := f + h
+	s.fill = resize(s.fill, h*wide)
+	clear(s.fill)
+	for i := range h {
+		row := s.fill[i*wide : (i+1)*wide]
+		row[f+i] = 1
+		for j, c := range s.free {
+			row[j] = s.hdpc[i*n+int(c)]
+		}
+		for c, q := range s.lead {
+			if q < 0 {
+				continue
+			}
+			x := s.hdpc[i*n+c]
+			if x == 0 {
+				continue
+			}
+			dense := s.piv[int(q)*s.width:]
+			for j, d := range s.free {
+				if dense[d>>6]>>(d&63)&1 != 0 {
+					row[j] ^= x
+				}
+			}
+		}
+	}
+	return f - gaussJordan(s.fill, h, f, wide)
+}
+
+// gaussJordan brings the first cols columns of the rows x wide matrix m to
+// reduced echelon form by row operations and returns their rank. With full rank
+// row j holds the unit vector of column j for all j < cols.
+func gaussJordan(m []byte, rows, cols, wide int) int {
+	rank := 0
+	for c := 0; c < cols && rank < rows; c++ {
+		at := rank
+		for at < rows && m[at*wide+c] == 0 {
+			at++
+		}
+		if at == rows {
+			continue
+		}
+		p := m[rank*wide : (rank+1)*wide]
+		if at != rank {
+			o := m[at*wide : (at+1)*wide]
+			for i := range p {
+				p[i], o[i] = o[i], p[i]
+			}
+		}
+		gf256.Scale(p, gf256.Inv(p[c]))
+		for r := range rows {
+			if x := m[r*wide+c]; r != rank && x != 0 {
+				gf256.MulAdd(m[r*wide:(r+1)*wide], p, x)
+			}
+		}
+		rank++
+	}
+	return rank
+}

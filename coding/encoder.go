@@ -1,0 +1,232 @@
+package coding
+
+import (
+	"context"
+	"fmt"
+	"unsafe"
+
+	"fcp/coding/internal/gf256"
+	"fcp/coding/internal/rfc6330"
+)
+
+// Encoder makes encoding symbols of one source block (section 5.3). Source
+// symbols are slices of the block; repair symbols are sums of intermediate
+// symbols, which Encode computes once.
+//
+// An Encoder is for one goroutine at a time, except that after Encode any number of
+// goroutines may call Source, Symbol and Repair. It keeps a reference to the
+// block, which must not change while it is in use.
+type Encoder struct {
+	plan    *Plan
+	blk     rfc6330.Block
+	shape   Shape
+	workers int
+	stripes []stripe
+	tiles   []tile
+
+	block []byte
+	tail  []byte // the last symbol zero padded, when the block ends within it
+	store []byte // intermediate symbols of each tile, then scratch
+	runs  []replayer
+	ready bool
+}
+
+// EncoderOptions tunes an Encoder. The zero value is right for one core.
+type EncoderOptions struct {
+	Workers int // goroutines Encode may use; 0 means 1
+}
+
+// NewEncoder returns an encoder for blocks of k source symbols of the given
+// shape. A plan for k must be given (see NewPlan and PlanCache).
+func NewEncoder(plan *Plan, k int, shape Shape, opt EncoderOptions) (*Encoder, error) {
+	blk, err := blockFor(k)
+	if err != nil {
+		return nil, err
+	}
+	if shape, err = shape.normal(); err != nil {
+		return nil, err
+	}
+	if plan == nil || !plan.serves(&blk) {
+		return nil, fmt.Errorf("%w: the plan is not for %d source symbols", ErrParams, k)
+	}
+	e := &Encoder{plan: plan, blk: blk, shape: shape, workers: max(1, opt.Workers)}
+	e.stripes = shape.stripes(k)
+	e.tiles = tiles(e.stripes, tileWidth(int(blk.L)))
+	e.workers = min(e.workers, len(e.tiles))
+	e.runs = make([]replayer, e.workers)
+	return e, nil
+}
+
+// place lays the tiles out in one store. A tile's scratch slots lie behind its
+// intermediate symbols, where the next tile of the same worker will be: that
+// one is not computed yet. Each worker's last tile has room of its own.
+func (e *Encoder) place() {
+	l, scratch := int(e.blk.L), e.plan.prog.slots-int(e.blk.L)
+	at := 0
+	for w := range e.workers {
+		first, end := span(len(e.tiles), e.workers, w)
+		need := 0
+		for i := first; i < end; i++ {
+			t := &e.tiles[i]
+			t.ws = at
+			need = max(need, at+(l+scratch)*t.width)
+			at += l * t.width
+		}
+		at = max(at, need)
+	}
+	if len(e.store) < at {
+		e.store = aligned(at)
+	}
+}
+
+// Reset gives the encoder a block to encode. Its length is K*T or less by less
+// than T; the rest of the last symbol counts as zero.
+func (e *Encoder) Reset(block []byte) error {
+	k, t := int(e.blk.K), e.shape.SymbolSize
+	if len(block) > k*t || len(block) <= (k-1)*t {
+		return fmt.Errorf("%w: block of %d octets for %d symbols of %d", ErrSize, len(block), k, t)
+	}
+	e.ready = false
+	e.block = block
+	if len(block) < k*t {
+		if e.shape.SubBlocks > 1 {
+			// The padding is at the end of the block, not of a symbol.
+			e.block = make([]byte, k*t)
+			copy(e.block, block)
+			return nil
+		}
+		e.tail = resize(e.tail, t)
+		n := copy(e.tail, block[(k-1)*t:])
+		clear(e.tail[n:])
+	}
+	return nil
+}
+
+// part returns the part of source symbol i in stripe s.
+func (e *Encoder) part(s *stripe, i int) []byte {
+	at := s.base + i*s.size
+	if at+s.size > len(e.block) {
+		return e.tail
+	}
+	return e.block[at : at+s.size : at+s.size]
+}
+
+// Encode computes the intermediate symbols of the block given to Reset.
+func (e *Encoder) Encode(ctx context.Context) error {
+	if e.block == nil {
+		return fmt.Errorf("%w: no block", ErrSize)
+	}
+	e.place()
+	for i := range e.runs {
+		e.runs[i].reset(e.plan.prog, int(e.blk.KPrime))
+	}
+	err := parallel(ctx, len(e.tiles), e.workers, func(w, i int) {
+		r, t := &e.runs[w], &e.tiles[i]
+		if r.stripe != t.stripe {
+			e.enter(r, t.stripe)
+		}
+		r.run(unsafe.Pointer(&e.store[t.ws]), t)
+	})
+	e.ready = err == nil
+	return err
+}
+
+// enter points the replayer at the source parts of a stripe.
+func (e *Encoder) enter(r *replayer, index int) {
+	s := &e.stripes[index]
+	for i := range r.rows {
+		if i < int(e.blk.K) {
+			r.rows[i] = unsafe.Pointer(unsafe.SliceData(e.part(s, i)))
+		} else {
+			r.rows[i] = unsafe.Pointer(&zeros)
+		}
+	}
+	r.enter(index, *s)
+}
+
+// Source returns source symbol i as a slice of the block. It must not be
+// changed. It reports false when i is no source symbol or when symbols are
+// spread over several sub-blocks; Symbol serves both.
+func (e *Encoder) Source(i int) ([]byte, bool) {
+	if i < 0 || i >= int(e.blk.K) || len(e.stripes) != 1 || e.block == nil {
+		return nil, false
+	}
+	return e.part(&e.stripes[0], i), true
+}
+
+// Symbol writes the encoding symbol esi, source or repair, to dst, whose length
+// is the symbol size.
+func (e *Encoder) Symbol(dst []byte, esi uint32) error {
+	if esi >= e.blk.K {
+		return e.Repair(dst, esi)
+	}
+	if len(dst) != e.shape.SymbolSize || e.block == nil {
+		return fmt.Errorf("%w: symbol of %d octets, want %d", ErrSize, len(dst), e.shape.SymbolSize)
+	}
+	for i := range e.stripes {
+		s := &e.stripes[i]
+		copy(dst[s.at:s.at+s.size], e.part(s, int(esi)))
+	}
+	return nil
+}
+
+// Repair writes the repair symbol esi, K..MaxESI, to dst, whose length is the
+// symbol size (section 5.3.5.3). It allocates nothing.
+func (e *Encoder) Repair(dst []byte, esi uint32) error {
+	if esi > MaxESI || esi < e.blk.K {
+		return fmt.Errorf("%w: %d is no repair symbol of %d source symbols", ErrESI, esi, e.blk.K)
+	}
+	return e.Repairs(dst, esi, 1)
+}
+
+// Repairs writes the n repair symbols from esi on to dst, one behind the other.
+// For large blocks it is faster than one call each.
+func (e *Encoder) Repairs(dst []byte, esi uint32, n int) error {
+	size := e.shape.SymbolSize
+	switch {
+	case n < 0 || esi < e.blk.K || int64(esi)+int64(n) > MaxESI+1:
+		return fmt.Errorf("%w: %d symbols from %d", ErrESI, n, esi)
+	case len(dst) != n*size:
+		return fmt.Errorf("%w: %d octets for %d symbols of %d", ErrSize, len(dst), n, size)
+	case !e.ready:
+		return fmt.Errorf("%w: Encode has not run", ErrNotDecoded)
+	}
+	var buf [batch * rfc6330.MaxRow]uint32
+	var ends [batch]int
+	for n > 0 {
+		m := min(n, batch)
+		rows := buf[:0]
+		for j := range m {
+			rows, _ = e.blk.AppendRow(rows, e.blk.ISI(esi+uint32(j)))
+			ends[j] = len(rows)
+		}
+		for i := range e.tiles {
+			e.sum(dst, &e.tiles[i], rows, ends[:m])
+		}
+		dst = dst[m*size:]
+		esi += uint32(m)
+		n -= m
+	}
+	return nil
+}
+
+// batch is how many repair symbols are made of a tile before the next tile.
+const batch = 16
+
+// sum writes one tile's part of the symbols whose rows are given.
+func (e *Encoder) sum(dst []byte, t *tile, rows []uint32, ends []int) {
+	ws := unsafe.Pointer(&e.store[t.ws])
+	at, first := e.stripes[t.stripe].at+t.col, 0
+	for _, end := range ends {
+		row := rows[first:end]
+		first = end
+		if t.size == t.width {
+			gf256.Best.SumOut(unsafe.Pointer(&dst[at]), ws, t.width, row)
+		} else {
+			var part [gf256.MinWidth]byte
+			gf256.Best.SumOut(unsafe.Pointer(&part), ws, t.width, row)
+			copy(dst[at:at+t.size], part[:])
+		}
+		at += e.shape.SymbolSize
+	}
+}

@@ -1,0 +1,5 @@
+//go:build !purego
+
+package gf256
+
+func forms() []Form { return []Form{generic} }

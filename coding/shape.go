@@ -1,0 +1,117 @@
+package coding
+
+import (
+	"fmt"
+	"unsafe"
+
+	"fcp/coding/internal/gf256"
+	"fcp/coding/internal/rfc6330"
+)
+
+// Shape is the layout of the symbols of a source block. Only SymbolSize must be
+// set: SubBlocks and Alignment default to 1.
+type Shape struct {
+	SymbolSize int // T, octets, 1..65535, a multiple of Alignment
+	SubBlocks  int // N (section 4.4.1.2)
+	Alignment  int // Al, octets
+}
+
+func (s Shape) normal() (Shape, error) {
+	if s.SubBlocks == 0 {
+		s.SubBlocks = 1
+	}
+	if s.Alignment == 0 {
+		s.Alignment = 1
+	}
+	if s.SymbolSize < 1 || s.SymbolSize > MaxSymbolSize || s.Alignment < 1 || s.Alignment > 255 ||
+		s.SymbolSize%s.Alignment != 0 || s.SubBlocks < 1 || s.SubBlocks > s.SymbolSize/s.Alignment {
+		return s, fmt.Errorf("%w: symbol size %d, %d sub-blocks, alignment %d", ErrParams, s.SymbolSize, s.SubBlocks, s.Alignment)
+	}
+	return s, nil
+}
+
+func blockFor(k int) (rfc6330.Block, error) {
+	b, ok := rfc6330.ForK(k)
+	if !ok {
+		return b, fmt.Errorf("%w: %d source symbols", ErrParams, k)
+	}
+	return b, nil
+}
+
+// stripe is one sub-block: a part of every symbol whose source parts lie one
+// behind the other (section 4.4.1.2). Without sub-blocks there is one stripe.
+type stripe struct {
+	at   int // offset of the part in a symbol
+	size int // octets
+	base int // offset of its first source part in the block
+}
+
+// stripes cuts symbols of k-symbol blocks into sub-blocks.
+func (s Shape) stripes(k int) []stripe {
+	tl, ts, nl, _ := Partition(uint32(s.SymbolSize/s.Alignment), uint32(s.SubBlocks))
+	out := make([]stripe, s.SubBlocks)
+	at := 0
+	for i := range out {
+		size := int(ts) * s.Alignment
+		if i < int(nl) {
+			size = int(tl) * s.Alignment
+		}
+		out[i] = stripe{at: at, size: size, base: at * k}
+		at += size
+	}
+	return out
+}
+
+// tile is a span of columns worked on in one go.
+type tile struct {
+	stripe int
+	col    int // first octet within the stripe's part of a symbol
+	width  int // octets worked on: 64, 128 or 256
+	size   int // octets that count: below width only when the part is below 64
+	ws     int // offset of its intermediate symbols, for an encoder
+}
+
+// tileWidth is the widest tile whose intermediate symbols stay in a
+// second-level cache.
+func tileWidth(slots int) int {
+	switch {
+	case slots <= 6000:
+		return 256
+	case slots <= 14000:
+		return 128
+	}
+	return 64
+}
+
+// tiles cuts the stripes into tiles of the given width or less. The last tile of a
+// stripe overlaps the one before when the size is no multiple of 64: the same
+// octets are then computed twice, which is cheaper than copying.
+func tiles(stripes []stripe, width int) []tile {
+	var out []tile
+	for i, s := range stripes {
+		if s.size < gf256.MinWidth {
+			out = append(out, tile{stripe: i, width: gf256.MinWidth, size: s.size})
+			continue
+		}
+		col := 0
+		for w := width; w >= gf256.MinWidth; w /= 2 {
+			for ; s.size-col >= w; col += w {
+				out = append(out, tile{stripe: i, col: col, width: w, size: w})
+			}
+		}
+		if col < s.size {
+			out = append(out, tile{stripe: i, col: s.size - gf256.MinWidth, width: gf256.MinWidth, size: gf256.MinWidth})
+		}
+	}
+	return out
+}
+
+// zeros stands for a padding symbol (section 5.3.1).
+var zeros [MaxSymbolSize + gf256.MaxWidth]byte
+
+// aligned returns n octets that begin at a cache line.
+func aligned(n int) []byte {
+	b := make([]byte, n+63)
+	off := int(-uintptr(unsafe.Pointer(unsafe.SliceData(b))) & 63)
+	return b[off : off+n : off+n]
+}
