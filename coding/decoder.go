@@ -1,0 +1,357 @@
+package coding
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"unsafe"
+
+	"fcp/coding/internal/gf256"
+	"fcp/coding/internal/rfc6330"
+)
+
+// Decoder rebuilds one source block from any sufficient set of its encoding
+// symbols (section 5.4). Symbols may come in any order; duplicates are ignored.
+// Source symbols are stored where they belong in the block, repair symbols in
+// memory of the decoder; only missing source symbols are computed.
+//
+// A Decoder is for one goroutine at a time. Its memory is bounded, see
+// DecoderBound.
+type Decoder struct {
+	blk     rfc6330.Block
+	shape   Shape
+	opt     DecoderOptions
+	stripes []stripe
+	tiles   []tile
+
+	block   []byte   // K*T octets
+	have    []uint64 // source symbols that are in block
+	sources int      // how many
+	esis    []uint32 // repair symbols held, in the order of their storage
+	seen    esiSet   // the same as a set
+	slabs   [][]byte // storage for repair symbols, slabSymbols each
+	perSlab int
+
+	target int      // symbols that may be enough
+	drop   []uint32 // repair symbols that a failed attempt found useless, by index
+
+	ws   []byte
+	runs []replayer
+	lost []uint32 // source symbols being rebuilt
+	rows []uint32 // the sums that give them, one behind the other
+	ends []int    // where each ends
+}
+
+// DecoderOptions tunes a Decoder. The zero value is right for one core.
+type DecoderOptions struct {
+	Workers int // goroutines Decode may use; 0 means 1
+
+	// Slack is how many symbols beyond K are held at most; 0 means
+	// DefaultSlack. Two are enough with all but certainty.
+	Slack int
+
+	// Plans is where Decode looks for the plan of the block's K'. With one it
+	// rebuilds a few lost symbols much faster. Nil means no plan is used.
+	Plans *PlanCache
+}
+
+// DefaultSlack is the slack of a decoder that is given none.
+const DefaultSlack = 64
+
+// NewDecoder returns a decoder for a block of k source symbols. It decodes into
+// memory of its own; see Reset for another place.
+func NewDecoder(k int, shape Shape, opt DecoderOptions) (*Decoder, error) {
+	blk, err := blockFor(k)
+	if err != nil {
+		return nil, err
+	}
+	if shape, err = shape.normal(); err != nil {
+		return nil, err
+	}
+	if opt.Slack < 0 || opt.Workers < 0 {
+		return nil, fmt.Errorf("%w: slack %d, workers %d", ErrParams, opt.Slack, opt.Workers)
+	}
+	if opt.Slack == 0 {
+		opt.Slack = DefaultSlack
+	}
+	d := &Decoder{blk: blk, shape: shape, opt: opt}
+	d.stripes = shape.stripes(k)
+	d.tiles = tiles(d.stripes, tileWidth(int(blk.L)))
+	d.opt.Workers = max(1, min(opt.Workers, len(d.tiles)))
+	d.perSlab = max(1, slabBytes/shape.SymbolSize)
+	d.have = make([]uint64, (k+63)/64)
+	return d, d.Reset(nil)
+}
+
+// slabBytes is about how much storage for repair symbols is taken at a time.
+const slabBytes = 256 << 10
+
+// Reset forgets all symbols. The block will be decoded into dst, which must
+// have K*T octets and belongs to the decoder until the next Reset; with nil the
+// decoder uses memory of its own.
+func (d *Decoder) Reset(dst []byte) error {
+	size := int(d.blk.K) * d.shape.SymbolSize
+	switch {
+	case dst == nil && len(d.block) != size:
+		d.block = make([]byte, size)
+	case dst != nil && len(dst) != size:
+		return fmt.Errorf("%w: %d octets for a block of %d", ErrSize, len(dst), size)
+	case dst != nil:
+		d.block = dst
+	}
+	clear(d.have)
+	d.sources = 0
+	d.esis = d.esis[:0]
+	d.seen.reset()
+	d.drop = d.drop[:0]
+	d.target = int(d.blk.K)
+	return nil
+}
+
+// Add gives the decoder an encoding symbol. It reports whether the symbol was
+// new and has been stored; the symbol is copied. When the decoder already holds
+// Slack symbols more than K it fails with ErrFull.
+func (d *Decoder) Add(esi uint32, symbol []byte) (bool, error) {
+	if esi > MaxESI {
+		return false, fmt.Errorf("%w: %d", ErrESI, esi)
+	}
+	if len(symbol) != d.shape.SymbolSize {
+		return false, fmt.Errorf("%w: symbol of %d octets, want %d", ErrSize, len(symbol), d.shape.SymbolSize)
+	}
+	if d.Complete() {
+		return false, nil
+	}
+	if esi < d.blk.K {
+		return d.addSource(esi, symbol), nil
+	}
+	if d.seen.has(esi) {
+		return false, nil
+	}
+	if d.held() >= int(d.blk.K)+d.opt.Slack && !d.evict() {
+		return false, fmt.Errorf("%w: %d", ErrFull, d.held())
+	}
+	i := len(d.esis)
+	if i/d.perSlab == len(d.slabs) {
+		d.slabs = append(d.slabs, make([]byte, d.perSlab*d.shape.SymbolSize))
+	}
+	copy(d.stored(i), symbol)
+	d.esis = append(d.esis, esi)
+	d.seen.add(esi, d.esis)
+	return true, nil
+}
+
+func (d *Decoder) addSource(i uint32, symbol []byte) bool {
+	if d.has(int(i)) {
+		return false
+	}
+	for _, s := range d.stripes {
+		copy(d.block[s.base+int(i)*s.size:][:s.size], symbol[s.at:])
+	}
+	d.have[i/64] |= 1 << (i % 64)
+	d.sources++
+	return true
+}
+
+func (d *Decoder) has(i int) bool { return d.have[i/64]>>(i%64)&1 != 0 }
+
+func (d *Decoder) held() int { return d.sources + len(d.esis) }
+
+// stored returns the storage of repair symbol number i.
+func (d *Decoder) stored(i int) []byte {
+	t := d.shape.SymbolSize
+	return d.slabs[i/d.perSlab][i%d.perSlab*t:][:t]
+}
+
+// evict makes room by dropping repair symbols that the last attempt found
+// useless. It reports whether there were any.
+func (d *Decoder) evict() bool {
+	if len(d.drop) == 0 {
+		return false
+	}
+	for _, i := range d.drop { // descending
+		last := len(d.esis) - 1
+		if int(i) != last {
+			copy(d.stored(int(i)), d.stored(last))
+			d.esis[i] = d.esis[last]
+		}
+		d.esis = d.esis[:last]
+	}
+	d.drop = d.drop[:0]
+	d.seen.rebuild(d.esis)
+	return true
+}
+
+// Complete reports whether all source symbols are there.
+func (d *Decoder) Complete() bool { return d.sources == int(d.blk.K) }
+
+// Ready reports whether Decode may succeed.
+func (d *Decoder) Ready() bool { return d.Needs() == 0 }
+
+// Needs returns how many more symbols are needed at least.
+func (d *Decoder) Needs() int {
+	if d.Complete() {
+		return 0
+	}
+	return max(0, d.target-d.held())
+}
+
+// Block returns the decoded block, K*T octets. It is valid until Reset.
+func (d *Decoder) Block() ([]byte, error) {
+	if !d.Complete() {
+		return nil, ErrNotDecoded
+	}
+	return d.block, nil
+}
+
+// Decode computes the missing source symbols. When the symbols at hand do not
+// determine them it fails with ErrNeedMore and Needs tells how many more it
+// takes at least; the symbols stay and more can be added.
+func (d *Decoder) Decode(ctx context.Context) error {
+	if d.Complete() {
+		return nil
+	}
+	if n := d.Needs(); n > 0 {
+		return fmt.Errorf("%w: %d", ErrNeedMore, n)
+	}
+	d.listLost()
+	if err := d.decodeAll(ctx); err != nil {
+		return err
+	}
+	for i := range d.have {
+		d.have[i] = ^uint64(0)
+	}
+	d.sources = int(d.blk.K)
+	return nil
+}
+
+func (d *Decoder) listLost() {
+	d.lost = d.lost[:0]
+	for i := range int(d.blk.K) {
+		if !d.has(i) {
+			d.lost = append(d.lost, uint32(i))
+		}
+	}
+}
+
+// decodeAll solves for all intermediate symbols from the symbols at hand.
+func (d *Decoder) decodeAll(ctx context.Context) error {
+	s := solvers.Get().(*solver)
+	defer solvers.Put(s)
+	s.blk = d.blk
+	s.lt = s.lt[:0]
+	for i := range d.blk.K {
+		if d.has(int(i)) {
+			s.lt = append(s.lt, i)
+		}
+	}
+	for _, esi := range d.esis {
+		s.lt = append(s.lt, d.blk.ISI(esi))
+	}
+	s.data = len(s.lt)
+	for i := d.blk.K; i < d.blk.KPrime; i++ {
+		s.lt = append(s.lt, i)
+	}
+	missing, err := s.solve(ctx)
+	if errors.Is(err, errTooDense) {
+		d.failed(s, nil, 1)
+		return fmt.Errorf("%w: %w", ErrNeedMore, err)
+	}
+	if err != nil {
+		return err
+	}
+	if missing > 0 {
+		d.failed(s, s.redun, missing)
+		return fmt.Errorf("%w: %d", ErrNeedMore, missing)
+	}
+	return d.replay(ctx, &s.prog)
+}
+
+// failed notes what a failed attempt taught: how many more symbols are needed,
+// and which of the repair symbols can go when room is needed. That are those
+// that depend on others, or else the ones of the highest degree.
+func (d *Decoder) failed(s *solver, redundant []uint32, missing int) {
+	d.target = d.held() + missing
+	d.drop = d.drop[:0]
+	for r := d.sources + len(d.esis) - 1; r >= d.sources; r-- {
+		for _, x := range redundant {
+			if int(x) == r {
+				d.drop = append(d.drop, uint32(r-d.sources))
+			}
+		}
+	}
+	if len(d.drop) > 0 || d.held() < int(d.blk.K)+d.opt.Slack {
+		return
+	}
+	worst, most := -1, uint32(0)
+	for i, esi := range d.esis {
+		if t := d.blk.Tuple(d.blk.ISI(esi)); t.D > most {
+			worst, most = i, t.D
+		}
+	}
+	if worst >= 0 {
+		d.drop = append(d.drop, uint32(worst))
+	}
+}
+
+// replay runs the program and writes the lost source symbols.
+func (d *Decoder) replay(ctx context.Context, p *program) error {
+	d.rows, d.ends = d.rows[:0], d.ends[:0]
+	for _, i := range d.lost {
+		d.rows, _ = d.blk.AppendRow(d.rows, i)
+		d.ends = append(d.ends, len(d.rows))
+	}
+	workers := d.opt.Workers
+	width := d.tiles[0].width
+	each := p.slots * width
+	if len(d.ws) < each*workers {
+		d.ws = aligned(each * workers)
+	}
+	d.runs = resize(d.runs, workers)
+	for w := range workers {
+		d.runs[w].reset(p, d.sources+len(d.esis))
+	}
+	return parallel(ctx, len(d.tiles), workers, func(w, i int) {
+		r, t := &d.runs[w], &d.tiles[i]
+		if r.stripe != t.stripe {
+			d.enter(r, t.stripe)
+		}
+		ws := unsafe.Pointer(&d.ws[w*each])
+		r.run(ws, t)
+		d.write(ws, t)
+	})
+}
+
+// enter points the replayer at the parts of the symbols at hand.
+func (d *Decoder) enter(r *replayer, index int) {
+	s := &d.stripes[index]
+	n := 0
+	for i := range int(d.blk.K) {
+		if d.has(i) {
+			r.rows[n] = unsafe.Pointer(&d.block[s.base+i*s.size])
+			n++
+		}
+	}
+	for i := range d.esis {
+		r.rows[n] = unsafe.Pointer(&d.stored(i)[s.at])
+		n++
+	}
+	r.enter(index, *s)
+}
+
+// write writes a tile's part of the lost source symbols.
+func (d *Decoder) write(ws unsafe.Pointer, t *tile) {
+	s := &d.stripes[t.stripe]
+	first := 0
+	for j, i := range d.lost {
+		row := d.rows[first:d.ends[j]]
+		first = d.ends[j]
+		at := s.base + int(i)*s.size + t.col
+		if t.size == t.width {
+			gf256.Best.SumOut(unsafe.Pointer(&d.block[at]), ws, t.width, row)
+		} else {
+			var part [gf256.MinWidth]byte
+			gf256.Best.SumOut(unsafe.Pointer(&part), ws, t.width, row)
+			copy(d.block[at:at+t.size], part[:])
+		}
+	}
+}
