@@ -3,6 +3,7 @@ package authority
 import (
 	"crypto/cipher"
 	"encoding/binary"
+	"sync"
 
 	"github.com/zeebo/blake3"
 
@@ -99,7 +100,7 @@ func setNonce(n *[nonceSize]byte, i uint64, last bool) {
 // "FCP2-BODY-V1", the zone and the object id (docs/format.md "Sealed body").
 // dst and plaintext must not overlap. It cannot fail.
 func (k *ZoneKeys) SealBody(dst []byte, id fcp.ObjectID, salt Salt, plaintext []byte) []byte {
-	b := k.p.pool.Get().(*bodyScratch)
+	b := k.p().pool.Get().(*bodyScratch)
 	g := b.begin(id, salt)
 	if need := len(dst) + SealedBodyLen(len(plaintext)); cap(dst) < need {
 		grown := make([]byte, len(dst), need)
@@ -116,7 +117,7 @@ func (k *ZoneKeys) SealBody(dst []byte, id fcp.ObjectID, salt Salt, plaintext []
 			break
 		}
 	}
-	k.p.pool.Put(b)
+	k.p().pool.Put(b)
 	return dst
 }
 
@@ -144,8 +145,8 @@ func (k *ZoneKeys) OpenBodyRange(dst []byte, id fcp.ObjectID, salt Salt, sealed 
 	if off < 0 || n < 0 || off > total || n > total-off {
 		return nil, fcp.Errorf(fcp.CodeInvalidArgument, "range %d+%d of a body of %d bytes", off, n, total)
 	}
-	b := k.p.pool.Get().(*bodyScratch)
-	defer k.p.pool.Put(b)
+	b := k.p().pool.Get().(*bodyScratch)
+	defer k.p().pool.Put(b)
 	r := rangeOpener{aead: b.begin(id, salt), scratch: b, sealed: sealed, last: frameCount(total) - 1}
 	start := len(dst)
 	if need := start + n; cap(dst) < need {
@@ -185,7 +186,9 @@ func (r *rangeOpener) frame(dst []byte, i, from, to int) ([]byte, error) {
 		}
 		return out, nil
 	}
-	pt, err := r.aead.Open(nil, r.scratch.nonce[:], ct, r.scratch.address())
+	buf := framePool.Get().(*[FrameSize]byte)
+	defer framePool.Put(buf)
+	pt, err := r.aead.Open(buf[:0], r.scratch.nonce[:], ct, r.scratch.address())
 	if err != nil {
 		return dst, errBodySealed
 	}
@@ -193,3 +196,6 @@ func (r *rangeOpener) frame(dst []byte, i, from, to int) ([]byte, error) {
 	clear(pt)
 	return dst, nil
 }
+
+// framePool holds frames of which only a part is wanted; they go back cleared.
+var framePool = sync.Pool{New: func() any { return new([FrameSize]byte) }}

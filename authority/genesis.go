@@ -104,7 +104,7 @@ func MakeGenesis(rand io.Reader, now time.Time, owner *OwnerKey, node *NodeKeys,
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	b, err := signObject(owner, schemaGenesis, &o, &o.Signature)
+	b, err := signObject(owner, fcp.SchemaZoneCheckpoint, &o, &o.Signature)
 	if err != nil {
 		return nil, err
 	}
@@ -118,14 +118,14 @@ func MakeGenesis(rand io.Reader, now time.Time, owner *OwnerKey, node *NodeKeys,
 // CodeSignature.
 func VerifyGenesis(b []byte) (*GenesisFacts, error) {
 	var o genesisObject
-	s, err := decodeSigned(schemaGenesis, b, &o)
+	s, err := decodeSigned(fcp.SchemaZoneCheckpoint, b, &o)
 	if err != nil {
 		return nil, err
 	}
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	if err := s.verifyOwner(o.Owner, schemaGenesis); err != nil {
+	if err := s.verifyOwner(o.Owner, fcp.SchemaZoneCheckpoint); err != nil {
 		return nil, err
 	}
 	f := o.facts(bytes.Clone(b))
@@ -159,7 +159,7 @@ func (o *genesisObject) facts(b []byte) GenesisFacts {
 }
 
 func (o *genesisObject) check() error {
-	if err := checkCommon(schemaGenesis, o.Format, o.CreatedAt); err != nil {
+	if err := checkCommon(fcp.SchemaZoneCheckpoint, o.Format, o.CreatedAt); err != nil {
 		return err
 	}
 	pub := NodePublic{o.Node.Signing, o.Node.Encryption, o.Node.Issuance}

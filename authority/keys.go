@@ -54,7 +54,7 @@ const (
 // and the Ed25519 key derived from it (spec/wire.md section 13.9).
 type OwnerKey struct {
 	redacted
-	p *ownerSecret
+	p func() *ownerSecret
 }
 
 type ownerSecret struct {
@@ -85,23 +85,23 @@ func OwnerKeyFromEntropy(entropy []byte) (*OwnerKey, error) {
 	defer clear(seed)
 	s := &ownerSecret{priv: ed25519.NewKeyFromSeed(seed)}
 	copy(s.entropy[:], entropy)
-	return &OwnerKey{p: s}, nil
+	return &OwnerKey{p: hide(s)}, nil
 }
 
 // Entropy returns a copy of the 32 secret bytes, for the keystore only. The
 // caller clears it.
-func (k *OwnerKey) Entropy() []byte { return append([]byte(nil), k.p.entropy[:]...) }
+func (k *OwnerKey) Entropy() []byte { return append([]byte(nil), k.p().entropy[:]...) }
 
 // Public returns the owner's public key.
-func (k *OwnerKey) Public() OwnerPublic { return OwnerPublic(k.p.priv.Public().(ed25519.PublicKey)) }
+func (k *OwnerKey) Public() OwnerPublic { return OwnerPublic(k.p().priv.Public().(ed25519.PublicKey)) }
 
 // Sign signs message. Use it only over bytes that begin with a schema hash or a
 // purpose string.
-func (k *OwnerKey) Sign(message []byte) []byte { return ed25519.Sign(k.p.priv, message) }
+func (k *OwnerKey) Sign(message []byte) []byte { return ed25519.Sign(k.p().priv, message) }
 
 // Recovery derives the owner's recovery key.
 func (k *OwnerKey) Recovery() (*RecoveryKey, error) {
-	b, err := hkdf.Key(sha256.New, k.p.entropy[:], []byte(recoverySalt), recoveryInfo, KeySize)
+	b, err := hkdf.Key(sha256.New, k.p().entropy[:], []byte(recoverySalt), recoveryInfo, KeySize)
 	if err != nil {
 		return nil, fcp.Wrap(fcp.CodeInternal, err, "derive the recovery key")
 	}
@@ -110,13 +110,13 @@ func (k *OwnerKey) Recovery() (*RecoveryKey, error) {
 	if err != nil {
 		return nil, fcp.Wrap(fcp.CodeInternal, err, "derive the recovery key")
 	}
-	return &RecoveryKey{p: &x25519Secret{priv: p}}, nil
+	return &RecoveryKey{p: hide(&x25519Secret{priv: p})}, nil
 }
 
 // Wipe overwrites the secret bytes as far as Go allows. The key is unusable after.
 func (k *OwnerKey) Wipe() {
-	clear(k.p.entropy[:])
-	clear(k.p.priv)
+	clear(k.p().entropy[:])
+	clear(k.p().priv)
 }
 
 // x25519Secret hides a crypto/ecdh key, whose bytes cannot be overwritten: Wipe
@@ -126,21 +126,21 @@ type x25519Secret struct{ priv *ecdh.PrivateKey }
 // RecoveryKey opens what is sealed to the owner's recovery recipient.
 type RecoveryKey struct {
 	redacted
-	p *x25519Secret
+	p func() *x25519Secret
 }
 
 // Public returns the recovery recipient.
 func (k *RecoveryKey) Public() RecoveryPublic {
-	return RecoveryPublic(k.p.priv.PublicKey().Bytes())
+	return RecoveryPublic(k.p().priv.PublicKey().Bytes())
 }
 
 // Wipe forgets the key. It is unusable after.
-func (k *RecoveryKey) Wipe() { k.p.priv = nil }
+func (k *RecoveryKey) Wipe() { k.p().priv = nil }
 
 // NodeKeys are the three keys of one node.
 type NodeKeys struct {
 	redacted
-	p *nodeSecret
+	p func() *nodeSecret
 }
 
 type nodeSecret struct {
@@ -190,28 +190,28 @@ func NodeKeysFromSecret(b []byte) (*NodeKeys, error) {
 	if err != nil {
 		return nil, fcp.Wrap(fcp.CodeMalformed, err, "the node's encryption key")
 	}
-	return &NodeKeys{p: &nodeSecret{
+	return &NodeKeys{p: hide(&nodeSecret{
 		signing:    ed25519.NewKeyFromSeed(b[:KeySize]),
 		encryption: enc,
 		issuance:   ed25519.NewKeyFromSeed(b[2*KeySize:]),
-	}}, nil
+	})}, nil
 }
 
 // Secret returns signing seed, encryption scalar and issuance seed, 96 bytes, for
 // the keystore only. The caller clears them.
 func (k *NodeKeys) Secret() []byte {
 	b := make([]byte, 0, NodeSecretSize)
-	b = append(b, k.p.signing[:KeySize]...)
-	b = append(b, k.p.encryption.Bytes()...)
-	return append(b, k.p.issuance[:KeySize]...)
+	b = append(b, k.p().signing[:KeySize]...)
+	b = append(b, k.p().encryption.Bytes()...)
+	return append(b, k.p().issuance[:KeySize]...)
 }
 
 // Public returns the three public keys.
 func (k *NodeKeys) Public() NodePublic {
 	return NodePublic{
-		Signing:    SigningPublic(k.p.signing.Public().(ed25519.PublicKey)),
-		Encryption: EncryptionPublic(k.p.encryption.PublicKey().Bytes()),
-		Issuance:   IssuancePublic(k.p.issuance.Public().(ed25519.PublicKey)),
+		Signing:    SigningPublic(k.p().signing.Public().(ed25519.PublicKey)),
+		Encryption: EncryptionPublic(k.p().encryption.PublicKey().Bytes()),
+		Issuance:   IssuancePublic(k.p().issuance.Public().(ed25519.PublicKey)),
 	}
 }
 
@@ -220,16 +220,16 @@ func (k *NodeKeys) Writer() fcp.WriterID { return k.Public().Writer() }
 
 // Sign signs message with the node signing key. Use it only over bytes that
 // begin with a schema hash or a purpose string.
-func (k *NodeKeys) Sign(message []byte) []byte { return ed25519.Sign(k.p.signing, message) }
+func (k *NodeKeys) Sign(message []byte) []byte { return ed25519.Sign(k.p().signing, message) }
 
 // Issue signs message with the issuance key, which mints tokens and nothing else.
-func (k *NodeKeys) Issue(message []byte) []byte { return ed25519.Sign(k.p.issuance, message) }
+func (k *NodeKeys) Issue(message []byte) []byte { return ed25519.Sign(k.p().issuance, message) }
 
 // Wipe overwrites the keys as far as Go allows. They are unusable after.
 func (k *NodeKeys) Wipe() {
-	clear(k.p.signing)
-	clear(k.p.issuance)
-	k.p.encryption = nil
+	clear(k.p().signing)
+	clear(k.p().issuance)
+	k.p().encryption = nil
 }
 
 // Writer returns the id under which the node writes its feeds.

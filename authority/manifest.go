@@ -105,7 +105,7 @@ func SealManifest(rand io.Reader, now time.Time, owner *OwnerKey, keys *ZoneKeys
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	return signObject(owner, schemaManifest, &o, &o.Signature)
+	return signObject(owner, fcp.SchemaZoneKeyManifest, &o, &o.Signature)
 }
 
 func wrapFor(rand io.Reader, keys *ZoneKeys, r Recipient, at uint64) (wrappedEntry, error) {
@@ -116,7 +116,7 @@ func wrapFor(rand io.Reader, keys *ZoneKeys, r Recipient, at uint64) (wrappedEnt
 	}
 	for i, box := range e.boxes() {
 		addr := BoxAddress{Zone: keys.Zone(), Recipient: r.id, Purpose: keyPurposes[i], IssuedAt: at}
-		b, err := sealBox(rand, pub, addr, keys.p.keys[i][:])
+		b, err := sealBox(rand, pub, addr, keys.p().keys[i][:])
 		if err != nil {
 			return e, fcp.Wrap(fcp.CodeInternal, err, "seal a key of %s to %s", keys.Zone(), r.id)
 		}
@@ -134,17 +134,17 @@ type Manifest struct{ o manifestObject }
 // CodeWrongKey for another issuer, CodeSignature.
 func VerifyManifest(owner OwnerPublic, b []byte) (*Manifest, error) {
 	var o manifestObject
-	s, err := decodeSigned(schemaManifest, b, &o)
+	s, err := decodeSigned(fcp.SchemaZoneKeyManifest, b, &o)
 	if err != nil {
 		return nil, err
 	}
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	if err := checkIssuer(schemaManifest, o.Issuer, owner); err != nil {
+	if err := checkIssuer(fcp.SchemaZoneKeyManifest, o.Issuer, owner); err != nil {
 		return nil, err
 	}
-	if err := s.verifyOwner(owner, schemaManifest); err != nil {
+	if err := s.verifyOwner(owner, fcp.SchemaZoneKeyManifest); err != nil {
 		return nil, err
 	}
 	return &Manifest{o}, nil
@@ -183,12 +183,12 @@ func (m *Manifest) Recipients() []string {
 // OpenNode returns the zone keys with a node's encryption key. CodeWrongKey means
 // that the node is no recipient or its key does not fit.
 func (m *Manifest) OpenNode(node *NodeKeys) (*ZoneKeys, error) {
-	return m.open(node.Writer().String(), node.p.encryption)
+	return m.open(node.Writer().String(), node.p().encryption)
 }
 
 // OpenRecovery returns the zone keys with the owner's recovery key.
 func (m *Manifest) OpenRecovery(key *RecoveryKey) (*ZoneKeys, error) {
-	return m.open(recoveryRecipient, key.p.priv)
+	return m.open(recoveryRecipient, key.p().priv)
 }
 
 func (m *Manifest) open(recipient string, key *ecdh.PrivateKey) (*ZoneKeys, error) {
@@ -222,7 +222,7 @@ func (m *Manifest) open(recipient string, key *ecdh.PrivateKey) (*ZoneKeys, erro
 }
 
 func (o *manifestObject) check() error {
-	if err := checkCommon(schemaManifest, o.Format, o.IssuedAt); err != nil {
+	if err := checkCommon(fcp.SchemaZoneKeyManifest, o.Format, o.IssuedAt); err != nil {
 		return err
 	}
 	switch {

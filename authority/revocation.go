@@ -68,7 +68,7 @@ func SignRevocation(now time.Time, owner *OwnerKey, cut Cut, reason string) ([]b
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	return signObject(owner, schemaRevocation, &o, &o.Signature)
+	return signObject(owner, fcp.SchemaRevocation, &o, &o.Signature)
 }
 
 // VerifyRevocation decodes a revocation and checks that owner signed exactly
@@ -76,24 +76,24 @@ func SignRevocation(now time.Time, owner *OwnerKey, cut Cut, reason string) ([]b
 // CodeZone, CodeWrongKey for another issuer, CodeSignature.
 func VerifyRevocation(owner OwnerPublic, b []byte) (*Revocation, error) {
 	var o revocationObject
-	s, err := decodeSigned(schemaRevocation, b, &o)
+	s, err := decodeSigned(fcp.SchemaRevocation, b, &o)
 	if err != nil {
 		return nil, err
 	}
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	if err := checkIssuer(schemaRevocation, o.Issuer, owner); err != nil {
+	if err := checkIssuer(fcp.SchemaRevocation, o.Issuer, owner); err != nil {
 		return nil, err
 	}
-	if err := s.verifyOwner(owner, schemaRevocation); err != nil {
+	if err := s.verifyOwner(owner, fcp.SchemaRevocation); err != nil {
 		return nil, err
 	}
 	return &Revocation{o}, nil
 }
 
 func (o *revocationObject) check() error {
-	if err := checkCommon(schemaRevocation, o.Format, o.IssuedAt); err != nil {
+	if err := checkCommon(fcp.SchemaRevocation, o.Format, o.IssuedAt); err != nil {
 		return err
 	}
 	switch {

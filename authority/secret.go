@@ -14,11 +14,14 @@ const KeySize = 32
 const redactedText = "[redacted]"
 
 // redacted is embedded in every type that leads to a secret. It makes each fmt
-// verb and slog print "[redacted]" and each encoder fail. The secret itself
-// always sits behind an unexported pointer, so that a struct which holds such a
-// value in an unexported field, where fmt cannot call methods, prints an address
-// and no key bytes.
+// verb and slog print "[redacted]" and each encoder fail. fmt cannot call methods
+// on a value in somebody's unexported field and then prints by reflection, for a
+// verb that does not fit even through pointers; so the secret itself always sits
+// behind a func (see hide), which every printer shows as an address.
 type redacted struct{}
+
+// hide returns a func that returns v, for the unexported field of a key type.
+func hide[T any](v *T) func() *T { return func() *T { return v } }
 
 var errMarshalKey = fcp.Errorf(fcp.CodeInternal, "a key type was given to an encoder")
 

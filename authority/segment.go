@@ -23,7 +23,7 @@ const MaxSegmentAddress = 1 << 10
 // SegmentKey is the random 256-bit key of one sealed segment.
 type SegmentKey struct {
 	redacted
-	p *[KeySize]byte
+	p func() *[KeySize]byte
 }
 
 // NewSegmentKey makes a segment key from 32 bytes of rand.
@@ -32,11 +32,11 @@ func NewSegmentKey(rand io.Reader) (*SegmentKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &SegmentKey{p: p}, nil
+	return &SegmentKey{p: hide(p)}, nil
 }
 
 // Wipe overwrites the key.
-func (k *SegmentKey) Wipe() { clear(k.p[:]) }
+func (k *SegmentKey) Wipe() { clear(k.p()[:]) }
 
 // address returns purpose || u8 len(zone) || zone || caller's address.
 func segmentAddress(purpose string, zone fcp.ZoneID, addr []byte) ([]byte, error) {
@@ -55,14 +55,14 @@ func segmentAddress(purpose string, zone fcp.ZoneID, addr []byte) ([]byte, error
 // beside the result.
 func (k *ZoneKeys) WrapSegmentKey(rand io.Reader, key *SegmentKey, addr []byte) ([WrappedKeySize]byte, error) {
 	var out [WrappedKeySize]byte
-	aad, err := segmentAddress(segmentKeyPurpose, k.p.zone, addr)
+	aad, err := segmentAddress(segmentKeyPurpose, k.p().zone, addr)
 	if err != nil {
 		return out, err
 	}
 	if _, err := io.ReadFull(rand, out[:nonceSize]); err != nil {
 		return out, fcp.Wrap(fcp.CodeInternal, err, "read randomness to wrap a segment key")
 	}
-	k.p.wrap.Seal(out[nonceSize:nonceSize], out[:nonceSize], key.p[:], aad)
+	k.p().wrap.Seal(out[nonceSize:nonceSize], out[:nonceSize], key.p()[:], aad)
 	return out, nil
 }
 
@@ -72,15 +72,15 @@ func (k *ZoneKeys) UnwrapSegmentKey(wrapped, addr []byte) (*SegmentKey, error) {
 	if len(wrapped) != WrappedKeySize {
 		return nil, fcp.Errorf(fcp.CodeMalformed, "a wrapped segment key has %d bytes, not %d", WrappedKeySize, len(wrapped))
 	}
-	aad, err := segmentAddress(segmentKeyPurpose, k.p.zone, addr)
+	aad, err := segmentAddress(segmentKeyPurpose, k.p().zone, addr)
 	if err != nil {
 		return nil, err
 	}
 	p := new([KeySize]byte)
-	if _, err := k.p.wrap.Open(p[:0], wrapped[:nonceSize], wrapped[nonceSize:], aad); err != nil {
-		return nil, fcp.Errorf(fcp.CodeWrongKey, "a segment key does not unwrap with key %s of %s at this address", k.p.ids.Zone, k.p.zone)
+	if _, err := k.p().wrap.Open(p[:0], wrapped[:nonceSize], wrapped[nonceSize:], aad); err != nil {
+		return nil, fcp.Errorf(fcp.CodeWrongKey, "a segment key does not unwrap with key %s of %s at this address", k.p().ids.Zone, k.p().zone)
 	}
-	return &SegmentKey{p: p}, nil
+	return &SegmentKey{p: hide(p)}, nil
 }
 
 // SegmentCipher seals and opens the frames of one segment with AES-256-GCM in
@@ -89,16 +89,16 @@ func (k *ZoneKeys) UnwrapSegmentKey(wrapped, addr []byte) (*SegmentKey, error) {
 // index is sealed at most once under one key. Safe for concurrent use.
 type SegmentCipher struct {
 	redacted
-	aead cipher.AEAD
+	aead func() cipher.AEAD
 }
 
 // Cipher prepares the key for use.
 func (k *SegmentKey) Cipher() (*SegmentCipher, error) {
-	g, err := newGCM(k.p[:])
+	g, err := newGCM(k.p()[:])
 	if err != nil {
 		return nil, err
 	}
-	return &SegmentCipher{aead: g}, nil
+	return &SegmentCipher{aead: func() cipher.AEAD { return g }}, nil
 }
 
 // SealedFrameLen returns the sealed length of a frame of n plaintext bytes.
@@ -117,7 +117,7 @@ func (c *SegmentCipher) SealFrame(dst []byte, i uint64, last bool, addr, plainte
 	}
 	var nonce [nonceSize]byte
 	setNonce(&nonce, i, last)
-	return c.aead.Seal(dst, nonce[:], plaintext, aad), nil
+	return c.aead().Seal(dst, nonce[:], plaintext, aad), nil
 }
 
 // OpenFrame appends the plaintext of sealed frame i to dst. Other bytes, index,
@@ -132,7 +132,7 @@ func (c *SegmentCipher) OpenFrame(dst []byte, i uint64, last bool, addr, sealed 
 	}
 	var nonce [nonceSize]byte
 	setNonce(&nonce, i, last)
-	out, err := c.aead.Open(dst, nonce[:], sealed, aad)
+	out, err := c.aead().Open(dst, nonce[:], sealed, aad)
 	if err != nil {
 		return nil, fcp.Errorf(fcp.CodeCorrupt, "segment frame %d does not open", i)
 	}

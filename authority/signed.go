@@ -18,14 +18,6 @@ const MaxSignedObject = fcp.MaxClearBody
 
 const signatureField = "signature"
 
-// Schemas of the signed objects.
-var (
-	schemaGenesis    = fcp.MustSchema("fcp.core:ZoneCheckpoint@1.0.0")
-	schemaZone       = fcp.MustSchema("fcp.core:ZoneDefinitionObject@1.0.0")
-	schemaManifest   = fcp.MustSchema("fcp.zone:ZoneKeyManifest@1.0.0")
-	schemaRevocation = fcp.MustSchema("fcp.core:RevocationObject@1.0.0")
-)
-
 // signObject encodes obj, whose signature field must be empty and omitted when
 // empty, signs those bytes and encodes it again with the signature in place:
 // Ed25519 over schema hash || canonical CBOR without the signature field

@@ -14,7 +14,7 @@ const WordCount = 24
 
 // Words returns the 24 words that bring the owner key back. They are the secret.
 func (k *OwnerKey) Words() (string, error) {
-	w, err := bip39.NewMnemonic(k.p.entropy[:])
+	w, err := bip39.NewMnemonic(k.p().entropy[:])
 	if err != nil {
 		return "", fcp.Errorf(fcp.CodeInternal, "24 words from 32 bytes")
 	}

@@ -57,7 +57,7 @@ func SignZone(now time.Time, owner *OwnerKey, spec ZoneSpec) ([]byte, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	return signObject(owner, schemaZone, &o, &o.Signature)
+	return signObject(owner, fcp.SchemaZoneDefinition, &o, &o.Signature)
 }
 
 // VerifyZone decodes a zone definition and checks that owner signed exactly these
@@ -65,24 +65,24 @@ func SignZone(now time.Time, owner *OwnerKey, spec ZoneSpec) ([]byte, error) {
 // CodeZone, CodeWrongKey for another issuer, CodeSignature.
 func VerifyZone(owner OwnerPublic, b []byte) (*Zone, error) {
 	var o zoneObject
-	s, err := decodeSigned(schemaZone, b, &o)
+	s, err := decodeSigned(fcp.SchemaZoneDefinition, b, &o)
 	if err != nil {
 		return nil, err
 	}
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	if err := checkIssuer(schemaZone, o.Issuer, owner); err != nil {
+	if err := checkIssuer(fcp.SchemaZoneDefinition, o.Issuer, owner); err != nil {
 		return nil, err
 	}
-	if err := s.verifyOwner(owner, schemaZone); err != nil {
+	if err := s.verifyOwner(owner, fcp.SchemaZoneDefinition); err != nil {
 		return nil, err
 	}
 	return &Zone{o}, nil
 }
 
 func (o *zoneObject) check() error {
-	if err := checkCommon(schemaZone, o.Format, o.CreatedAt); err != nil {
+	if err := checkCommon(fcp.SchemaZoneDefinition, o.Format, o.CreatedAt); err != nil {
 		return err
 	}
 	switch {

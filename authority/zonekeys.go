@@ -50,7 +50,7 @@ type ZoneKeyIDs struct {
 // (SealBody). Safe for concurrent use.
 type ZoneKeys struct {
 	redacted
-	p *zoneSecret
+	p func() *zoneSecret
 }
 
 type zoneSecret struct {
@@ -88,7 +88,7 @@ func newZoneKeys(zone fcp.ZoneID, keys *[3][KeySize]byte) (*ZoneKeys, error) {
 		return nil, err
 	}
 	s.pool.New = func() any { return newBodyScratch(s) }
-	return &ZoneKeys{p: s}, nil
+	return &ZoneKeys{p: hide(s)}, nil
 }
 
 func newGCM(key []byte) (cipher.AEAD, error) {
@@ -101,26 +101,26 @@ func newGCM(key []byte) (cipher.AEAD, error) {
 }
 
 // Zone returns the zone the keys belong to.
-func (k *ZoneKeys) Zone() fcp.ZoneID { return k.p.zone }
+func (k *ZoneKeys) Zone() fcp.ZoneID { return k.p().zone }
 
 // IDs returns the ids of the three keys.
-func (k *ZoneKeys) IDs() ZoneKeyIDs { return k.p.ids }
+func (k *ZoneKeys) IDs() ZoneKeyIDs { return k.p().ids }
 
 // StoredObjectID returns the id of an object in its stored form under the
 // object-id key; see fcp.StoredObjectID.
 func (k *ZoneKeys) StoredObjectID(schemaHash fcp.Hash, encoded []byte) fcp.ObjectID {
-	return fcp.StoredObjectID(&k.p.keys[roleObjectIDKey-1], k.p.zone, schemaHash, encoded)
+	return fcp.StoredObjectID(&k.p().keys[roleObjectIDKey-1], k.p().zone, schemaHash, encoded)
 }
 
 // KeyedObjectID returns the id of content under the object-id key; see
 // fcp.KeyedObjectID.
 func (k *ZoneKeys) KeyedObjectID(schemaHash fcp.Hash, content ...[]byte) fcp.ObjectID {
-	return fcp.KeyedObjectID(&k.p.keys[roleObjectIDKey-1], k.p.zone, schemaHash, content...)
+	return fcp.KeyedObjectID(&k.p().keys[roleObjectIDKey-1], k.p().zone, schemaHash, content...)
 }
 
 // Wipe overwrites the keys as far as Go allows. They are unusable after.
 func (k *ZoneKeys) Wipe() {
-	clear(k.p.keys[:])
-	k.p.wrap = nil
-	k.p.pool = sync.Pool{}
+	clear(k.p().keys[:])
+	k.p().wrap = nil
+	k.p().pool = sync.Pool{}
 }
