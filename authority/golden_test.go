@@ -1,0 +1,70 @@
+package authority
+
+import (
+	"encoding/hex"
+	"flag"
+	"fmt"
+	"os"
+	"sort"
+	"strings"
+	"testing"
+
+	"fcp"
+)
+
+var update = flag.Bool("update", false, "write the golden files again: a change of any line is a change of format")
+
+// TestGoldenBytes pins every byte format of the package: with one seed each value
+// has one encoding for ever (docs/format.md "Authority").
+func TestGoldenBytes(t *testing.T) {
+	o, n, z := testOwner(t, 1), testNode(t, 1), testZoneKeys(t, "z:work", 1)
+	key, err := NewSegmentKey(testRand(5))
+	must(t, key, err)
+	wrapped, err := z.WrapSegmentKey(testRand(6), key, []byte("address"))
+	must(t, wrapped, err)
+	c, err := key.Cipher()
+	must(t, c, err)
+	frame, err := c.SealFrame(nil, 258, true, []byte("address"), []byte("segment frame"))
+	must(t, frame, err)
+	id := testGenesis(t).Facts.ID
+	ids := z.IDs()
+	pub, rec, np := o.Public(), testRecovery(t, o).Public(), n.Public()
+	lines := map[string][]byte{
+		"body: 'hello', object id 01 00.., salt 02 00..": z.SealBody(nil, fcp.ObjectID{1}, Salt{2}, []byte("hello")),
+		"body: empty":               z.SealBody(nil, fcp.ObjectID{1}, Salt{2}, nil),
+		"genesis id":                id[:],
+		"key id: zone key":          ids.Zone[:],
+		"key id: object-id key":     ids.ObjectID[:],
+		"key id: body key":          ids.Body[:],
+		"owner: public key":         pub[:],
+		"owner: recovery recipient": rec[:],
+		"node: signing key":         np.Signing[:],
+		"node: encryption key":      np.Encryption[:],
+		"node: issuance key":        np.Issuance[:],
+		"segment key wrapped: nonce, key, tag; address 'address'": wrapped[:],
+		"segment frame 258, last, address 'address'":              frame,
+	}
+	for name, s := range signedSamples(t) {
+		lines["signed: "+name] = s.b
+	}
+	var names []string
+	for name := range lines {
+		names = append(names, name)
+	}
+	sort.Strings(names)
+	var out strings.Builder
+	for _, name := range names {
+		fmt.Fprintf(&out, "%s\n\t%s\n", name, hex.EncodeToString(lines[name]))
+	}
+	const path = "testdata/golden.txt"
+	if *update {
+		if err := os.WriteFile(path, []byte(out.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	must(t, want, err)
+	if out.String() != string(want) {
+		t.Errorf("bytes changed; got\n%s", out.String())
+	}
+}
