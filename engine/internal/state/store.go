@@ -1,0 +1,270 @@
+package state
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"fcp"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/zeebo/xxh3"
+)
+
+// Options of Open. The zero value is right.
+type Options struct {
+	CacheBytes   int64 // of the tables' block cache; 0 means 64 MiB
+	FlushBytes   int64 // an overlay of this size is flushed; 0 means 64 MiB
+	FlushEntries int   // an overlay of so many keys is flushed; 0 means 300,000
+	MaxFrozen    int   // full overlays that may wait for the disk; 0 means 2
+
+	// HashSeed makes the in-memory hash tables unpredictable to whoever chooses
+	// keys. It changes nothing on disk and no digest.
+	HashSeed uint64
+
+	// Digest says what the digests cover.
+	Digest DigestOptions
+
+	Logger *slog.Logger // nil discards
+
+	// OnFault is told of corruption and background errors, on any goroutine. It
+	// must not block and must not call the store.
+	OnFault func(error)
+
+	noCompactions bool // tests only
+}
+
+func (o Options) withDefaults() Options {
+	if o.CacheBytes == 0 {
+		o.CacheBytes = 64 << 20
+	}
+	if o.FlushBytes == 0 {
+		o.FlushBytes = 64 << 20
+	}
+	if o.FlushEntries == 0 {
+		o.FlushEntries = 300_000
+	}
+	if o.MaxFrozen == 0 {
+		o.MaxFrozen = 2
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+// A Store is one open state directory. All methods may be called from any
+// goroutine; updates take turns.
+type Store struct {
+	opts  Options
+	fs    vfs.FS
+	dir   string
+	db    *pebble.DB
+	cache *pebble.Cache
+
+	bulk   atomic.Bool
+	fault  atomic.Pointer[error] // set once; the store is stopped
+	cursor atomic.Uint64
+	filter filter
+
+	mu     sync.Mutex // held by an update, a rotation, a Clear
+	writer Writer     // guarded by mu
+	nextID uint64     // of overlays; guarded by mu
+
+	view viewState
+
+	life     *gate       // entered while the tables are read
+	closing  atomic.Bool // set under ingestMu
+	ingestMu sync.Mutex // orders ingests against the start of a filter build
+	misses   atomic.Uint32
+	wake     chan struct{}
+	done     sync.WaitGroup
+
+	digests digests
+	stats   counters
+}
+
+// A view is what readers see: the active overlay, the frozen ones from newest
+// to oldest, and behind them the tables.
+type view struct {
+	active *overlay
+	frozen []*overlay
+}
+
+type viewState struct {
+	now     atomic.Pointer[view]
+	mu      sync.Mutex // held to change now
+	changed sync.Cond  // an overlay left, an attempt failed, or the store stopped
+	fails   uint64     // flush attempts that failed; guarded by mu
+	lastErr error      // of the last failed attempt; guarded by mu
+	stop    bool       // the flusher must end; guarded by mu
+}
+
+type counters struct {
+	flushes, flushed, flushedBytes atomic.Uint64
+	filterSaved, tableReads        atomic.Uint64
+	touched                        atomic.Uint64 // keeps touch from being optimised away
+}
+
+// Open opens the state in dir, making it if it is not there. A store that does
+// not open for corruption may be removed and folded again from the log.
+func Open(fs vfs.FS, dir string, o Options) (*Store, error) {
+	s := &Store{opts: o.withDefaults(), fs: fs, dir: dir, wake: make(chan struct{}, 1), nextID: 1, life: newGate()}
+	s.view.changed.L = &s.view.mu
+	if err := s.fs.MkdirAll(dir, 0o755); err != nil {
+		return nil, coded(err, "make the state directory")
+	}
+	if err := s.removeTemp(); err != nil {
+		return nil, err
+	}
+	s.cache = pebble.NewCache(s.opts.CacheBytes)
+	db, err := pebble.Open(dir, s.pebbleOptions(fs, s.cache))
+	if err != nil {
+		s.cache.Unref()
+		return nil, coded(err, "open the state")
+	}
+	s.db = db
+	if err := s.readCursor(); err != nil {
+		err = errors.Join(err, db.Close())
+		s.cache.Unref()
+		return nil, err
+	}
+	s.view.now.Store(&view{active: s.newOverlay(s.cursor.Load(), 0)})
+	s.writer.s = s
+	s.done.Add(1)
+	go s.flusher()
+	return s, nil
+}
+
+// cursorKey is above every user key. Its value is a version byte and the
+// position as a big-endian number.
+var cursorKey = []byte{reservedByte, 'c', 'u', 'r', 's', 'o', 'r'}
+
+const cursorVersion = 1
+
+func (s *Store) readCursor() error {
+	b, closer, err := s.db.Get(cursorKey)
+	if errors.Is(err, pebble.ErrNotFound) {
+		// No cursor means that no table was ever ingested.
+		s.filter.on = true
+		s.filter.ready.Store(true)
+		return nil
+	}
+	if err != nil {
+		return coded(err, "read the state cursor")
+	}
+	defer closer.Close()
+	if len(b) != 9 {
+		return fcp.Errorf(fcp.CodeCorrupt, "the state cursor has %d bytes", len(b))
+	}
+	if b[0] != cursorVersion {
+		return fcp.Errorf(fcp.CodeVersion, "the state has format %d, this build knows %d", b[0], cursorVersion)
+	}
+	s.cursor.Store(binary.BigEndian.Uint64(b[1:]))
+	return nil
+}
+
+func (s *Store) newOverlay(position uint64, sizeHint int) *overlay {
+	o := newOverlay(s.nextID, s.opts.HashSeed, position, sizeHint)
+	s.nextID++
+	return o
+}
+
+// Cursor returns the position through which the tables are complete. Events
+// above it must be folded again after Open.
+func (s *Store) Cursor() uint64 { return s.cursor.Load() }
+
+// BulkMode defers compactions while it is on, for a rebuild. Reads get slower
+// with each flush; turning it off lets the compactions catch up.
+func (s *Store) BulkMode(on bool) error {
+	if s.bulk.Swap(on) == on || on {
+		return nil
+	}
+	if !s.life.enter() {
+		return errClosed()
+	}
+	defer s.life.leave()
+	_, err := s.db.AsyncFlush() // nothing to flush; it makes Pebble look for compactions
+	return coded(err, "resume compactions")
+}
+
+// Close flushes and closes. The caller has stopped updating; an error of the
+// flush is returned, and loses nothing that the log does not have.
+func (s *Store) Close() error {
+	s.ingestMu.Lock()
+	again := s.closing.Swap(true)
+	s.ingestMu.Unlock()
+	if again {
+		return nil
+	}
+	flushErr := s.flush(context.Background())
+	s.view.mu.Lock()
+	s.view.stop = true
+	s.view.mu.Unlock()
+	s.signal()
+	s.done.Wait()
+	s.life.close()
+	err := s.db.Close()
+	s.cache.Unref()
+	return errors.Join(flushErr, coded(err, "close the state"))
+}
+
+// Metrics are figures for people and tests.
+type Metrics struct {
+	Cursor         uint64
+	OverlayEntries int // of the active overlay
+	OverlayBytes   int64
+	Frozen         int    // overlays waiting for the disk
+	Flushes        uint64 // since Open
+	FlushedEntries uint64
+	FlushedBytes   uint64 // of tables written
+	Tables         int64
+	TableBytes     uint64
+	ReadAmp        int // tables that a lookup may have to ask
+	CompactionDebt uint64
+	FilterReady    bool
+	FilterBytes    int64
+	FilterSaved    uint64 // lookups that the filter answered
+	TableReads     uint64 // lookups that went to the tables
+}
+
+// Metrics returns the present figures.
+func (s *Store) Metrics() Metrics {
+	v := s.view.now.Load()
+	s.mu.Lock()
+	m := Metrics{OverlayEntries: v.active.entries(), OverlayBytes: v.active.bytes}
+	s.mu.Unlock()
+	m.Cursor = s.Cursor()
+	m.Frozen = len(v.frozen)
+	m.Flushes = s.stats.flushes.Load()
+	m.FlushedEntries = s.stats.flushed.Load()
+	m.FlushedBytes = s.stats.flushedBytes.Load()
+	m.FilterReady = s.filter.ready.Load()
+	m.FilterBytes = s.filter.bytes()
+	m.FilterSaved = s.stats.filterSaved.Load()
+	m.TableReads = s.stats.tableReads.Load()
+	if s.life.enter() {
+		defer s.life.leave()
+		p := s.db.Metrics()
+		t := p.Total()
+		m.Tables, m.TableBytes = t.TablesCount, uint64(t.TablesSize)
+		m.ReadAmp = p.ReadAmp()
+		m.CompactionDebt = p.Compact.EstimatedDebt
+	}
+	return m
+}
+
+func (s *Store) hash(key []byte) uint64 { return xxh3.HashSeed(key, s.opts.HashSeed) }
+
+func (s *Store) faulted() error {
+	if p := s.fault.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+func errClosed() error { return fcp.Errorf(fcp.CodeClosed, "the state store") }
