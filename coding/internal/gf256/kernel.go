@@ -39,6 +39,19 @@ type Form struct {
 
 	// MulAdd adds x*src to dst; the lengths are equal.
 	MulAdd func(dst, src []byte, x byte)
+
+	// Scatter is Sum transposed, at width 64: it takes the records of stream
+	// that begin at starts from the last to the first, moves the value of the
+	// record's slot (leaving zero) and adds it to each of the record's terms;
+	// with load set also to the 64 octets at the next pointer of loads, taken
+	// from the end. loads holds exactly the pointers used.
+	Scatter func(ws unsafe.Pointer, stream, starts []uint32, loads []unsafe.Pointer)
+
+	// Products adds factor*source for n sources to each of outs accumulators
+	// of width octets at out, width 64 or 128: source i is at loads[i] + col,
+	// its factor for accumulator j at factors + 64*i + j. loads holds Ahead
+	// more valid pointers.
+	Products func(out unsafe.Pointer, outs, width int, loads []unsafe.Pointer, n int, factors unsafe.Pointer, col int)
 }
 
 // Ahead is how many pointers a kernel may read beyond the last one it uses.
@@ -51,6 +64,9 @@ var generic = Form{
 	MulSum: mulSumGeneric,
 	SumOut: sumOutGeneric,
 	MulAdd: mulAddGeneric,
+
+	Scatter:  scatterGeneric,
+	Products: productsBy(mulAddGeneric),
 }
 
 // Best is the fastest form this processor runs. It is set before main and never
@@ -142,5 +158,38 @@ func mulAddGeneric(dst, src []byte, x byte) {
 	src = src[:len(dst)]
 	for i, v := range src {
 		dst[i] ^= t[v]
+	}
+}
+
+func scatterGeneric(ws unsafe.Pointer, stream, starts []uint32, loads []unsafe.Pointer) {
+	var v [64]byte
+	for i := len(starts) - 1; i >= 0; i-- {
+		record := stream[starts[i]:]
+		own := view(ws, record[0], 64)
+		copy(v[:], own)
+		clear(own)
+		if record[1]>>31 != 0 {
+			to := unsafe.Slice((*byte)(loads[len(loads)-1]), 64)
+			loads = loads[:len(loads)-1]
+			subtle.XORBytes(to, to, v[:])
+		}
+		for _, s := range record[2 : 2+record[1]&^(1<<31)] {
+			to := view(ws, s, 64)
+			subtle.XORBytes(to, to, v[:])
+		}
+	}
+}
+
+// productsBy makes Products of a kernel for one product.
+func productsBy(mulAdd func(dst, src []byte, x byte)) func(unsafe.Pointer, int, int, []unsafe.Pointer, int, unsafe.Pointer, int) {
+	return func(out unsafe.Pointer, outs, width int, loads []unsafe.Pointer, n int, factors unsafe.Pointer, col int) {
+		for i, p := range loads[:n] {
+			src := unsafe.Slice((*byte)(unsafe.Add(p, col)), width)
+			for j := range outs {
+				if x := *(*byte)(unsafe.Add(factors, 64*i+j)); x != 0 {
+					mulAdd(view(out, uint32(j), width), src, x)
+				}
+			}
+		}
 	}
 }
