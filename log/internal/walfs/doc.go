@@ -6,8 +6,13 @@
 // Pebble reserves WAL space with fallocate(KEEP_SIZE), so every append grows
 // the file and every fdatasync also commits the new size in the file system's
 // journal. Here a WAL is a file that already holds real, synced zeros: appends
-// overwrite them in place, and fdatasync writes data only. BenchmarkAppend
-// measures it (2 cores, ext4 on virtio; see the test for the figures).
+// overwrite them in place, and fdatasync writes data only.
+//
+// Measured on 2 cores under load 3 to 4, ext4 on virtio, one synced record per
+// commit, medians of alternating runs: a bare file with fdatasync 3,588 -> 4,414
+// appends/s at 1 KiB and 2,592 -> 3,556 at 80 KiB; Pebble (BenchmarkAppend)
+// 3,527 -> 4,232 at 1 KiB and 1,652 -> 1,842 at 80 KiB. The exact offsets below
+// cost 7 us per 80 KiB of that.
 //
 // Where the zeros come from:
 //
