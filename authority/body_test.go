@@ -192,38 +192,55 @@ func TestSegmentKeyIsBoundToItsAddress(t *testing.T) {
 }
 
 func TestSegmentFrameIsBoundToItsPlace(t *testing.T) {
-	key, _ := NewSegmentKey(testRand(5))
-	c, err := key.Cipher()
-	if err != nil {
-		t.Fatal(err)
+	cipherOf := func(seed byte, addr string) *SegmentCipher {
+		key, err := NewSegmentKey(testRand(seed))
+		must(t, key, err)
+		c, err := key.Cipher([]byte(addr))
+		key.Wipe()
+		return must(t, c, err)
 	}
+	c := cipherOf(5, "addr")
 	pt := testBytes(500, 1)
-	ct, err := c.SealFrame(nil, 3, false, []byte("addr"), pt)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, err := c.OpenFrame(nil, 3, false, []byte("addr"), ct); err != nil || !bytes.Equal(got, pt) {
+	ct := c.SealFrame(nil, pt, 3, false)
+	equal(t, len(ct), len(pt)+c.Overhead())
+	if got, err := cipherOf(5, "addr").OpenFrame([]byte("x"), ct, 3, false); err != nil || string(got) != "x"+string(pt) {
 		t.Fatalf("open: %v", err)
 	}
-	other, _ := NewSegmentKey(testRand(7))
-	oc, _ := other.Cipher()
 	for name, open := range map[string]func() ([]byte, error){
-		"index":   func() ([]byte, error) { return c.OpenFrame(nil, 4, false, []byte("addr"), ct) },
-		"last":    func() ([]byte, error) { return c.OpenFrame(nil, 3, true, []byte("addr"), ct) },
-		"address": func() ([]byte, error) { return c.OpenFrame(nil, 3, false, []byte("adds"), ct) },
-		"key":     func() ([]byte, error) { return oc.OpenFrame(nil, 3, false, []byte("addr"), ct) },
-		"short":   func() ([]byte, error) { return c.OpenFrame(nil, 3, false, []byte("addr"), ct[1:]) },
-		"empty":   func() ([]byte, error) { return c.OpenFrame(nil, 3, false, []byte("addr"), nil) },
+		"index":   func() ([]byte, error) { return c.OpenFrame(nil, ct, 4, false) },
+		"last":    func() ([]byte, error) { return c.OpenFrame(nil, ct, 3, true) },
+		"address": func() ([]byte, error) { return cipherOf(5, "adds").OpenFrame(nil, ct, 3, false) },
+		"key":     func() ([]byte, error) { return cipherOf(7, "addr").OpenFrame(nil, ct, 3, false) },
+		"short":   func() ([]byte, error) { return c.OpenFrame(nil, ct[1:], 3, false) },
+		"empty":   func() ([]byte, error) { return c.OpenFrame(nil, nil, 3, false) },
 	} {
 		_, err := open()
 		if fcp.CodeOf(err) != fcp.CodeCorrupt {
 			t.Errorf("another %s: %v", name, err)
 		}
 	}
-	_, err = c.SealFrame(nil, 0, true, nil, make([]byte, FrameSize+1))
+	for i := range ct {
+		bad := bytes.Clone(ct)
+		bad[i] ^= 1
+		if _, err := c.OpenFrame(nil, bad, 3, false); err == nil {
+			t.Fatalf("byte %d does not matter", i)
+		}
+	}
+	key, _ := NewSegmentKey(testRand(1))
+	_, err := key.Cipher(make([]byte, MaxSegmentAddress+1))
 	wantCode(t, err, fcp.CodeTooLarge)
-	_, err = c.OpenFrame(nil, 0, true, nil, make([]byte, sealedSize+1))
-	wantCode(t, err, fcp.CodeTooLarge)
+}
+
+func TestKeyIDAsHash(t *testing.T) {
+	id := testZoneKeys(t, "z:work", 1).IDs().Zone
+	if back, ok := KeyIDOfHash(id.Hash()); !ok || back != id {
+		t.Error("does not come back")
+	}
+	h := id.Hash()
+	h[31] = 1
+	if _, ok := KeyIDOfHash(h); ok {
+		t.Error("a full hash is taken for a key id")
+	}
 }
 
 func TestObjectIDsDifferByZoneAndKey(t *testing.T) {

@@ -1,7 +1,6 @@
 package authority
 
 import (
-	"bytes"
 	"cmp"
 	"io"
 	"slices"
@@ -128,7 +127,7 @@ func VerifyGenesis(b []byte) (*GenesisFacts, error) {
 	if err := s.verifyOwner(o.Owner, fcp.SchemaZoneCheckpoint); err != nil {
 		return nil, err
 	}
-	f := o.facts(bytes.Clone(b))
+	f := o.facts(b)
 	return &f, nil
 }
 

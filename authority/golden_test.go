@@ -22,10 +22,9 @@ func TestGoldenBytes(t *testing.T) {
 	must(t, key, err)
 	wrapped, err := z.WrapSegmentKey(testRand(6), key, []byte("address"))
 	must(t, wrapped, err)
-	c, err := key.Cipher()
+	c, err := key.Cipher([]byte("address"))
 	must(t, c, err)
-	frame, err := c.SealFrame(nil, 258, true, []byte("address"), []byte("segment frame"))
-	must(t, frame, err)
+	frame := c.SealFrame(nil, []byte("segment frame"), 258, true)
 	id := testGenesis(t).Facts.ID
 	ids := z.IDs()
 	pub, rec, np := o.Public(), testRecovery(t, o).Public(), n.Public()

@@ -23,22 +23,22 @@ const (
 	hpkeInfo = "FCP2-HPKE"
 )
 
-// Purpose says what a sealed box holds. It is bound into the box.
-type Purpose string
+// purpose says what a sealed box holds. It is bound into the box.
+type purpose string
 
 // The purposes. The first two are spec/wire.md section 7.
 const (
-	PurposeZoneKey     Purpose = "FCP2-ZONE-KEY"
-	PurposeObjectIDKey Purpose = "FCP2-OBJECTID-KEY"
-	PurposeBodyKey     Purpose = "FCP2-BODY-KEY"
+	purposeZoneKey     purpose = "FCP2-ZONE-KEY"
+	purposeObjectIDKey purpose = "FCP2-OBJECTID-KEY"
+	purposeBodyKey     purpose = "FCP2-BODY-KEY"
 )
 
-// MaxBoxCiphertext limits the ciphertext of a Box, tag included.
-const MaxBoxCiphertext = 4096
+// maxBoxCiphertext limits the ciphertext of a box, tag included.
+const maxBoxCiphertext = 4096
 
-// Box is an HPKE sealed box in the native five-field form: the three algorithm
+// hpkeBox is an HPKE sealed box in the native five-field form: the three algorithm
 // ids, the encapsulated key and the ciphertext with its tag.
-type Box struct {
+type hpkeBox struct {
 	KEM  uint16        `cbor:"kem"`
 	KDF  uint16        `cbor:"kdf"`
 	AEAD uint16        `cbor:"aead"`
@@ -46,26 +46,26 @@ type Box struct {
 	CT   []byte        `cbor:"ct"`
 }
 
-func (b *Box) check() error {
+func (b *hpkeBox) check() error {
 	switch {
 	case b.KEM != hpkeKEM || b.KDF != hpkeKDF || b.AEAD != hpkeAEAD:
 		return fcp.Errorf(fcp.CodeMalformed, "sealed box with algorithms %#04x/%#04x/%#04x", b.KEM, b.KDF, b.AEAD)
-	case len(b.CT) < TagSize || len(b.CT) > MaxBoxCiphertext:
+	case len(b.CT) < TagSize || len(b.CT) > maxBoxCiphertext:
 		return fcp.Errorf(fcp.CodeMalformed, "sealed box with %d bytes of ciphertext", len(b.CT))
 	}
 	return nil
 }
 
-// BoxAddress is what a box is bound to. Its canonical CBOR is the AAD: a map with
+// boxAddress is what a box is bound to. Its canonical CBOR is the AAD: a map with
 // byte strings and, for IssuedAt, unix seconds (spec/wire.md section 7).
-type BoxAddress struct {
+type boxAddress struct {
 	Zone      fcp.ZoneID
 	Recipient string // the recipient's id, see Recipient
-	Purpose   Purpose
+	Purpose   purpose
 	IssuedAt  uint64 // unix seconds
 }
 
-func (a BoxAddress) aad() ([]byte, error) {
+func (a boxAddress) aad() ([]byte, error) {
 	return fcp.Marshal(struct {
 		Purpose   []byte `cbor:"purpose"`
 		Zone      []byte `cbor:"zone_id"`
@@ -77,7 +77,7 @@ func (a BoxAddress) aad() ([]byte, error) {
 // sealBox seals plaintext to an X25519 key. crypto/hpke draws its ephemeral key
 // from the operating system only; this draws it from rand, so that a simulated
 // mesh is repeatable. A test opens every box with crypto/hpke.
-func sealBox(rand io.Reader, to *ecdh.PublicKey, addr BoxAddress, plaintext []byte) (*Box, error) {
+func sealBox(rand io.Reader, to *ecdh.PublicKey, addr boxAddress, plaintext []byte) (*hpkeBox, error) {
 	aad, err := addr.aad()
 	if err != nil {
 		return nil, err
@@ -95,7 +95,7 @@ func sealBox(rand io.Reader, to *ecdh.PublicKey, addr BoxAddress, plaintext []by
 	if err != nil {
 		return nil, err
 	}
-	return &Box{
+	return &hpkeBox{
 		KEM: hpkeKEM, KDF: hpkeKDF, AEAD: hpkeAEAD,
 		Enc: [KeySize]byte(eph.PublicKey().Bytes()),
 		CT:  aead.Seal(nil, nonce, plaintext, aad),
@@ -163,7 +163,7 @@ func (l *labeled) expand(prk []byte, label string, info []byte, n int) []byte {
 
 // openBox opens a box with crypto/hpke. A box for another key, address or
 // purpose, or of other bytes, is CodeWrongKey.
-func openBox(key *ecdh.PrivateKey, addr BoxAddress, b *Box) ([]byte, error) {
+func openBox(key *ecdh.PrivateKey, addr boxAddress, b *hpkeBox) ([]byte, error) {
 	if err := b.check(); err != nil {
 		return nil, err
 	}

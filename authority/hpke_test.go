@@ -35,7 +35,7 @@ func TestSenderMatchesRFC9180(t *testing.T) {
 
 func TestBoxIsBoundToItsAddress(t *testing.T) {
 	n, other := testNode(t, 1), testNode(t, 2)
-	addr := BoxAddress{Zone: "z:work", Recipient: "node-1", Purpose: PurposeZoneKey, IssuedAt: 1700000000}
+	addr := boxAddress{Zone: "z:work", Recipient: "node-1", Purpose: purposeZoneKey, IssuedAt: 1700000000}
 	for seed := range byte(20) {
 		b, err := sealBox(testRand(seed), n.p().encryption.PublicKey(), addr, testBytes(int(seed), seed))
 		must(t, b, err)
@@ -43,10 +43,10 @@ func TestBoxIsBoundToItsAddress(t *testing.T) {
 		if err != nil || !bytes.Equal(pt, testBytes(int(seed), seed)) {
 			t.Fatalf("open: %v", err)
 		}
-		for name, a := range map[string]BoxAddress{
+		for name, a := range map[string]boxAddress{
 			"zone":      {"z:private", addr.Recipient, addr.Purpose, addr.IssuedAt},
 			"recipient": {addr.Zone, "node-2", addr.Purpose, addr.IssuedAt},
-			"purpose":   {addr.Zone, addr.Recipient, PurposeBodyKey, addr.IssuedAt},
+			"purpose":   {addr.Zone, addr.Recipient, purposeBodyKey, addr.IssuedAt},
 			"time":      {addr.Zone, addr.Recipient, addr.Purpose, addr.IssuedAt + 1},
 		} {
 			if _, err := openBox(n.p().encryption, a, b); fcp.CodeOf(err) != fcp.CodeWrongKey {
@@ -73,7 +73,7 @@ func publicOf(k *ecdh.PublicKey, err error) *ecdh.PublicKey {
 // TestBoxAADKeyOrder pins spec/wire.md section 7: purpose, zone_id, issued_at,
 // recipient_node_id, all but the time as byte strings.
 func TestBoxAADKeyOrder(t *testing.T) {
-	got, err := BoxAddress{Zone: "z:w", Recipient: "n", Purpose: "p", IssuedAt: 5}.aad()
+	got, err := boxAddress{Zone: "z:w", Recipient: "n", Purpose: "p", IssuedAt: 5}.aad()
 	must(t, got, err)
 	want := "\xa4\x67purpose\x41p\x67zone_id\x43z:w\x69issued_at\x05\x71recipient_node_id\x41n"
 	equal(t, string(got), want)

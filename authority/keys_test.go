@@ -187,7 +187,7 @@ func TestNoSecretLeavesThroughAPrinter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := s.Cipher()
+	c, err := s.Cipher([]byte("address"))
 	if err != nil {
 		t.Fatal(err)
 	}

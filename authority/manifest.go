@@ -59,16 +59,18 @@ type manifestObject struct {
 // wrappedEntry holds all three keys for one recipient, so that a recipient with
 // one key missing cannot be written.
 type wrappedEntry struct {
-	Recipient   string `cbor:"recipient"`
-	ZoneKey     Box    `cbor:"zone_key"`
-	ObjectIDKey Box    `cbor:"object_id_key"`
-	BodyKey     Box    `cbor:"body_key"`
+	Recipient   string  `cbor:"recipient"`
+	ZoneKey     hpkeBox `cbor:"zone_key"`
+	ObjectIDKey hpkeBox `cbor:"object_id_key"`
+	BodyKey     hpkeBox `cbor:"body_key"`
 }
 
 // keyPurposes are the boxes of an entry in the order of the keys' roles.
-var keyPurposes = [3]Purpose{PurposeZoneKey, PurposeObjectIDKey, PurposeBodyKey}
+var keyPurposes = [3]purpose{purposeZoneKey, purposeObjectIDKey, purposeBodyKey}
 
-func (e *wrappedEntry) boxes() [3]*Box { return [3]*Box{&e.ZoneKey, &e.ObjectIDKey, &e.BodyKey} }
+func (e *wrappedEntry) boxes() [3]*hpkeBox {
+	return [3]*hpkeBox{&e.ZoneKey, &e.ObjectIDKey, &e.BodyKey}
+}
 
 // ManifestSpec says what a zone key manifest is to contain.
 type ManifestSpec struct {
@@ -115,7 +117,7 @@ func wrapFor(rand io.Reader, keys *ZoneKeys, r Recipient, at uint64) (wrappedEnt
 		return e, fcp.Wrap(fcp.CodeInternal, err, "encryption key of %s", r.id)
 	}
 	for i, box := range e.boxes() {
-		addr := BoxAddress{Zone: keys.Zone(), Recipient: r.id, Purpose: keyPurposes[i], IssuedAt: at}
+		addr := boxAddress{Zone: keys.Zone(), Recipient: r.id, Purpose: keyPurposes[i], IssuedAt: at}
 		b, err := sealBox(rand, pub, addr, keys.p().keys[i][:])
 		if err != nil {
 			return e, fcp.Wrap(fcp.CodeInternal, err, "seal a key of %s to %s", keys.Zone(), r.id)
@@ -199,7 +201,7 @@ func (m *Manifest) open(recipient string, key *ecdh.PrivateKey) (*ZoneKeys, erro
 	var keys [3][KeySize]byte
 	defer clear(keys[:])
 	for n, box := range m.o.Wrapped[i].boxes() {
-		addr := BoxAddress{Zone: m.o.Zone, Recipient: recipient, Purpose: keyPurposes[n], IssuedAt: m.o.IssuedAt}
+		addr := boxAddress{Zone: m.o.Zone, Recipient: recipient, Purpose: keyPurposes[n], IssuedAt: m.o.IssuedAt}
 		pt, err := openBox(key, addr, box)
 		if err != nil {
 			return nil, err

@@ -17,7 +17,7 @@ const (
 )
 
 // MaxSegmentAddress is the most bytes an address given to WrapSegmentKey,
-// UnwrapSegmentKey or a SegmentCipher may have.
+// UnwrapSegmentKey or Cipher may have.
 const MaxSegmentAddress = 1 << 10
 
 // SegmentKey is the random 256-bit key of one sealed segment.
@@ -38,7 +38,7 @@ func NewSegmentKey(rand io.Reader) (*SegmentKey, error) {
 // Wipe overwrites the key.
 func (k *SegmentKey) Wipe() { clear(k.p()[:]) }
 
-// address returns purpose || u8 len(zone) || zone || caller's address.
+// segmentAddress returns purpose || u8 len(zone) || zone || caller's address.
 func segmentAddress(purpose string, zone fcp.ZoneID, addr []byte) ([]byte, error) {
 	if len(addr) > MaxSegmentAddress {
 		return nil, fcp.Errorf(fcp.CodeTooLarge, "segment address of %d bytes, the limit is %d", len(addr), MaxSegmentAddress)
@@ -89,52 +89,49 @@ func (k *ZoneKeys) UnwrapSegmentKey(wrapped, addr []byte) (*SegmentKey, error) {
 // index is sealed at most once under one key. Safe for concurrent use.
 type SegmentCipher struct {
 	redacted
-	aead func() cipher.AEAD
+	p func() *segmentSecret
 }
 
-// Cipher prepares the key for use.
-func (k *SegmentKey) Cipher() (*SegmentCipher, error) {
+type segmentSecret struct {
+	aead cipher.AEAD
+	aad  []byte // "FCP2-SEGMENT-V1", a zero byte, the address
+}
+
+// Cipher prepares the key for the frames of the segment at addr, which is bound
+// into each frame and not stored. The cipher outlives a Wipe of the key.
+func (k *SegmentKey) Cipher(addr []byte) (*SegmentCipher, error) {
+	aad, err := segmentAddress(segmentFramePurpose, "", addr)
+	if err != nil {
+		return nil, err
+	}
 	g, err := newGCM(k.p()[:])
 	if err != nil {
 		return nil, err
 	}
-	return &SegmentCipher{aead: func() cipher.AEAD { return g }}, nil
+	return &SegmentCipher{p: hide(&segmentSecret{aead: g, aad: aad})}, nil
 }
 
-// SealedFrameLen returns the sealed length of a frame of n plaintext bytes.
-func SealedFrameLen(n int) int { return n + TagSize }
+// Overhead returns by how many bytes a sealed frame is longer than its plaintext.
+func (c *SegmentCipher) Overhead() int { return TagSize }
 
-// SealFrame appends the sealed form of frame i, of at most FrameSize plaintext
-// bytes, to dst. addr is bound (with "FCP2-SEGMENT-V1") and not stored; last
-// marks the final frame. dst[len(dst):cap(dst)] and plaintext must not overlap.
-func (c *SegmentCipher) SealFrame(dst []byte, i uint64, last bool, addr, plaintext []byte) ([]byte, error) {
-	if len(plaintext) > FrameSize {
-		return nil, fcp.Errorf(fcp.CodeTooLarge, "segment frame of %d bytes, the limit is %d", len(plaintext), FrameSize)
-	}
-	aad, err := segmentAddress(segmentFramePurpose, "", addr)
-	if err != nil {
-		return nil, err
-	}
+// SealFrame appends the sealed form of frame index to dst. last marks the final
+// frame. plaintext and what dst has room for must not overlap.
+func (c *SegmentCipher) SealFrame(dst, plaintext []byte, index uint32, last bool) []byte {
+	s := c.p()
 	var nonce [nonceSize]byte
-	setNonce(&nonce, i, last)
-	return c.aead().Seal(dst, nonce[:], plaintext, aad), nil
+	setNonce(&nonce, uint64(index), last)
+	return s.aead.Seal(dst, nonce[:], plaintext, s.aad)
 }
 
-// OpenFrame appends the plaintext of sealed frame i to dst. Other bytes, index,
-// last flag, address or key give CodeCorrupt.
-func (c *SegmentCipher) OpenFrame(dst []byte, i uint64, last bool, addr, sealed []byte) ([]byte, error) {
-	if len(sealed) > sealedSize {
-		return nil, fcp.Errorf(fcp.CodeTooLarge, "sealed segment frame of %d bytes", len(sealed))
-	}
-	aad, err := segmentAddress(segmentFramePurpose, "", addr)
-	if err != nil {
-		return nil, err
-	}
+// OpenFrame appends the plaintext of sealed frame index to dst. Other bytes,
+// index, last flag, address or key give CodeCorrupt and no plaintext.
+func (c *SegmentCipher) OpenFrame(dst, sealed []byte, index uint32, last bool) ([]byte, error) {
+	s := c.p()
 	var nonce [nonceSize]byte
-	setNonce(&nonce, i, last)
-	out, err := c.aead().Open(dst, nonce[:], sealed, aad)
+	setNonce(&nonce, uint64(index), last)
+	out, err := s.aead.Open(dst, nonce[:], sealed, s.aad)
 	if err != nil {
-		return nil, fcp.Errorf(fcp.CodeCorrupt, "segment frame %d does not open", i)
+		return nil, fcp.Errorf(fcp.CodeCorrupt, "segment frame %d does not open", index)
 	}
 	return out, nil
 }

@@ -19,6 +19,19 @@ type KeyID [8]byte
 
 func (k KeyID) String() string { return hex.EncodeToString(k[:]) }
 
+// Hash returns the id as the log keeps it: followed by 24 zero bytes.
+func (k KeyID) Hash() fcp.Hash {
+	var h fcp.Hash
+	copy(h[:], k[:])
+	return h
+}
+
+// KeyIDOfHash is the inverse of Hash; ok is false for what Hash never returns.
+func KeyIDOfHash(h fcp.Hash) (id KeyID, ok bool) {
+	id = KeyID(h[:len(id)])
+	return id, id.Hash() == h
+}
+
 // The role byte of each zone key in its id.
 const (
 	roleZoneKey     = 1
