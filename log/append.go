@@ -1,0 +1,304 @@
+package log
+
+import (
+	"context"
+	"runtime"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"fcp"
+)
+
+// request is one waiting Append, import or seal.
+type request struct {
+	drafts []Draft
+	buf    []byte // canonical contents of the drafts
+
+	foreign *foreignRun               // set for an import: places are given, not assigned
+	extra   func(*pebble.Batch) error // more for the same batch (sealing)
+
+	placed    []Placed
+	duplicate bool
+	err       error
+	dead      bool // given up by its caller before it was taken; guarded by Log.mu
+}
+
+// group is a set of requests that share one batch and one fsync.
+type group struct {
+	reqs  []*request
+	bytes int
+	done  chan struct{} // closed when every request has its answer
+	lead  chan struct{} // closed when the first request must lead
+}
+
+var requestPool = sync.Pool{New: func() any { return new(request) }}
+
+// maxQueued bounds the encoded bytes that wait for the disk.
+const maxQueued = 64 << 20
+
+// Append gives the drafts a place, writes them with one fsync shared with
+// everybody waiting, and returns their places. All drafts of one call become
+// durable together or not at all, and belong to one zone.
+//
+// A nil error means on disk. CodeConflict is the Guard's refusal; CodeDiskFull,
+// CodeTailLost, CodeCrashed and CodeClosed refuse before anything is written;
+// CodeTimeout and CodeInterrupted before the request was taken mean nothing was
+// written, and CodeTimeout afterwards that the outcome is unknown (repeat with
+// the same idempotency tag). After CodeTimeout the drafts' memory may still be read.
+func (l *Log) Append(ctx context.Context, drafts []Draft, o AppendOptions) (Receipt, error) {
+	r := requestPool.Get().(*request)
+	if err := r.prepare(drafts); err != nil {
+		requestPool.Put(r)
+		return Receipt{}, err
+	}
+	if err := l.submit(ctx, r); err != nil {
+		return Receipt{}, err // r may still be in use: not pooled
+	}
+	rec, err := Receipt{Events: r.placed, Duplicate: r.duplicate}, r.err
+	*r = request{buf: r.buf[:0]}
+	requestPool.Put(r)
+	return rec, err
+}
+
+// prepare validates, encodes and hashes in the caller's goroutine everything
+// that does not depend on the place.
+func (r *request) prepare(drafts []Draft) error {
+	if len(drafts) == 0 {
+		return fcp.Errorf(fcp.CodeInvalidArgument, "an append without events")
+	}
+	size := 0
+	for i := range drafts {
+		d := &drafts[i]
+		if d.Zone != drafts[0].Zone {
+			return fcp.Errorf(fcp.CodeCrossZone, "%s and %s", drafts[0].Zone, d.Zone)
+		}
+		if err := d.Content.Validate(d.Plane); err != nil {
+			return err
+		}
+		size += d.Content.EncodedSize()
+	}
+	r.drafts = drafts
+	r.placed = make([]Placed, len(drafts))
+	r.encode(size)
+	return nil
+}
+
+func (r *request) encode(size int) {
+	if cap(r.buf) < size {
+		r.buf = make([]byte, 0, size)
+	}
+	for i := range r.drafts {
+		d := &r.drafts[i]
+		start := len(r.buf)
+		r.buf = d.Content.AppendTo(r.buf)
+		d.content = r.buf[start:len(r.buf):len(r.buf)]
+		if d.Plane.Chained() {
+			d.hash = fcp.ContentHash(d.Under, d.content)
+		}
+	}
+}
+
+// submit queues the request and waits for its answer, leading a commit when it
+// is this goroutine's turn. A nil error means that r holds the answer.
+func (l *Log) submit(ctx context.Context, r *request) error {
+	l.mu.Lock()
+	for {
+		if l.refusal != nil {
+			err := l.refusal
+			l.mu.Unlock()
+			return err
+		}
+		if l.full.Load() && r.extra == nil {
+			l.mu.Unlock()
+			return l.diskFull()
+		}
+		if l.queued < maxQueued && (l.unsealed < maxUnsealed || l.sealFailed || r.extra != nil) {
+			break
+		}
+		if l.waitRoom == nil {
+			l.waitRoom = make(chan struct{})
+		}
+		room := l.waitRoom
+		l.mu.Unlock()
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return ctxError(ctx)
+		}
+		l.mu.Lock()
+	}
+	g, first := l.joinLocked(r)
+	lead := first && !l.leading
+	if lead {
+		l.leading = true
+	}
+	l.mu.Unlock()
+	if lead {
+		l.leadGroup(g)
+		return nil
+	}
+	return l.await(ctx, g, r, first)
+}
+
+// joinLocked adds r to the last waiting group, or to a new one.
+func (l *Log) joinLocked(r *request) (g *group, first bool) {
+	n := len(r.buf)
+	l.queued += n
+	if len(l.queue) > 0 {
+		g = l.queue[len(l.queue)-1]
+		if g.bytes+n <= l.opts.MaxGroupBytes {
+			g.reqs = append(g.reqs, r)
+			g.bytes += n
+			return g, false
+		}
+	}
+	g = l.newGroupLocked()
+	g.reqs = append(g.reqs, r)
+	g.bytes = n
+	l.queue = append(l.queue, g)
+	return g, true
+}
+
+func (l *Log) newGroupLocked() *group {
+	g := &group{done: make(chan struct{}), lead: make(chan struct{})}
+	if n := len(l.freeGrp); n > 0 {
+		g.reqs = l.freeGrp[n-1].reqs[:0]
+		l.freeGrp = l.freeGrp[:n-1]
+	}
+	return g
+}
+
+// await waits for the group's answer. The first request of a group also waits
+// for its turn to lead; if its caller gives up, a goroutine takes that duty.
+func (l *Log) await(ctx context.Context, g *group, r *request, first bool) error {
+	if !first {
+		if ctx.Done() == nil {
+			<-g.done
+			return nil
+		}
+		select {
+		case <-g.done:
+			return nil
+		case <-ctx.Done():
+			return l.giveUp(ctx, g, r)
+		}
+	}
+	select {
+	case <-g.lead:
+		l.leadGroup(g)
+		return nil
+	case <-ctx.Done():
+		go func() {
+			<-g.lead
+			l.leadGroup(g)
+		}()
+		return l.giveUp(ctx, g, r)
+	}
+}
+
+// giveUp takes r out of its group if it was not taken yet; otherwise it waits a
+// little longer for the disk, because the answer is usually on its way.
+func (l *Log) giveUp(ctx context.Context, g *group, r *request) error {
+	l.mu.Lock()
+	waiting := false
+	for _, q := range l.queue {
+		waiting = waiting || q == g
+	}
+	if waiting {
+		r.dead = true
+		l.mu.Unlock()
+		return ctxError(ctx)
+	}
+	l.mu.Unlock()
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.opts.CommitTimeout)
+	defer cancel()
+	select {
+	case <-g.done:
+		return nil
+	case <-grace.Done():
+	}
+	if l.full.Load() {
+		return l.diskFull()
+	}
+	return fcp.Errorf(fcp.CodeTimeout, "the disk did not answer; the outcome of this append is unknown").
+		WithNext("repeat it with the same idempotency key")
+}
+
+func ctxError(ctx context.Context) error {
+	if context.Cause(ctx) == context.DeadlineExceeded {
+		return fcp.Errorf(fcp.CodeTimeout, "nothing was written")
+	}
+	return fcp.Errorf(fcp.CodeInterrupted, "nothing was written")
+}
+
+// leadGroup commits g and hands leadership to the next waiting group.
+func (l *Log) leadGroup(g *group) {
+	l.gather(g)
+	l.mu.Lock()
+	l.queue = l.queue[:copy(l.queue, l.queue[1:])]
+	for i := 0; i < len(g.reqs); i++ {
+		if g.reqs[i].dead {
+			g.reqs = append(g.reqs[:i], g.reqs[i+1:]...)
+			i--
+		}
+	}
+	l.mu.Unlock()
+
+	l.commit(g)
+
+	l.mu.Lock()
+	l.queued -= g.bytes
+	l.makeRoomLocked()
+	if len(l.queue) > 0 {
+		close(l.queue[0].lead)
+	} else {
+		l.leading = false
+	}
+	l.mu.Unlock()
+	close(g.done)
+	// The group itself stays with its waiters; only the slice is reused.
+	l.mu.Lock()
+	if len(l.freeGrp) < 4 {
+		l.freeGrp = append(l.freeGrp, &group{reqs: g.reqs})
+	}
+	l.mu.Unlock()
+}
+
+// gather yields until the group stops growing: writers that are ready to run
+// join it instead of paying for an fsync of their own. Without it the writers
+// split into two half-size groups that take turns.
+func (l *Log) gather(g *group) {
+	for size := -1; ; {
+		l.mu.Lock()
+		n := len(g.reqs)
+		l.mu.Unlock()
+		if n == size {
+			return
+		}
+		size = n
+		runtime.Gosched()
+	}
+}
+
+// makeRoomLocked lets appends that wait for room look again.
+func (l *Log) makeRoomLocked() {
+	if l.waitRoom != nil {
+		close(l.waitRoom)
+		l.waitRoom = nil
+	}
+}
+
+// drain waits until no commit is running and nothing waits. New requests must be
+// refused already.
+func (l *Log) drain() {
+	for {
+		l.mu.Lock()
+		idle := !l.leading && len(l.queue) == 0
+		l.mu.Unlock()
+		if idle {
+			return
+		}
+		runtime.Gosched()
+	}
+}

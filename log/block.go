@@ -1,0 +1,188 @@
+package log
+
+import (
+	"encoding/binary"
+
+	"fcp"
+)
+
+// A block is a packed run of consecutive events of one feed under one
+// checkpoint (docs/format.md "Block"): what a commit group adds to a feed, and
+// again the unit inside a sealed segment. It leaves out what can be derived:
+// feed, sequence numbers, previous hashes but the first.
+//
+//	version u8 = 1 | flags u8 (1: chained) | uvarint first | uvarint count
+//	| prev[32] if chained | under[32] | uvarint time of the first event
+//	| count x (uvarint time step | uvarint length | content)
+
+const (
+	blockVersion = 1
+	flagChained  = 1
+
+	maxBlockCount = 1 << 20
+	maxBlockBytes = fcp.MaxSegment * 2
+)
+
+type blockHeader struct {
+	first   uint64
+	count   int
+	chained bool
+	prev    fcp.Hash
+	under   fcp.Hash
+	time    fcp.Time
+}
+
+func uvarintSize(v uint64) int {
+	n := 1
+	for ; v >= 0x80; v >>= 7 {
+		n++
+	}
+	return n
+}
+
+func (h *blockHeader) size() int {
+	n := 2 + uvarintSize(h.first) + uvarintSize(uint64(h.count)) + fcp.HashSize + uvarintSize(uint64(h.time))
+	if h.chained {
+		n += fcp.HashSize
+	}
+	return n
+}
+
+func (h *blockHeader) appendTo(b []byte) []byte {
+	b = append(b, blockVersion, 0)
+	if h.chained {
+		b[len(b)-1] = flagChained
+	}
+	b = binary.AppendUvarint(b, h.first)
+	b = binary.AppendUvarint(b, uint64(h.count))
+	if h.chained {
+		b = append(b, h.prev[:]...)
+	}
+	b = append(b, h.under[:]...)
+	return binary.AppendUvarint(b, uint64(h.time))
+}
+
+var errBlock = fcp.Errorf(fcp.CodeCorrupt, "a block of events does not decode")
+
+// parseBlock decodes a block's header and returns the records behind it.
+func parseBlock(b []byte) (h blockHeader, records []byte, err error) {
+	if len(b) < 2 || len(b) > maxBlockBytes {
+		return h, nil, errBlock
+	}
+	if b[0] != blockVersion {
+		return h, nil, fcp.Errorf(fcp.CodeVersion, "event block version %d, this build knows %d", b[0], blockVersion)
+	}
+	if b[1]&^flagChained != 0 {
+		return h, nil, errBlock
+	}
+	h.chained = b[1]&flagChained != 0
+	r := reader{b: b[2:]}
+	h.first = r.uvarint()
+	count := r.uvarint()
+	if h.chained {
+		h.prev = r.hash()
+	}
+	h.under = r.hash()
+	h.time = fcp.Time(r.uvarint())
+	if r.bad || h.first == 0 || count == 0 || count > maxBlockCount || count > uint64(len(r.b)/4) {
+		return h, nil, errBlock
+	}
+	h.count = int(count)
+	return h, r.b, nil
+}
+
+// record is one event inside a block, undecoded.
+type record struct {
+	time    fcp.Time
+	content []byte
+}
+
+// recordIter walks the records of a block.
+type recordIter struct {
+	rest []byte
+	time fcp.Time
+	left int
+	head bool // the next record is the first
+}
+
+func newRecordIter(h *blockHeader, records []byte) recordIter {
+	return recordIter{rest: records, time: h.time, left: h.count, head: true}
+}
+
+// next returns the next record. ok is false at the end or on damage; tell them
+// apart with finished.
+func (it *recordIter) next() (r record, ok bool) {
+	if it.left == 0 {
+		return r, false
+	}
+	step, n := uvarint(it.rest)
+	if n == 0 || (step == 0) != it.head {
+		return r, false
+	}
+	length, m := uvarint(it.rest[n:])
+	if m == 0 || length > uint64(len(it.rest)-n-m) {
+		return r, false
+	}
+	t := it.time + fcp.Time(step)
+	if t < it.time {
+		return r, false
+	}
+	it.time, it.head = t, false
+	it.left--
+	body := it.rest[n+m:]
+	it.rest = body[length:]
+	return record{time: t, content: body[:length:length]}, true
+}
+
+func (it *recordIter) finished() bool { return it.left == 0 && len(it.rest) == 0 }
+
+// appendRecord appends one record; step is 0 for the first of a block only.
+func appendRecord(b []byte, step uint64, content []byte) []byte {
+	b = binary.AppendUvarint(b, step)
+	b = binary.AppendUvarint(b, uint64(len(content)))
+	return append(b, content...)
+}
+
+func recordSize(step uint64, content int) int {
+	return uvarintSize(step) + uvarintSize(uint64(content)) + content
+}
+
+// decodeBlock decodes all events of a block into dst[:0]-style storage. With
+// verify at VerifyChain or more it computes the hashes; last is then the hash of
+// the last event. Contents alias b.
+func decodeBlock(dst []Applied, no FeedNo, id *fcp.FeedID, b []byte, verify VerifyLevel) (events []Applied, h blockHeader, last fcp.Hash, err error) {
+	h, records, err := parseBlock(b)
+	if err != nil {
+		return dst, h, last, err
+	}
+	it := newRecordIter(&h, records)
+	prev := h.prev
+	seq := h.first
+	hashed := verify >= VerifyChain && h.chained
+	for {
+		rec, ok := it.next()
+		if !ok {
+			break
+		}
+		if len(dst) < cap(dst) {
+			dst = dst[:len(dst)+1]
+		} else {
+			dst = append(dst, Applied{})
+		}
+		e := &dst[len(dst)-1]
+		e.Placed = Placed{Feed: no, Seq: seq, Time: rec.time}
+		e.Under = h.under
+		if err := fcp.DecodeContent(rec.content, &e.Content); err != nil {
+			return dst, h, last, fcp.Wrap(fcp.CodeCorrupt, err, "event %d", seq)
+		}
+		if hashed {
+			prev = fcp.EventHash(*id, seq, rec.time, prev, fcp.ContentHash(h.under, rec.content))
+			e.Hash = prev
+		}
+		seq++
+	}
+	if !it.finished() {
+		return dst, h, last, errBlock
+	}
+	return dst, h, prev, nil
+}

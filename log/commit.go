@@ -1,0 +1,385 @@
+package log
+
+import (
+	"encoding/binary"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"fcp"
+)
+
+// commitScratch is the leader's working memory, reused from group to group.
+type commitScratch struct {
+	blocks  []*openBlock
+	free    []*openBlock
+	runs    []positionRange
+	applied []Applied
+	nodes   []feedNode
+	level   []treeNode
+	val     []byte
+	sealed  []*segmentDraft // imported segments of this group
+	feeds   []*feed         // feeds that got events in this group
+	lastD   *Draft          // the feed of the previous draft, to skip a map look-up
+	lastF   *feed
+}
+
+type feedNode struct {
+	no FeedNo
+	treeNode
+}
+
+// openBlock is a block under construction: the events of one feed in this group.
+type openBlock struct {
+	f       *feed
+	h       blockHeader
+	items   []item
+	size    int // encoded records
+	salted  bool
+	runs    []positionRange
+	closing fcp.Time // time of the last item
+}
+
+type item struct {
+	d    *Draft
+	time fcp.Time
+}
+
+// Head records bound what a restart has to hash again.
+const (
+	headRecordEvents = 8192
+	headRecordBytes  = 8 << 20
+)
+
+// commit writes a group with one fsync, tells the Applier, and fills in every
+// request's answer. Only the leader calls it.
+func (l *Log) commit(g *group) {
+	s := &l.scratch
+	s.reset()
+	base := l.nextPosition
+	var extras []*request
+	n := 0
+	for _, r := range g.reqs {
+		n += len(r.drafts)
+	}
+	var now fcp.Time
+	if n > 0 {
+		now = l.clock.Reserve(n)
+	}
+	for _, r := range g.reqs {
+		if r.err = l.admit(r, &now); r.err == nil && r.extra != nil {
+			extras = append(extras, r)
+		}
+	}
+	if l.nextPosition == base && len(extras) == 0 {
+		return
+	}
+	if err := l.write(extras); err != nil {
+		e := l.crash(err)
+		for _, r := range g.reqs {
+			r.err = e
+		}
+		return
+	}
+	l.publish()
+	if l.opts.Applier != nil && len(s.applied) > 0 {
+		if err := l.opts.Applier.Apply(s.applied); err != nil {
+			// The events are durable; the state behind them is not what it must
+			// be. Only a restart, which folds again, can mend that.
+			e := l.crash(err)
+			for _, r := range g.reqs {
+				r.err = e
+			}
+		}
+	}
+}
+
+func (s *commitScratch) reset() {
+	for _, b := range s.blocks {
+		b.f.openBlock = nil
+		clear(b.items)
+		*b = openBlock{items: b.items[:0], runs: b.runs[:0]}
+		s.free = append(s.free, b)
+	}
+	s.blocks, s.runs, s.nodes, s.feeds, s.sealed = s.blocks[:0], s.runs[:0], s.nodes[:0], s.feeds[:0], nil
+	clear(s.applied)
+	s.applied = s.applied[:0]
+	s.lastD, s.lastF = nil, nil
+}
+
+// admit checks a whole request, then gives each draft its place.
+func (l *Log) admit(r *request, now *fcp.Time) error {
+	if r.foreign != nil {
+		return l.admitForeign(r)
+	}
+	if g := l.opts.Guard; g != nil {
+		for i := range r.drafts {
+			earlier, err := g.Check(&r.drafts[i])
+			if err != nil {
+				return err
+			}
+			if earlier != nil {
+				r.duplicate = true
+				r.placed = append(r.placed[:0], *earlier)
+				return nil
+			}
+		}
+	}
+	for i := range r.drafts {
+		d := &r.drafts[i]
+		f := l.feedOf(d)
+		t := max(*now, f.next.time+1)
+		*now = t + 1
+		l.place(f, d, t, &r.placed[i])
+	}
+	return nil
+}
+
+// feedOf finds or makes the own feed of a draft.
+func (l *Log) feedOf(d *Draft) *feed {
+	s := &l.scratch
+	if s.lastD != nil && s.lastD.Plane == d.Plane && s.lastD.Zone == d.Zone {
+		return s.lastF
+	}
+	key := fcp.Feed{Zone: d.Zone, Writer: l.opts.Writer, Incarnation: l.incarnation, Plane: d.Plane}
+	l.mu.Lock()
+	f, ok := l.byFeed[key]
+	if !ok {
+		f = l.addFeedLocked(key)
+	}
+	l.mu.Unlock()
+	s.lastD, s.lastF = d, f
+	return f
+}
+
+// place assigns position, sequence number, time and hash, and queues the event
+// for its block.
+func (l *Log) place(f *feed, d *Draft, t fcp.Time, p *Placed) {
+	s := &l.scratch
+	b := f.openBlock
+	if b == nil || f.cutNow || b.h.under != d.Under || b.size+len(d.content)+blockSlack > frameSize {
+		b = l.newBlock(f, d.Under, t)
+	}
+	step := uint64(0)
+	if b.h.count > 0 {
+		step = uint64(t - b.closing)
+	}
+	b.closing = t
+	size := recordSize(step, len(d.content))
+	b.size += size
+	b.h.count++
+	b.items = append(b.items, item{d, t})
+	b.salted = b.salted || d.Salt != [SaltSize]byte{}
+
+	f.next.seq++
+	f.next.time = t
+	f.recordBytes += len(d.content)
+	if f.chained() {
+		f.next.hash = fcp.EventHash(f.id, f.next.seq, t, f.next.hash, d.hash)
+		s.level = f.next.tree.append(f.next.hash, s.level[:0])
+		for _, n := range s.level {
+			s.nodes = append(s.nodes, feedNode{f.no, n})
+		}
+	}
+	*p = Placed{Position: l.nextPosition, Feed: f.no, Seq: f.next.seq, Time: t, Hash: f.next.hash}
+	l.nextPosition++
+	if n := len(s.runs); n > 0 && s.runs[n-1].feed == f.no && !f.cutNow {
+		s.runs[n-1].count++
+	} else {
+		s.runs = append(s.runs, positionRange{p.Position, f.no, p.Seq, 1})
+	}
+	if n := len(b.runs); n > 0 && b.runs[n-1].position+b.runs[n-1].count == p.Position {
+		b.runs[n-1].count++
+	} else {
+		b.runs = append(b.runs, positionRange{p.Position, f.no, p.Seq, 1})
+	}
+	f.cutNow = false
+	if f.cutBytes += int64(size); f.cutBytes >= int64(l.opts.SegmentTarget) && f.own && f.chained() {
+		f.newCuts = append(f.newCuts, f.cutAtNext())
+	}
+	if l.opts.Guard != nil {
+		l.opts.Guard.Admit(d, *p)
+	}
+	if l.opts.Applier != nil {
+		s.applied = append(s.applied, Applied{Placed: *p, Under: d.Under, Content: d.Content})
+	}
+}
+
+// blockSlack is more than a block's header and a record's framing can take.
+const blockSlack = 160
+
+// cutAtNext ends the open run behind the event just placed.
+func (f *feed) cutAtNext() cut {
+	c := cut{head: head{seq: f.next.seq, hash: f.next.hash, time: f.next.time, tree: f.next.tree.clone()}, bytes: f.cutBytes}
+	f.cutBytes, f.cutNow = 0, true
+	return c
+}
+
+func (l *Log) newBlock(f *feed, under fcp.Hash, t fcp.Time) *openBlock {
+	s := &l.scratch
+	var b *openBlock
+	if n := len(s.free); n > 0 {
+		b, s.free = s.free[n-1], s.free[:n-1]
+	} else {
+		b = new(openBlock)
+	}
+	b.f = f
+	b.h = blockHeader{first: f.next.seq + 1, chained: f.chained(), prev: f.next.hash, under: under, time: t}
+	if f.openBlock == nil {
+		s.feeds = append(s.feeds, f)
+	}
+	f.openBlock = b
+	s.blocks = append(s.blocks, b)
+	return b
+}
+
+// write puts the group into one batch and syncs it.
+func (l *Log) write(extras []*request) (err error) {
+	defer recoverFatal(&err)
+	s := &l.scratch
+	b := l.db.NewBatch()
+	defer b.Close()
+	for _, blk := range s.blocks {
+		if err := l.writeBlock(b, blk); err != nil {
+			return err
+		}
+	}
+	for _, run := range s.runs {
+		s.val = run.value(s.val[:0])
+		if err := b.Set(key1(keyPosition, run.position), s.val, nil); err != nil {
+			return err
+		}
+	}
+	for i := range s.nodes {
+		n := &s.nodes[i]
+		if err := b.Set(keyOfNode(n.no, n.level, n.index), n.hash[:], nil); err != nil {
+			return err
+		}
+	}
+	for _, f := range s.feeds {
+		if err := l.writeFeed(b, f); err != nil {
+			return err
+		}
+	}
+	for _, r := range extras {
+		if err := r.extra(b); err != nil {
+			return err
+		}
+	}
+	return l.db.Apply(b, pebble.Sync)
+}
+
+// writeBlock encodes a block straight into the batch's memory.
+func (l *Log) writeBlock(b *pebble.Batch, blk *openBlock) error {
+	s := &l.scratch
+	s.val = appendRuns(s.val[:0], blk.runs)
+	op := b.SetDeferred(feedSeqKeySize, len(s.val)+blk.h.size()+blk.size)
+	appendSeqKey(op.Key[:0], keyHot, blk.f.no, blk.h.first)
+	v := append(op.Value[:0], s.val...)
+	v = blk.h.appendTo(v)
+	prev := blk.h.time
+	for _, it := range blk.items {
+		v = appendRecord(v, uint64(it.time-prev), it.d.content)
+		prev = it.time
+	}
+	if len(v) != len(op.Value) {
+		return fcp.Errorf(fcp.CodeInternal, "a block of %d bytes was announced with %d", len(v), len(op.Value))
+	}
+	if err := op.Finish(); err != nil {
+		return err
+	}
+	if !blk.salted {
+		return nil
+	}
+	op = b.SetDeferred(feedSeqKeySize, SaltSize*len(blk.items))
+	appendSeqKey(op.Key[:0], keySalts, blk.f.no, blk.h.first)
+	for i, it := range blk.items {
+		copy(op.Value[i*SaltSize:], it.d.Salt[:])
+	}
+	return op.Finish()
+}
+
+// appendRuns appends the positions of a block: count, then position and length
+// of each run (docs/format.md "Hot block").
+func appendRuns(b []byte, runs []positionRange) []byte {
+	b = binary.AppendUvarint(b, uint64(len(runs)))
+	for _, r := range runs {
+		b = binary.AppendUvarint(b, r.position)
+		b = binary.AppendUvarint(b, r.count)
+	}
+	return b
+}
+
+// writeFeed stores a new feed's record, and now and then its head.
+func (l *Log) writeFeed(b *pebble.Batch, f *feed) error {
+	if !f.stored {
+		if err := b.Set(keyOfFeed(keyFeed, f.no), encodeFeed(f.feed), nil); err != nil {
+			return err
+		}
+		f.stored = true
+	}
+	if f.next.seq-f.recorded < headRecordEvents && f.recordBytes < headRecordBytes {
+		return nil
+	}
+	return l.writeHead(b, f)
+}
+
+func (l *Log) writeHead(b *pebble.Batch, f *feed) error {
+	f.recorded, f.recordBytes = f.next.seq, 0
+	return b.Set(keyOfFeed(keyHead, f.no), f.next.appendTo(nil), nil)
+}
+
+// publish makes the group visible as durable.
+func (l *Log) publish() {
+	s := &l.scratch
+	wake := false
+	l.mu.Lock()
+	for _, f := range s.feeds {
+		f.durable.copyFrom(&f.next)
+		for _, c := range f.newCuts {
+			wake = true
+			f.addCut(c)
+		}
+		f.newCuts = f.newCuts[:0]
+	}
+	for _, b := range s.blocks {
+		f := b.f
+		f.noteHot(b.size, b.h.time)
+		if f.own && f.chained() && l.opts.Sealer != nil {
+			l.unsealed += int64(b.size)
+		}
+		for i := len(b.items) - 1; i >= 0; i-- {
+			if b.items[i].d.Content.Kind != fcp.KindSegmentSealed {
+				f.lastOther = b.h.first + uint64(i)
+				break
+			}
+		}
+	}
+	for _, d := range s.sealed {
+		d.f.sealed, d.f.sealedID = d.end.seq, fcp.SegmentID(d.rem.Segment)
+	}
+	l.mu.Unlock()
+	l.durable.Store(l.nextPosition - 1)
+	if wake && l.opts.Sealer != nil {
+		select {
+		case l.kick <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// addCut queues a cut. Its bytes count from the cut before, which Seal may have
+// put closer than the committer knew. The caller holds Log.mu.
+func (f *feed) addCut(c cut) {
+	if n := len(f.cuts); n > 0 && f.cuts[n-1].seq >= c.seq || f.sealed >= c.seq {
+		return
+	}
+	f.cuts = append(f.cuts, c)
+}
+
+// noteHot accounts a block that is not sealed yet.
+func (f *feed) noteHot(bytes int, t fcp.Time) {
+	f.hotBytes += int64(bytes)
+	if f.hotSince == 0 {
+		f.hotSince = t
+	}
+}

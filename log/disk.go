@@ -1,0 +1,80 @@
+package log
+
+import (
+	"errors"
+	"os"
+	"syscall"
+
+	"fcp"
+)
+
+// A full disk must never hang a commit or turn into a crash when it can be
+// foreseen. So appends are refused while less than a reserve is free, and a
+// ballast file is given up when the disk fills all the same, so that what is
+// already on its way can finish. Both come back by themselves.
+
+const ballastName = "BALLAST"
+
+func isDiskFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
+func (l *Log) diskFull() error {
+	return fcp.Errorf(fcp.CodeDiskFull, "less than %d MiB is free in %s", l.opts.DiskReserve>>20, l.dir)
+}
+
+func (l *Log) free() (uint64, error) {
+	u, err := l.fs.GetDiskUsage(l.dir)
+	return u.AvailBytes, err
+}
+
+// makeBallast writes the ballast file unless it is there or space is short.
+func (l *Log) makeBallast() error {
+	path := l.fs.PathJoin(l.dir, ballastName)
+	free, err := l.free()
+	if err != nil { // some file systems cannot say; then nothing is foreseen
+		l.log.Warn("cannot tell the free space", "err", err)
+		return nil
+	}
+	l.full.Store(free < l.opts.DiskReserve)
+	if _, err := l.fs.Stat(path); err == nil || l.opts.DisableBallast ||
+		free < 4*(l.opts.DiskReserve+uint64(l.opts.BallastBytes)) {
+		return nil // a tight disk needs the space more than the ballast
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return wrapDisk(err, "looking for the ballast file")
+	}
+	f, err := l.fs.Create(path, "fcp-ballast")
+	if err != nil {
+		return wrapDisk(err, "making the ballast file")
+	}
+	err = errors.Join(f.Preallocate(0, l.opts.BallastBytes), f.Close())
+	return wrapDisk(err, "making the ballast file")
+}
+
+// watchDisk refuses and admits appends by the free space.
+func (l *Log) watchDisk() {
+	free, err := l.free()
+	if err != nil {
+		l.log.Warn("cannot tell the free space", "err", err)
+		return
+	}
+	was := l.full.Load()
+	// Some slack between the two thresholds keeps the state from flapping.
+	full := free < l.opts.DiskReserve || was && free < l.opts.DiskReserve+l.opts.DiskReserve/4
+	if full == was {
+		return
+	}
+	l.full.Store(full)
+	if full {
+		l.log.Warn("the disk is nearly full; appends are refused", "free", free)
+		err := l.fs.Remove(l.fs.PathJoin(l.dir, ballastName))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			l.log.Warn("cannot give up the ballast file", "err", err)
+		}
+		return
+	}
+	l.log.Info("space is back; appends go on", "free", free)
+	if err := l.makeBallast(); err != nil {
+		l.log.Warn("cannot remake the ballast file", "err", err)
+	}
+}

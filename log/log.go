@@ -1,0 +1,216 @@
+package log
+
+import (
+	"context"
+	"crypto/rand"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"fcp"
+	"fcp/log/internal/walfs"
+)
+
+// Log is an open event log. All methods are safe for concurrent use.
+type Log struct {
+	opts Options
+	fs   vfs.FS
+	dir  string
+	wal  *walfs.FS // nil when read-only
+	db   *pebble.DB
+	log  *slog.Logger
+
+	clock       *fcp.Clock
+	incarnation uint64
+
+	mu         sync.Mutex
+	feeds      []*feed            // by number - 1; guarded by mu
+	byFeed     map[fcp.Feed]*feed // guarded by mu
+	queue      []*group           // waiting groups, first in first out; guarded by mu
+	leading    bool               // a leader is at work; guarded by mu
+	queued     int                // encoded bytes waiting; guarded by mu
+	refusal    error              // why appends are refused; nil while open; guarded by mu
+	waitRoom   chan struct{}      // closed when appends that wait may look again; guarded by mu
+	unsealed   int64              // record bytes of own feeds that wait to be sealed; guarded by mu
+	sealFailed bool               // guarded by mu
+	freeGrp    []*group           // guarded by mu
+
+	recovered    []Applied     // Open's working memory
+	nextPosition uint64        // owned by the leader
+	durable      atomic.Uint64 // last acknowledged position
+	scratch      commitScratch // owned by the leader
+
+	crashed atomic.Pointer[fcp.Error]
+	full    atomic.Bool // the disk is below its reserve
+
+	sealMu      sync.Mutex // one seal or segment import at a time
+	nextSegment uint64     // guarded by sealMu
+
+	frames frameCache
+
+	mark   markFile
+	stop   context.CancelFunc // ends the background goroutines
+	wg     sync.WaitGroup
+	kick   chan struct{} // wakes the sealer
+	closed atomic.Bool
+	doubt  *fcp.Error // why the store is read-only (tail lost), else nil
+}
+
+func (o *Options) setDefaults() {
+	if o.FS == nil {
+		o.FS = vfs.Default
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Rand == nil {
+		o.Rand = rand.Reader
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	setDefault(&o.SegmentTarget, fcp.SegmentTarget)
+	setDefault(&o.CacheBytes, 32<<20)
+	setDefault(&o.MemTableBytes, 16<<20)
+	setDefault(&o.MaxGroupBytes, 4<<20)
+	setDefault(&o.MarkInterval, 100*time.Millisecond)
+	setDefault(&o.CommitTimeout, 30*time.Second)
+	setDefault(&o.DiskReserve, 32<<20)
+	setDefault(&o.BallastBytes, 16<<20)
+}
+
+func setDefault[T int | int64 | uint64 | time.Duration](v *T, d T) {
+	if *v == 0 {
+		*v = d
+	}
+}
+
+// Durable returns the last acknowledged position; 0 for an empty log.
+func (l *Log) Durable() uint64 { return l.durable.Load() }
+
+// Incarnation returns the incarnation under which this node appends now.
+func (l *Log) Incarnation() uint64 { return l.incarnation }
+
+// Writer returns this node's writer id.
+func (l *Log) Writer() fcp.WriterID { return l.opts.Writer }
+
+// Doubt returns why the store is open read-only although writing was asked for,
+// as an error of code CodeTailLost; nil when all is well.
+func (l *Log) Doubt() error {
+	if l.doubt == nil {
+		return nil
+	}
+	return l.doubt
+}
+
+// Feeds returns the durable state of all feeds, by number.
+func (l *Log) Feeds() []FeedState {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := make([]FeedState, 0, len(l.feeds))
+	for _, f := range l.feeds {
+		if f.durable.seq > 0 {
+			out = append(out, f.state())
+		}
+	}
+	return out
+}
+
+// Head returns the durable state of one feed; ok is false for an unknown number.
+func (l *Log) Head(no FeedNo) (s FeedState, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f := l.feedLocked(no)
+	if f == nil {
+		return FeedState{}, false
+	}
+	return f.state(), true
+}
+
+// FeedNo returns the store's number for a feed.
+func (l *Log) FeedNo(feed fcp.Feed) (FeedNo, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f, ok := l.byFeed[feed]
+	if !ok {
+		return 0, false
+	}
+	return f.no, true
+}
+
+// Feed returns the feed behind a number; the zero Feed for an unknown one.
+func (l *Log) Feed(no FeedNo) fcp.Feed {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if f := l.feedLocked(no); f != nil {
+		return f.feed
+	}
+	return fcp.Feed{}
+}
+
+func (l *Log) feedLocked(no FeedNo) *feed {
+	if no == 0 || int(no) > len(l.feeds) {
+		return nil
+	}
+	return l.feeds[no-1]
+}
+
+func (l *Log) feedByNo(no FeedNo) *feed {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.feedLocked(no)
+}
+
+// addFeedLocked registers a feed in memory. The caller holds mu and sees to it
+// that the feed record is stored with the feed's first event.
+func (l *Log) addFeedLocked(f fcp.Feed) *feed {
+	n := &feed{no: FeedNo(len(l.feeds) + 1), feed: f, id: f.ID(),
+		own: f.Writer == l.opts.Writer && f.Incarnation == l.incarnation}
+	l.feeds = append(l.feeds, n)
+	l.byFeed[f] = n
+	return n
+}
+
+// crash stops the log for good: nothing more is acknowledged.
+func (l *Log) crash(err error) *fcp.Error {
+	e := fcp.Errorf(fcp.CodeCrashed, "%w", err)
+	if !l.crashed.CompareAndSwap(nil, e) {
+		return l.crashed.Load()
+	}
+	l.log.Error("the log stopped after a disk error", "err", err)
+	l.mu.Lock()
+	l.refusal = e
+	l.mu.Unlock()
+	return e
+}
+
+// Crashed returns the error that stopped the log, or nil.
+func (l *Log) Crashed() error {
+	if e := l.crashed.Load(); e != nil {
+		return e
+	}
+	return nil
+}
+
+// pebbleLogger carries Pebble's messages to slog and turns its fatal ones into a
+// crash-stop instead of a process exit.
+type pebbleLogger struct{ l *Log }
+
+func (p pebbleLogger) Infof(string, ...any) {}
+func (p pebbleLogger) Errorf(format string, args ...any) {
+	p.l.log.Warn("pebble", "msg", fcp.Errorf(fcp.CodeDisk, format, args...).Detail)
+}
+
+// fatalError is what a fatal Pebble message panics with on a goroutine of ours.
+type fatalError struct{ err *fcp.Error }
+
+func (p pebbleLogger) Fatalf(format string, args ...any) {
+	panic(fatalError{p.l.crash(fcp.Errorf(fcp.CodeDisk, format, args...))})
+}
+
+var _ io.Closer = (*Log)(nil)

@@ -1,0 +1,371 @@
+package log
+
+import (
+	"encoding/binary"
+	"errors"
+	"math"
+	"path/filepath"
+	"strings"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/sstable"
+	"github.com/cockroachdb/pebble/v2/sstable/block"
+
+	"fcp"
+	"fcp/log/internal/walfs"
+)
+
+// Format is the version of everything the log writes, Pebble's own format
+// included. A store of another version is refused, both versions named.
+const Format = 1
+
+// pebbleFormat is pinned: a newer one is adopted only together with Format. The
+// default would silently drop an acknowledged tail on one flipped bit.
+const pebbleFormat = pebble.FormatNewest
+
+// Open opens the log in dir, replays what a crash left behind, and makes it
+// ready to append. Errors: CodeNoStore, CodeLocked, CodeVersion, CodeCorrupt,
+// CodeWrongKey (another writer's store). A store whose acknowledged tail is
+// missing opens read-only; Doubt says so.
+func Open(dir string, o Options) (l *Log, err error) {
+	o.setDefaults()
+	l = &Log{opts: o, fs: o.FS, dir: dir, log: o.Logger, byFeed: map[fcp.Feed]*feed{},
+		kick: make(chan struct{}, 1), clock: fcp.NewClock(o.Now)}
+	l.frames.limit = o.CacheBytes / 2
+	defer func() { // Pebble reports some failures by a fatal message
+		if r := recover(); r != nil {
+			f, ok := r.(fatalError)
+			if !ok {
+				panic(r)
+			}
+			l, err = nil, f.err
+		}
+	}()
+	if err := l.openPebble(); err != nil {
+		return nil, err
+	}
+	if err := l.recover(); err != nil {
+		return nil, errors.Join(err, l.db.Close())
+	}
+	if err := l.start(); err != nil {
+		return nil, errors.Join(err, l.db.Close())
+	}
+	return l, nil
+}
+
+func (l *Log) pebbleOptions() *pebble.Options {
+	o := &pebble.Options{
+		FS:                          l.fs,
+		FormatMajorVersion:          pebbleFormat,
+		Logger:                      pebbleLogger{l},
+		ReadOnly:                    l.opts.ReadOnly,
+		ErrorIfNotExists:            !l.opts.Create,
+		CacheSize:                   l.opts.CacheBytes,
+		MemTableSize:                uint64(l.opts.MemTableBytes),
+		MemTableStopWritesThreshold: 4,
+		L0CompactionThreshold:       16,
+		L0CompactionFileThreshold:   64,
+		L0StopWritesThreshold:       1000,
+		LBaseMaxBytes:               256 << 20,
+		MaxOpenFiles:                1000,
+		CompactionConcurrencyRange:  func() (int, int) { return 1, 1 },
+		EventListener: &pebble.EventListener{
+			BackgroundError: func(err error) { l.log.Warn("pebble background work failed", "err", err) },
+			DataCorruption: func(i pebble.DataCorruptionInfo) {
+				l.log.Error("damaged table", "path", i.Path, "err", i.Details)
+			},
+		},
+	}
+	if !l.opts.ReadOnly {
+		l.wal = walfs.New(l.fs, walfs.Options{Size: int64(l.opts.MemTableBytes) + 1<<20})
+		o.FS = l.wal
+	}
+	for i := range o.Levels {
+		o.Levels[i].BlockSize = 64 << 10
+		o.Levels[i].IndexBlockSize = 256 << 10
+		o.Levels[i].Compression = func() *sstable.CompressionProfile { return block.NoCompression }
+		o.TargetFileSizes[i] = 64 << 20
+	}
+	return o
+}
+
+func (l *Log) openPebble() error {
+	db, err := pebble.Open(l.dir, l.pebbleOptions())
+	switch {
+	case err == nil:
+		l.db = db
+		return nil
+	case errors.Is(err, pebble.ErrDBDoesNotExist):
+		return fcp.Errorf(fcp.CodeNoStore, "%s", l.dir)
+	case isLockError(err):
+		return fcp.Errorf(fcp.CodeLocked, "%s", l.dir)
+	case strings.Contains(err.Error(), "format major version"):
+		return fcp.Errorf(fcp.CodeVersion, "%s: %w", l.dir, err)
+	case pebble.IsCorruptionError(err):
+		return fcp.Errorf(fcp.CodeCorrupt, "%s: %w", filepath.Base(l.dir), err)
+	}
+	return fcp.Wrap(fcp.CodeDisk, err, "opening %s", l.dir)
+}
+
+// isLockError recognises a directory held by another process or by this one.
+func isLockError(err error) bool {
+	s := err.Error()
+	return strings.Contains(s, "lock held by") || strings.Contains(s, "resource temporarily unavailable") ||
+		strings.Contains(s, "already locked")
+}
+
+// recover rebuilds the in-memory state from the store.
+func (l *Log) recover() error {
+	if err := l.recoverMeta(); err != nil {
+		return err
+	}
+	if err := l.recoverFeeds(); err != nil {
+		return err
+	}
+	for _, f := range l.feeds {
+		if err := l.recoverHead(f); err != nil {
+			return err
+		}
+		l.clock.Restore(f.durable.time)
+	}
+	if err := l.recoverPosition(); err != nil {
+		return err
+	}
+	if err := l.recoverSegments(); err != nil {
+		return err
+	}
+	return l.recoverMark()
+}
+
+// meta is the record under keyMeta: format u16, incarnation u64, writer.
+func (l *Log) recoverMeta() error {
+	v, ok, err := l.get([]byte{keyMeta})
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return l.createMeta()
+	}
+	if len(v) < 2 {
+		return fcp.Errorf(fcp.CodeCorrupt, "the log's meta record does not decode")
+	}
+	if f := binary.BigEndian.Uint16(v); f != Format {
+		return fcp.Errorf(fcp.CodeVersion, "the log has format %d, this build knows %d", f, Format)
+	}
+	if len(v) != 2+8+fcp.HashSize {
+		return fcp.Errorf(fcp.CodeCorrupt, "the log's meta record does not decode")
+	}
+	l.incarnation = binary.BigEndian.Uint64(v[2:])
+	writer := fcp.WriterID(v[10:])
+	if l.opts.Writer.IsZero() {
+		l.opts.Writer = writer
+	}
+	if writer != l.opts.Writer {
+		return fcp.Errorf(fcp.CodeWrongKey, "the log belongs to writer %s, the node key is of %s",
+			writer.String()[:16], l.opts.Writer.String()[:16])
+	}
+	return nil
+}
+
+func (l *Log) createMeta() error {
+	if !l.opts.Create || l.opts.ReadOnly {
+		return fcp.Errorf(fcp.CodeNoStore, "%s", l.dir)
+	}
+	if err := l.newIncarnation(); err != nil {
+		return err
+	}
+	v := binary.BigEndian.AppendUint16(nil, Format)
+	v = binary.BigEndian.AppendUint64(v, l.incarnation)
+	v = append(v, l.opts.Writer[:]...)
+	if err := l.db.Set([]byte{keyMeta}, v, pebble.Sync); err != nil {
+		return fcp.Wrap(fcp.CodeDisk, err, "writing the log's meta record")
+	}
+	return nil
+}
+
+// newIncarnation draws a random non-zero incarnation.
+func (l *Log) newIncarnation() error {
+	for l.incarnation == 0 {
+		var b [8]byte
+		if _, err := l.opts.Rand.Read(b[:]); err != nil {
+			return fcp.Wrap(fcp.CodeInternal, err, "reading randomness")
+		}
+		l.incarnation = binary.BigEndian.Uint64(b[:]) & math.MaxInt64
+	}
+	return nil
+}
+
+func (l *Log) recoverFeeds() error {
+	return l.scanPrefix([]byte{keyFeed}, func(k, v []byte) error {
+		no := FeedNo(binary.BigEndian.Uint32(k[1:]))
+		f, err := decodeFeed(v)
+		if err != nil {
+			return err
+		}
+		if n := l.addFeedLocked(f); n.no != no {
+			return fcp.Errorf(fcp.CodeCorrupt, "feed %d is stored as number %d", n.no, no)
+		}
+		l.feeds[no-1].stored = true
+		return nil
+	})
+}
+
+// recoverHead finds a feed's head: a head record, then every block behind it.
+// A log that seals starts from the end of the last segment, because it needs to
+// know hash and tree at every point where the open run may be cut.
+func (l *Log) recoverHead(f *feed) (err error) {
+	if f.sealed, f.sealedID, err = l.lastSealed(f.no); err != nil {
+		return err
+	}
+	h, err := l.headRecord(f, keyEnd)
+	if err != nil {
+		return err
+	}
+	if h.seq != f.sealed {
+		return fcp.Errorf(fcp.CodeCorrupt, "feed %d is sealed to %d but the record of its end says %d", f.no, f.sealed, h.seq)
+	}
+	f.recorded = h.seq
+	if l.opts.Sealer == nil || !f.own {
+		recorded, err := l.headRecord(f, keyHead)
+		if err != nil {
+			return err
+		}
+		if recorded.seq > h.seq {
+			h, f.recorded = recorded, recorded.seq
+		}
+	}
+	f.next = h
+	err = l.scanHot(f.no, f.sealed+1, func(_ uint64, b []byte) error { return l.recoverBlock(f, b) })
+	if err != nil {
+		return err
+	}
+	f.durable.copyFrom(&f.next)
+	return nil
+}
+
+func (l *Log) headRecord(f *feed, prefix byte) (head, error) {
+	v, ok, err := l.get(keyOfFeed(prefix, f.no))
+	if !ok || err != nil {
+		return head{}, err
+	}
+	return parseHead(v, f.chained())
+}
+
+func (l *Log) recoverBlock(f *feed, b []byte) error {
+	bh, records, err := parseBlock(b)
+	if err != nil {
+		return err
+	}
+	h := &f.next
+	f.noteHot(len(records), bh.time)
+	last := bh.first + uint64(bh.count) - 1
+	if last <= h.seq {
+		return nil // behind the head record
+	}
+	if bh.first != h.seq+1 {
+		return fcp.Errorf(fcp.CodeCorrupt, "feed %d goes from event %d to %d", f.no, h.seq, bh.first)
+	}
+	if bh.chained && bh.prev != h.hash {
+		return fcp.Errorf(fcp.CodeCorrupt, "the hash chain of feed %d breaks at event %d", f.no, bh.first)
+	}
+	l.recovered, _, _, err = decodeBlock(l.recovered[:0], f.no, &f.id, b, VerifyChain)
+	if err != nil {
+		return err
+	}
+	for i := range l.recovered {
+		e := &l.recovered[i]
+		if f.chained() {
+			h.tree.append(e.Hash, nil)
+		}
+		if e.Content.Kind != fcp.KindSegmentSealed {
+			f.lastOther = e.Seq
+		}
+		h.seq, h.hash, h.time = e.Seq, e.Hash, e.Time
+	}
+	f.cutBytes += int64(len(records))
+	if f.own && f.chained() && l.opts.Sealer != nil {
+		l.unsealed += int64(len(records))
+		if f.cutBytes >= int64(l.opts.SegmentTarget) {
+			f.cuts = append(f.cuts, f.cutAtNext())
+		}
+	}
+	return nil
+}
+
+func (l *Log) recoverPosition() error {
+	it, err := l.iter([]byte{keyPosition}, []byte{keyPosition + 1})
+	if err != nil {
+		return err
+	}
+	defer it.Close()
+	l.nextPosition = 1
+	if it.Last() {
+		p, err := parsePosition(it.Key(), it.Value())
+		if err != nil {
+			return err
+		}
+		l.nextPosition = p.position + p.count
+	}
+	l.durable.Store(l.nextPosition - 1)
+	return iterError(it)
+}
+
+// positionRange says that count events of a feed, from first on, stand at
+// consecutive positions.
+type positionRange struct {
+	position uint64
+	feed     FeedNo
+	first    uint64
+	count    uint64
+}
+
+func (p positionRange) value(b []byte) []byte {
+	b = binary.AppendUvarint(b, uint64(p.feed))
+	b = binary.AppendUvarint(b, p.first)
+	return binary.AppendUvarint(b, p.count)
+}
+
+func parsePosition(k, v []byte) (p positionRange, err error) {
+	r := reader{b: v}
+	p.feed, p.first, p.count = FeedNo(r.uvarint()), r.uvarint(), r.uvarint()
+	if len(k) != 9 || !r.done() || p.count == 0 {
+		return p, fcp.Errorf(fcp.CodeCorrupt, "a position record does not decode")
+	}
+	p.position = binary.BigEndian.Uint64(k[1:])
+	return p, nil
+}
+
+// Close flushes, writes the mark and closes the store. Appends that are waiting
+// are answered first; later ones are refused with CodeClosed.
+func (l *Log) Close() error {
+	if l.closed.Swap(true) {
+		return nil
+	}
+	l.mu.Lock()
+	if l.refusal == nil {
+		l.refusal = fcp.Errorf(fcp.CodeClosed, "%s", l.dir)
+	}
+	l.mu.Unlock()
+	l.drain()
+	l.stop()
+	l.wg.Wait()
+	if e := l.crashed.Load(); e != nil {
+		return e // Pebble is not asked for anything after a disk error
+	}
+	if l.opts.ReadOnly {
+		return wrapDisk(l.db.Close(), "closing the log")
+	}
+	err := l.finalMark()
+	return errors.Join(err, wrapDisk(l.flushClose(), "closing the log"))
+}
+
+func (l *Log) flushClose() (err error) {
+	defer recoverFatal(&err)
+	// Close does not flush; a flushed store opens faster and carries no log tail.
+	if err := l.db.Flush(); err != nil {
+		return err
+	}
+	return errors.Join(l.db.Close(), l.wal.Close())
+}
+
+func wrapDisk(err error, what string) error { return fcp.Wrap(fcp.CodeDisk, err, "%s", what) }

@@ -1,0 +1,283 @@
+package log
+
+import (
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"fcp"
+)
+
+var errHot = fcp.Errorf(fcp.CodeCorrupt, "a stored block of events does not decode")
+
+// splitHot takes the positions off a hot value and returns the first position
+// and the block.
+func splitHot(v []byte) (position uint64, block []byte, err error) {
+	r := reader{b: v}
+	n := r.uvarint()
+	if r.bad || n == 0 || n > uint64(len(r.b)) {
+		return 0, nil, errHot
+	}
+	for i := range n {
+		p := r.uvarint()
+		r.uvarint()
+		if i == 0 {
+			position = p
+		}
+	}
+	if r.bad {
+		return 0, nil, errHot
+	}
+	return position, r.b, nil
+}
+
+// hotRuns returns the positions of a hot value's events.
+func hotRuns(no FeedNo, first uint64, v []byte) ([]positionRange, error) {
+	r := reader{b: v}
+	runs := r.runs(no, first)
+	if r.bad {
+		return nil, errHot
+	}
+	return runs, nil
+}
+
+// blockFor returns the block that holds an event: from the hot log, or from the
+// cache of decrypted blocks. The result must not be changed.
+func (l *Log) blockFor(no FeedNo, seq uint64) ([]byte, error) {
+	l.mu.Lock()
+	f := l.feedLocked(no)
+	var sealed, last uint64
+	if f != nil {
+		sealed, last = f.sealed, f.durable.seq
+	}
+	l.mu.Unlock()
+	if seq == 0 || seq > last {
+		return nil, fcp.Errorf(fcp.CodeNotFound, "event %d of feed %d", seq, no)
+	}
+	if seq > sealed {
+		b, ok, err := l.hotBlock(no, seq)
+		if ok || err != nil {
+			return b, err
+		} // else it was sealed meanwhile
+	}
+	s, ok, err := sealedAt(l.db, no, seq)
+	if err != nil {
+		return nil, err
+	}
+	if !ok || seq < s.first {
+		return nil, fcp.Errorf(fcp.CodeCorrupt, "event %d of feed %d is in no segment and not in the hot log", seq, no)
+	}
+	seg, err := l.cachedSegment(s.segment)
+	if err != nil {
+		return nil, err
+	}
+	return l.cachedBlock(seg, seg.rem.blockOf(seq))
+}
+
+func (l *Log) hotBlock(no FeedNo, seq uint64) (block []byte, ok bool, err error) {
+	it, err := l.iter(keyOfSeq(keyHot, no, 0), keyOfSeq(keyHot, no, seq+1))
+	if err != nil {
+		return nil, false, err
+	}
+	defer it.Close()
+	if !it.Last() {
+		return nil, false, iterError(it)
+	}
+	_, b, err := splitHot(it.Value())
+	if err != nil {
+		return nil, false, err
+	}
+	h, _, err := parseBlock(b)
+	if err != nil {
+		return nil, false, err
+	}
+	if seq >= h.first+uint64(h.count) {
+		return nil, false, nil
+	}
+	return append([]byte(nil), b...), true, nil
+}
+
+// Read returns one event without its Prev hash, and its salt from the key table.
+// The event owns its memory. CodeNotFound when the feed has no such event.
+func (l *Log) Read(no FeedNo, seq uint64) (fcp.Event, [SaltSize]byte, error) {
+	var salt [SaltSize]byte
+	b, err := l.blockFor(no, seq)
+	if err != nil {
+		return fcp.Event{}, salt, err
+	}
+	h, records, err := parseBlock(b)
+	if err != nil {
+		return fcp.Event{}, salt, err
+	}
+	it := newRecordIter(&h, records)
+	var rec record
+	for range seq - h.first + 1 {
+		var ok bool
+		if rec, ok = it.next(); !ok {
+			return fcp.Event{}, salt, errBlock
+		}
+	}
+	e := fcp.Event{Feed: l.Feed(no), Seq: seq, Time: rec.time, Under: h.under}
+	content := append([]byte(nil), rec.content...)
+	if err := fcp.DecodeContent(content, &e.Content); err != nil {
+		return fcp.Event{}, salt, err
+	}
+	salt, err = l.Salt(no, seq)
+	return e, salt, err
+}
+
+// ReadFull returns one event with its Prev hash, and its own hash. It costs the
+// hashing of the events before it in its block.
+func (l *Log) ReadFull(no FeedNo, seq uint64) (fcp.Event, fcp.Hash, error) {
+	b, err := l.blockFor(no, seq)
+	if err != nil {
+		return fcp.Event{}, fcp.Hash{}, err
+	}
+	b = append([]byte(nil), b...)
+	id := l.Feed(no).ID()
+	events, h, _, err := decodeBlock(nil, no, &id, b, VerifyChain)
+	if err != nil {
+		return fcp.Event{}, fcp.Hash{}, err
+	}
+	i := int(seq - h.first)
+	prev := h.prev
+	if i > 0 {
+		prev = events[i-1].Hash
+	}
+	a := &events[i]
+	return fcp.Event{Feed: l.Feed(no), Seq: seq, Prev: prev, Time: a.Time, Under: a.Under, Content: a.Content}, a.Hash, nil
+}
+
+// Salt returns the key-table entry of an event; zero when it has none or was
+// forgotten.
+func (l *Log) Salt(no FeedNo, seq uint64) (salt [SaltSize]byte, err error) {
+	it, err := l.iter(keyOfSeq(keySalts, no, 0), keyOfSeq(keySalts, no, seq+1))
+	if err != nil {
+		return salt, err
+	}
+	defer it.Close()
+	if !it.Last() {
+		return salt, iterError(it)
+	}
+	_, first := splitSeqKey(it.Key())
+	v := it.Value()
+	if off := int(seq-first) * SaltSize; off+SaltSize <= len(v) {
+		copy(salt[:], v[off:])
+	}
+	return salt, nil
+}
+
+// Salts calls fn for every run of salts in the key table, by feed and sequence
+// number. The slice holds SaltSize bytes for each event from first on and is
+// valid during the call.
+func (l *Log) Salts(fn func(no FeedNo, first uint64, salts []byte) error) error {
+	return l.scanPrefix([]byte{keySalts}, func(k, v []byte) error {
+		no, first := splitSeqKey(k)
+		return fn(no, first, v)
+	})
+}
+
+// SetSalts writes key-table entries of events that exist already (restore).
+func (l *Log) SetSalts(no FeedNo, first uint64, salts []byte) error {
+	if len(salts) == 0 || len(salts)%SaltSize != 0 {
+		return fcp.Errorf(fcp.CodeInvalidArgument, "salts of %d bytes", len(salts))
+	}
+	if err := l.writable(); err != nil {
+		return err
+	}
+	return wrapDisk(l.db.Set(keyOfSeq(keySalts, no, first), salts, pebble.Sync), "writing the key table")
+}
+
+// PositionOf returns the position of an event.
+func (l *Log) PositionOf(no FeedNo, seq uint64) (uint64, error) {
+	it, err := l.iter(keyOfSeq(keyHot, no, 0), keyOfSeq(keyHot, no, seq+1))
+	if err != nil {
+		return 0, err
+	}
+	defer it.Close()
+	if it.Last() {
+		_, first := splitSeqKey(it.Key())
+		runs, err := hotRuns(no, first, it.Value())
+		if err != nil {
+			return 0, err
+		}
+		if p, ok := positionIn(runs, seq); ok {
+			return p, nil
+		}
+	}
+	s, ok, err := sealedAt(l.db, no, seq)
+	if err != nil {
+		return 0, err
+	}
+	if ok && seq >= s.first {
+		if p, ok := positionIn(s.runs, seq); ok {
+			return p, nil
+		}
+	}
+	return 0, fcp.Errorf(fcp.CodeNotFound, "event %d of feed %d", seq, no)
+}
+
+// At returns the event at a position.
+func (l *Log) At(position uint64) (FeedNo, uint64, error) {
+	it, err := l.iter([]byte{keyPosition}, key1(keyPosition, position+1))
+	if err != nil {
+		return 0, 0, err
+	}
+	defer it.Close()
+	if position == 0 || position > l.Durable() || !it.Last() {
+		return 0, 0, fcp.Errorf(fcp.CodeNotPosition, "position %d, the log ends at %d", position, l.Durable())
+	}
+	p, err := parsePosition(it.Key(), it.Value())
+	if err != nil {
+		return 0, 0, err
+	}
+	if position >= p.position+p.count {
+		return 0, 0, fcp.Errorf(fcp.CodeCorrupt, "no event is recorded at position %d", position)
+	}
+	return p.feed, p.first + position - p.position, nil
+}
+
+// PositionAtTime returns the last position whose own event was appended at or
+// before t; 0 when the log is younger. It searches by the hybrid times of this
+// node's own events, which rise with positions.
+func (l *Log) PositionAtTime(t time.Time) (uint64, error) {
+	limit := fcp.TimeFromWall(t.Add(time.Millisecond)) // all of the millisecond
+	lo, hi := uint64(0), l.Durable()                   // the answer lies in [lo, hi]
+	for lo < hi {
+		mid := lo + (hi-lo+1)/2
+		at, own, err := l.ownTimeFrom(mid, hi)
+		if err != nil {
+			return 0, err
+		}
+		if own != 0 && at < limit {
+			lo = own
+		} else {
+			hi = mid - 1
+		}
+	}
+	return lo, nil
+}
+
+// ownTimeFrom returns the first own event at or behind a position, up to limit.
+func (l *Log) ownTimeFrom(position, limit uint64) (fcp.Time, uint64, error) {
+	for p := position; p <= limit; p++ {
+		no, seq, err := l.At(p)
+		if err != nil {
+			return 0, 0, err
+		}
+		if f := l.feedByNo(no); f == nil || f.feed.Writer != l.opts.Writer {
+			continue
+		}
+		e, _, err := l.Read(no, seq)
+		return e.Time, p, err
+	}
+	return 0, 0, nil
+}
+
+// writable refuses writing when the log is read-only, lost its tail, stopped or
+// closed.
+func (l *Log) writable() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.refusal
+}
