@@ -14,7 +14,7 @@ var benchKs = []int{100, 1000, 5000, 10000, 50000}
 
 // benchEncoder has encoded a random block of k symbols.
 func benchEncoder(b *testing.B, k, workers int) (*Encoder, []byte) {
-	rng := rand.New(rand.NewChaCha8([32]byte{byte(k)}))
+	rng := rand.New(rand.NewPCG(uint64(k), 1))
 	block := randomBlock(rng, k*benchT)
 	return encoderFor(b, k, Shape{SymbolSize: benchT, Alignment: 8}, block, workers), block
 }
@@ -35,13 +35,16 @@ func BenchmarkEncodePlan(b *testing.B) {
 				e, block := benchEncoder(b, k, workers)
 				out := make([]byte, benchT)
 				rng := rand.New(rand.NewPCG(1, 2))
-				b.SetBytes(int64(len(block)))
+				m := newMeter(b, len(block))
 				for b.Loop() {
+					m.start()
 					if e.Reset(block) != nil || e.Encode(context.Background()) != nil ||
 						e.Repair(out, uint32(k)+rng.Uint32N(1<<20)) != nil {
 						b.Fatal("encode")
 					}
+					m.stop()
 				}
+				m.report()
 				ref, _ := benchEncoder(b, k, 1)
 				checkEncoder(b, e, ref)
 			})
@@ -55,8 +58,9 @@ func BenchmarkEncodeCold(b *testing.B) {
 			_, block := benchEncoder(b, k, 1)
 			out := make([]byte, benchT)
 			var store []byte
-			b.SetBytes(int64(len(block)))
+			m := newMeter(b, len(block))
 			for b.Loop() {
+				m.start()
 				plan, err := NewPlan(context.Background(), k)
 				if err != nil {
 					b.Fatal(err)
@@ -70,7 +74,9 @@ func BenchmarkEncodeCold(b *testing.B) {
 					b.Fatal("encode")
 				}
 				store = e.store
+				m.stop()
 			}
+			m.report()
 		})
 	}
 }
@@ -79,11 +85,15 @@ func BenchmarkPlan(b *testing.B) {
 	for _, k := range benchKs {
 		b.Run(fmt.Sprintf("codec/plan/K=%d", k), func(b *testing.B) {
 			var p *Plan
+			m := newMeter(b, k*benchT)
+			defer m.report()
 			for b.Loop() {
+				m.start()
 				var err error
 				if p, err = NewPlan(context.Background(), k); err != nil {
 					b.Fatal(err)
 				}
+				m.stop()
 			}
 			g := p.prog
 			per := func(n int) float64 { return float64(n) / float64(k) }
@@ -103,12 +113,15 @@ func BenchmarkRepair(b *testing.B) {
 			const n = 64
 			out := make([]byte, n*benchT)
 			rng := rand.New(rand.NewPCG(1, 2))
-			b.SetBytes(n * benchT)
+			m := newMeter(b, n*benchT)
 			for b.Loop() {
+				m.start()
 				if e.Repairs(out, uint32(k)+rng.Uint32N(1<<23), n) != nil {
 					b.Fatal("repair")
 				}
+				m.stop()
 			}
+			m.report()
 		})
 	}
 }
@@ -136,13 +149,17 @@ func benchDecode(b *testing.B, k, lost, workers int) {
 	rng := rand.New(rand.NewPCG(uint64(k), 3))
 	repair := make([]byte, (lost+8)*benchT)
 	dst := make([]byte, len(block))
-	b.SetBytes(int64(len(block)))
+	m := newMeter(b, len(block))
+	defer m.report()
 	b.ResetTimer()
 	for range b.N {
 		b.StopTimer()
 		gone := make([]bool, k)
-		for _, i := range rng.Perm(k)[:lost] {
-			gone[i] = true
+		for n := 0; n < lost; {
+			if i := rng.IntN(k); !gone[i] {
+				gone[i] = true
+				n++
+			}
 		}
 		first := uint32(k) + rng.Uint32N(1<<23)
 		if err := e.Repairs(repair, first, lost+8); err != nil {
@@ -150,6 +167,7 @@ func benchDecode(b *testing.B, k, lost, workers int) {
 		}
 		clear(dst)
 		b.StartTimer()
+		m.start()
 		if err := d.Reset(dst); err != nil {
 			b.Fatal(err)
 		}
@@ -168,6 +186,7 @@ func benchDecode(b *testing.B, k, lost, workers int) {
 				n++
 			}
 		}
+		m.stop()
 		b.StopTimer()
 		if !bytes.Equal(dst, block) {
 			b.Fatal("decoded block differs")

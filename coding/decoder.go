@@ -40,6 +40,7 @@ type Decoder struct {
 	lost []uint32 // source symbols being rebuilt
 	rows []uint32 // the sums that give them, one behind the other
 	ends []int    // where each ends
+	few  few
 }
 
 // DecoderOptions tunes a Decoder. The zero value is right for one core.
@@ -78,12 +79,13 @@ func NewDecoder(k int, shape Shape, opt DecoderOptions) (*Decoder, error) {
 	d.stripes = shape.stripes(k)
 	d.tiles = tiles(d.stripes, tileWidth(int(blk.L)))
 	d.opt.Workers = max(1, min(opt.Workers, len(d.tiles)))
-	d.perSlab = max(1, slabBytes/shape.SymbolSize)
+	d.perSlab = max(1, min(max(k*shape.SymbolSize/16, slabBytes), 32*slabBytes)/shape.SymbolSize)
 	d.have = make([]uint64, (k+63)/64)
 	return d, d.Reset(nil)
 }
 
-// slabBytes is about how much storage for repair symbols is taken at a time.
+// slabBytes is how much storage for repair symbols is taken at a time, up to 32
+// times that for large blocks.
 const slabBytes = 256 << 10
 
 // Reset forgets all symbols. The block will be decoded into dst, which must
@@ -132,7 +134,7 @@ func (d *Decoder) Add(esi uint32, symbol []byte) (bool, error) {
 	}
 	i := len(d.esis)
 	if i/d.perSlab == len(d.slabs) {
-		d.slabs = append(d.slabs, make([]byte, d.perSlab*d.shape.SymbolSize))
+		d.slabs = append(d.slabs, aligned(d.perSlab*d.shape.SymbolSize))
 	}
 	copy(d.stored(i), symbol)
 	d.esis = append(d.esis, esi)
@@ -214,8 +216,17 @@ func (d *Decoder) Decode(ctx context.Context) error {
 		return fmt.Errorf("%w: %d", ErrNeedMore, n)
 	}
 	d.listLost()
-	if err := d.decodeAll(ctx); err != nil {
-		return err
+	found := false
+	if d.fewIsCheaper() {
+		var err error
+		if found, err = d.decodeFew(ctx); err != nil {
+			return err
+		}
+	}
+	if !found {
+		if err := d.decodeAll(ctx); err != nil {
+			return err
+		}
 	}
 	for i := range d.have {
 		d.have[i] = ^uint64(0)
@@ -317,7 +328,7 @@ func (d *Decoder) replay(ctx context.Context, p *program) error {
 		}
 		ws := unsafe.Pointer(&d.ws[w*each])
 		r.run(ws, t)
-		d.write(ws, t)
+		d.write(r, ws, t)
 	})
 }
 
@@ -339,19 +350,19 @@ func (d *Decoder) enter(r *replayer, index int) {
 }
 
 // write writes a tile's part of the lost source symbols.
-func (d *Decoder) write(ws unsafe.Pointer, t *tile) {
+func (d *Decoder) write(r *replayer, ws unsafe.Pointer, t *tile) {
 	s := &d.stripes[t.stripe]
 	first := 0
 	for j, i := range d.lost {
 		row := d.rows[first:d.ends[j]]
 		first = d.ends[j]
 		at := s.base + int(i)*s.size + t.col
-		if t.size == t.width {
+		if t.size == t.width && t.skip == 0 {
 			gf256.Best.SumOut(unsafe.Pointer(&d.block[at]), ws, t.width, row)
 		} else {
-			var part [gf256.MinWidth]byte
-			gf256.Best.SumOut(unsafe.Pointer(&part), ws, t.width, row)
-			copy(d.block[at:at+t.size], part[:])
+			part := &r.part
+			gf256.Best.SumOut(unsafe.Pointer(part), ws, t.width, row)
+			copy(d.block[at+t.skip:at+t.size], part[t.skip:])
 		}
 	}
 }

@@ -3,6 +3,7 @@ package coding
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"math/rand/v2"
 	"testing"
@@ -13,7 +14,10 @@ import (
 // randomBlock returns a block of k symbols of the shape.
 func randomBlock(rng *rand.Rand, n int) []byte {
 	b := make([]byte, n)
-	for i := range b {
+	for i := 0; i+8 <= n; i += 8 {
+		binary.LittleEndian.PutUint64(b[i:], rng.Uint64())
+	}
+	for i := n &^ 7; i < n; i++ {
 		b[i] = byte(rng.Uint32())
 	}
 	return b

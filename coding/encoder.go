@@ -3,6 +3,7 @@ package coding
 import (
 	"context"
 	"fmt"
+	"sync"
 	"unsafe"
 
 	"fcp/coding/internal/gf256"
@@ -191,17 +192,17 @@ func (e *Encoder) Repairs(dst []byte, esi uint32, n int) error {
 	case !e.ready:
 		return fmt.Errorf("%w: Encode has not run", ErrNotDecoded)
 	}
-	var buf [batch * rfc6330.MaxRow]uint32
-	var ends [batch]int
+	w := sums.Get().(*sumScratch)
+	defer sums.Put(w)
 	for n > 0 {
 		m := min(n, batch)
-		rows := buf[:0]
+		w.rows, w.ends = w.rows[:0], w.ends[:0]
 		for j := range m {
-			rows, _ = e.blk.AppendRow(rows, e.blk.ISI(esi+uint32(j)))
-			ends[j] = len(rows)
+			w.rows, _ = e.blk.AppendRow(w.rows, e.blk.ISI(esi+uint32(j)))
+			w.ends = append(w.ends, len(w.rows))
 		}
 		for i := range e.tiles {
-			e.sum(dst, &e.tiles[i], rows, ends[:m])
+			e.sum(dst, &e.tiles[i], w)
 		}
 		dst = dst[m*size:]
 		esi += uint32(m)
@@ -213,19 +214,29 @@ func (e *Encoder) Repairs(dst []byte, esi uint32, n int) error {
 // batch is how many repair symbols are made of a tile before the next tile.
 const batch = 16
 
-// sum writes one tile's part of the symbols whose rows are given.
-func (e *Encoder) sum(dst []byte, t *tile, rows []uint32, ends []int) {
+// sumScratch is what making a batch of repair symbols needs.
+type sumScratch struct {
+	rows []uint32 // the sums, one behind the other
+	ends []int    // where each ends
+	part [gf256.MinWidth]byte
+}
+
+var sums = sync.Pool{New: func() any {
+	return &sumScratch{rows: make([]uint32, 0, batch*rfc6330.MaxRow), ends: make([]int, 0, batch)}
+}}
+
+// sum writes one tile's part of a batch of symbols.
+func (e *Encoder) sum(dst []byte, t *tile, w *sumScratch) {
 	ws := unsafe.Pointer(&e.store[t.ws])
 	at, first := e.stripes[t.stripe].at+t.col, 0
-	for _, end := range ends {
-		row := rows[first:end]
+	for _, end := range w.ends {
+		row := w.rows[first:end]
 		first = end
 		if t.size == t.width {
 			gf256.Best.SumOut(unsafe.Pointer(&dst[at]), ws, t.width, row)
 		} else {
-			var part [gf256.MinWidth]byte
-			gf256.Best.SumOut(unsafe.Pointer(&part), ws, t.width, row)
-			copy(dst[at:at+t.size], part[:])
+			gf256.Best.SumOut(unsafe.Pointer(&w.part), ws, t.width, row)
+			copy(dst[at:at+t.size], w.part[:])
 		}
 		at += e.shape.SymbolSize
 	}

@@ -15,6 +15,9 @@ import (
 type Plan struct {
 	blk  rfc6330.Block // with K = K'
 	prog *program
+
+	// Where the records of the streams of sums begin, to take them backwards.
+	forwardAt, middleAt, backAt []uint32
 }
 
 // NewPlan compiles the plan for blocks of k source symbols, 1..MaxSourceSymbols.
@@ -24,7 +27,11 @@ func NewPlan(ctx context.Context, k int) (*Plan, error) {
 	if err := s.solvePlan(ctx, k); err != nil {
 		return nil, err
 	}
-	return &Plan{blk: s.blk, prog: s.prog.clone()}, nil
+	p := &Plan{blk: s.blk, prog: s.prog.clone()}
+	p.forwardAt = records(p.prog.forward)
+	p.middleAt = records(p.prog.middle)
+	p.backAt = records(p.prog.back)
+	return p, nil
 }
 
 // solvePlan leaves the program for blocks of k source symbols in s.
@@ -57,7 +64,9 @@ func (s *solver) solvePlan(ctx context.Context, k int) error {
 func (p *Plan) KPrime() int { return int(p.blk.KPrime) }
 
 // Bytes returns the memory the plan takes.
-func (p *Plan) Bytes() int { return p.prog.bytes() + 256 }
+func (p *Plan) Bytes() int {
+	return p.prog.bytes() + 4*(len(p.forwardAt)+len(p.middleAt)+len(p.backAt)) + 512
+}
 
 // serves reports whether blocks of blk's size run on the plan.
 func (p *Plan) serves(blk *rfc6330.Block) bool { return p.blk.KPrime == blk.KPrime }

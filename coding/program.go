@@ -86,3 +86,16 @@ func (s *sum) terms() int { return len(s.stream) - s.head - 2 }
 
 // drop forgets the record begun last.
 func (s *sum) drop() { s.stream = s.stream[:s.head] }
+
+// records returns where each record of a stream of sums begins.
+func records(stream []uint32) []uint32 {
+	n := 0
+	for at := 0; at < len(stream); at += 2 + int(stream[at+1]&^(1<<31)) {
+		n++
+	}
+	out := make([]uint32, 0, n)
+	for at := 0; at < len(stream); at += 2 + int(stream[at+1]&^(1<<31)) {
+		out = append(out, uint32(at))
+	}
+	return out
+}

@@ -18,6 +18,7 @@ type replayer struct {
 	forward []unsafe.Pointer // rows in the order forward loads them
 	back    []unsafe.Pointer
 	stage   []byte // copies of parts too short for a kernel
+	part    [gf256.MinWidth]byte
 }
 
 // reset prepares for a program over rows rows.

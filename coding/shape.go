@@ -68,6 +68,7 @@ type tile struct {
 	col    int // first octet within the stripe's part of a symbol
 	width  int // octets worked on: 64, 128 or 256
 	size   int // octets that count: below width only when the part is below 64
+	skip   int // octets at the front that another tile has computed already
 	ws     int // offset of its intermediate symbols, for an encoder
 }
 
@@ -100,7 +101,8 @@ func tiles(stripes []stripe, width int) []tile {
 			}
 		}
 		if col < s.size {
-			out = append(out, tile{stripe: i, col: s.size - gf256.MinWidth, width: gf256.MinWidth, size: gf256.MinWidth})
+			out = append(out, tile{stripe: i, col: s.size - gf256.MinWidth, width: gf256.MinWidth,
+				size: gf256.MinWidth, skip: col - (s.size - gf256.MinWidth)})
 		}
 	}
 	return out
@@ -109,9 +111,22 @@ func tiles(stripes []stripe, width int) []tile {
 // zeros stands for a padding symbol (section 5.3.1).
 var zeros [MaxSymbolSize + gf256.MaxWidth]byte
 
-// aligned returns n octets that begin at a cache line.
+// aligned returns n octets that begin at a cache line. Their content is not
+// defined.
 func aligned(n int) []byte {
 	b := make([]byte, n+63)
-	off := int(-uintptr(unsafe.Pointer(unsafe.SliceData(b))) & 63)
-	return b[off : off+n : off+n]
+	off := offset(b, 64)
+	b = b[off : off+n : off+n]
+	if n >= hugeFrom {
+		adviseHuge(b)
+	}
+	return b
+}
+
+// hugeFrom is the size from which memory is worth huge pages.
+const hugeFrom = 4 << 20
+
+// offset is how far the next multiple of a power of two is from the start of b.
+func offset(b []byte, unit int) int {
+	return int(-uintptr(unsafe.Pointer(unsafe.SliceData(b))) & uintptr(unit-1))
 }

@@ -34,13 +34,13 @@ func forms() []Form {
 	var f []Form
 	avx2 := cpu.X86.HasAVX2
 	if avx2 && cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512VL && cpu.X86.HasAVX512DQ && cpuidGFNI() {
-		f = append(f, Form{"avx512", sumAVX512, hornerAVX512, mulSumAVX512, sumOutAVX512, mulAdd512, scatter512, products512})
+		f = append(f, Form{"avx512", sumAVX512, hornerAVX512, mulSumAVX512, sumOutAVX512, mulAdd512, scatter512, hornerBack512, products512})
 	}
 	if avx2 && cpuidGFNI() {
-		f = append(f, Form{"gfni", sumAVX2, hornerAVX2, mulSumGFNI, sumOutAVX2, mulAdd256, scatterGeneric, productsBy(mulAdd256)})
+		f = append(f, Form{"gfni", sumAVX2, hornerAVX2, mulSumGFNI, sumOutAVX2, mulAdd256, scatterGeneric, hornerBackGeneric, productsBy(mulAdd256)})
 	}
 	if avx2 {
-		f = append(f, Form{"avx2", sumAVX2, hornerAVX2, mulSumAVX2, sumOutAVX2, mulAddNibbles, scatterGeneric, productsBy(mulAddNibbles)})
+		f = append(f, Form{"avx2", sumAVX2, hornerAVX2, mulSumAVX2, sumOutAVX2, mulAddNibbles, scatterGeneric, hornerBackGeneric, productsBy(mulAddNibbles)})
 	}
 	return append(f, generic)
 }
@@ -190,6 +190,11 @@ func scatter512(ws unsafe.Pointer, stream, starts []uint32, loads []unsafe.Point
 	first, past := bounds(starts)
 	end := (*unsafe.Pointer)(unsafe.Add(unsafe.Pointer(unsafe.SliceData(loads)), 8*len(loads)))
 	scatterAVX512(ws, unsafe.SliceData(stream), first, past, end)
+}
+
+func hornerBack512(ws unsafe.Pointer, stream []uint32, last uint32) {
+	first, end := bounds(stream)
+	hornerBackAVX512(ws, first, end, int(last))
 }
 
 func products512(out unsafe.Pointer, outs, width int, loads []unsafe.Pointer, n int, factors unsafe.Pointer, col int) {

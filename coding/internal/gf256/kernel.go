@@ -47,6 +47,11 @@ type Form struct {
 	// from the end. loads holds exactly the pointers used.
 	Scatter func(ws unsafe.Pointer, stream, starts []uint32, loads []unsafe.Pointer)
 
+	// HornerBack is Horner transposed, at width 64: from t = slot last it
+	// takes the pairs from the last to the first: t += group; src += t;
+	// t = alpha*t.
+	HornerBack func(ws unsafe.Pointer, stream []uint32, last uint32)
+
 	// Products adds factor*source for n sources to each of outs accumulators
 	// of width octets at out, width 64 or 128: source i is at loads[i] + col,
 	// its factor for accumulator j at factors + 64*i + j. loads holds Ahead
@@ -65,8 +70,9 @@ var generic = Form{
 	SumOut: sumOutGeneric,
 	MulAdd: mulAddGeneric,
 
-	Scatter:  scatterGeneric,
-	Products: productsBy(mulAddGeneric),
+	Scatter:    scatterGeneric,
+	HornerBack: hornerBackGeneric,
+	Products:   productsBy(mulAddGeneric),
 }
 
 // Best is the fastest form this processor runs. It is set before main and never
@@ -177,6 +183,18 @@ func scatterGeneric(ws unsafe.Pointer, stream, starts []uint32, loads []unsafe.P
 			to := view(ws, s, 64)
 			subtle.XORBytes(to, to, v[:])
 		}
+	}
+}
+
+func hornerBackGeneric(ws unsafe.Pointer, stream []uint32, last uint32) {
+	var t [64]byte
+	copy(t[:], view(ws, last, 64))
+	for ; len(stream) > 0; stream = stream[:len(stream)-2] {
+		pair := stream[len(stream)-2:]
+		subtle.XORBytes(t[:], t[:], view(ws, pair[1], 64))
+		src := view(ws, pair[0], 64)
+		subtle.XORBytes(src, src, t[:])
+		double(t[:])
 	}
 }
 

@@ -99,6 +99,9 @@ func mulSum256GFNI(ws unsafe.Pointer, stream, end *uint32)
 func mulAddGFNI(dst, src unsafe.Pointer, n int, x int)
 
 //go:noescape
+func hornerBackAVX512(ws unsafe.Pointer, stream, end *uint32, last int)
+
+//go:noescape
 func scatterAVX512(ws unsafe.Pointer, stream, first, past *uint32, loads *unsafe.Pointer)
 
 //go:noescape

@@ -577,6 +577,33 @@ done:
 	VZEROUPPER
 	RET
 
+// func(ws unsafe.Pointer, stream, end *uint32, last int)
+TEXT ·hornerBackAVX512(SB), NOSPLIT, $0-32
+	MOVQ ws+0(FP), DI
+	MOVQ stream+8(FP), R8
+	MOVQ end+16(FP), SI
+	MOVQ last+24(FP), R9
+	SHLQ $6, R9
+	MOVQ $·matrices+16(SB), AX // alpha = 2
+	VPBROADCASTQ (AX), Z8
+	VMOVDQU64 (DI)(R9*1), Z0
+next:
+	CMPQ R8, SI
+	JAE done
+	SUBQ $8, SI
+	MOVL (SI), AX
+	MOVL 4(SI), BX
+	SHLQ $6, AX
+	SHLQ $6, BX
+	VPXORQ (DI)(BX*1), Z0, Z0
+	VPXORQ (DI)(AX*1), Z0, Z1
+	VMOVDQU64 Z1, (DI)(AX*1)
+	VGF2P8AFFINEQB $0, Z8, Z0, Z0
+	JMP next
+done:
+	VZEROUPPER
+	RET
+
 // func(out, loads, factors unsafe.Pointer, n, col int)
 TEXT ·products1x1AVX512(SB), NOSPLIT, $0-40
 	MOVQ out+0(FP), DI

@@ -106,6 +106,7 @@ func (s *scene) run(f *Form) []byte {
 	f.Products(unsafe.Pointer(&acc[0]), min(outs, 17), min(s.width, 128), s.loads, len(s.symbols), unsafe.Pointer(&s.factors[0]), s.col)
 	if s.width == 64 {
 		f.Scatter(ws, s.sums, s.starts, s.loads[:len(s.symbols)])
+		f.HornerBack(ws, s.horner, uint32(s.slots/2))
 	}
 	n := len(s.row) + s.col
 	line := make([]byte, n)

@@ -82,6 +82,7 @@ func (s isa) render() []byte {
 	}
 	if s.name == "AVX512" {
 		w.scatter()
+		w.hornerBack()
 		for _, regs := range []int{1, 2} {
 			for _, outs := range []int{1, 2, 4, 8} {
 				w.products(outs, regs)
@@ -408,6 +409,34 @@ func (w *writer) scatter() {
 	w.p("VPXORQ (DI)(BX*1), Z0, Z2")
 	w.p("VMOVDQU64 Z2, (DI)(BX*1)")
 	w.p("JMP terms")
+	w.label("done")
+	w.tail()
+}
+
+// hornerBack is the transposed recurrence over slots of 64 octets.
+func (w *writer) hornerBack() {
+	w.head("hornerBackAVX512", "func(ws unsafe.Pointer, stream, end *uint32, last int)", 32)
+	w.p("MOVQ ws+0(FP), DI")
+	w.p("MOVQ stream+8(FP), R8")
+	w.p("MOVQ end+16(FP), SI")
+	w.p("MOVQ last+24(FP), R9")
+	w.p("SHLQ $6, R9")
+	w.p("MOVQ $·matrices+16(SB), AX // alpha = 2")
+	w.p("VPBROADCASTQ (AX), Z8")
+	w.p("VMOVDQU64 (DI)(R9*1), Z0")
+	w.label("next")
+	w.p("CMPQ R8, SI")
+	w.p("JAE done")
+	w.p("SUBQ $8, SI")
+	w.p("MOVL (SI), AX")
+	w.p("MOVL 4(SI), BX")
+	w.p("SHLQ $6, AX")
+	w.p("SHLQ $6, BX")
+	w.p("VPXORQ (DI)(BX*1), Z0, Z0")
+	w.p("VPXORQ (DI)(AX*1), Z0, Z1")
+	w.p("VMOVDQU64 Z1, (DI)(AX*1)")
+	w.p("VGF2P8AFFINEQB $0, Z8, Z0, Z0")
+	w.p("JMP next")
 	w.label("done")
 	w.tail()
 }
