@@ -50,7 +50,7 @@ const (
 // records written since the one before. Overlays that leave the view before
 // that are kept aside.
 type digests struct {
-	mu     sync.Mutex // held while a digest is computed
+	mu     sync.Mutex  // held while a digest is computed
 	ranges []*keyRange // by lower, then upper; guarded by mu
 	reach  [][]byte    // reach[i] is the highest upper of ranges[:i+1]
 	// Records of overlays below walkedID, and of walkedID below walkedTo, have

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"slices"
 
 	"fcp"
 
@@ -79,7 +80,7 @@ func (s *Store) installed(o *overlay) {
 	defer s.view.mu.Unlock()
 	v := s.view.now.Load()
 	s.cursor.Store(o.position)
-	s.view.now.Store(&view{active: v.active, frozen: v.frozen[:len(v.frozen)-1 : len(v.frozen)-1]})
+	s.view.now.Store(&view{active: v.active, frozen: v.frozen[: len(v.frozen)-1 : len(v.frozen)-1]})
 	s.view.changed.Broadcast()
 }
 
@@ -105,27 +106,41 @@ func (s *Store) flushOverlay(o *overlay) error {
 		// The manifest may or may not name the table: only a reopening can tell.
 		return fcp.Errorf(fcp.CodeCrashed, "ingest a state table: %w", err)
 	}
+	if err := s.fs.check(); err != nil {
+		return err
+	}
 	s.stats.flushes.Add(1)
 	s.stats.flushed.Add(uint64(len(elems)))
 	s.stats.flushedBytes.Add(size)
 	return nil
 }
 
-// collect returns the newest record of each key, unsorted, and the key hashes
-// in nearly ascending order.
+// collect returns the newest record of each key in the order of writing, which
+// visits memory forwards, and the key hashes in nearly ascending order.
 func (o *overlay) collect() ([]elem, []uint64) {
 	t := o.tab.Load()
-	elems := make([]elem, 0, t.used)
 	hashes := make([]uint64, 0, t.used)
-	dir := o.chunks()
 	for i := 0; i < len(t.s); i += 2 {
-		if off := t.s[i+1]; off > slotDead {
+		if t.s[i+1] > slotDead {
 			hashes = append(hashes, t.s[i])
-			elems = append(elems, elem{off: uint32(off)})
 		}
 	}
-	for i := range elems {
-		elems[i].pre = keyWord(at(dir, elems[i].off).key, 0)
+	elems := make([]elem, 0, len(hashes)+len(hashes)/8)
+	var old []uint32 // records that a newer one replaces
+	o.walk(firstOffset, o.mark.Load(), func(off uint32, r record) {
+		elems = append(elems, elem{keyWord(r.key, 0), off})
+		if r.prev != 0 {
+			old = append(old, r.prev)
+		}
+	})
+	if len(old) > 0 {
+		slices.Sort(old)
+		elems = slices.DeleteFunc(elems, func(e elem) bool {
+			for len(old) > 0 && old[0] < e.off {
+				old = old[1:]
+			}
+			return len(old) > 0 && old[0] == e.off
+		})
 	}
 	return elems, hashes
 }
@@ -192,7 +207,7 @@ func touch(dir [][]byte, batch []elem) uint64 {
 }
 
 func (s *Store) tableOptions() sstable.WriterOptions {
-	o := s.pebbleOptions(s.fs, nil)
+	o := s.pebbleOptions()
 	o.EnsureDefaults()
 	return o.MakeWriterOptions(0, formatVersion.MaxTableFormat())
 }

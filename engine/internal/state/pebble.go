@@ -12,7 +12,6 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/sstable/block"
-	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // formatVersion is part of the product's format version: the newest of the
@@ -20,16 +19,16 @@ import (
 const formatVersion = pebble.FormatNewest
 
 const (
-	tableBlock = 32 << 10
+	tableBlock = 16 << 10
 	indexBlock = 256 << 10
 	tableFile  = 32 << 20 // a compaction's output file
 	l0Tables   = 8        // tables in the top level before they are merged down
 )
 
-func (s *Store) pebbleOptions(fs vfs.FS, cache *pebble.Cache) *pebble.Options {
+func (s *Store) pebbleOptions() *pebble.Options {
 	o := &pebble.Options{
-		FS:                          fs,
-		Cache:                       cache,
+		FS:                          s.fs,
+		Cache:                       s.cache,
 		FormatMajorVersion:          formatVersion,
 		DisableWAL:                  true, // nothing is ever written through the memtable
 		MemTableSize:                256 << 10,
@@ -37,13 +36,13 @@ func (s *Store) pebbleOptions(fs vfs.FS, cache *pebble.Cache) *pebble.Options {
 		L0CompactionFileThreshold:   1 << 20,
 		L0StopWritesThreshold:       1 << 20, // backpressure is the store's own
 		LBaseMaxBytes:               1 << 30,
-		CompactionConcurrencyRange:  s.compactions,
 		MaxOpenFiles:                1000,
 		Logger:                      &logger{s},
 		EventListener:               s.events(),
 		DisableTableStats:           true,
 		DisableAutomaticCompactions: s.opts.noCompactions,
 	}
+	o.Experimental.CompactionScheduler = s.sched
 	for i := range o.Levels {
 		l := &o.Levels[i]
 		l.BlockSize = tableBlock
@@ -56,14 +55,6 @@ func (s *Store) pebbleOptions(fs vfs.FS, cache *pebble.Cache) *pebble.Options {
 		o.TargetFileSizes[i] = tableFile
 	}
 	return o
-}
-
-// compactions is the number of compactions Pebble may run at once.
-func (s *Store) compactions() (lower, upper int) {
-	if s.bulk.Load() {
-		return 0, 0
-	}
-	return 1, 1
 }
 
 func (s *Store) events() *pebble.EventListener {
@@ -85,6 +76,7 @@ func (s *Store) report(err error) {
 
 // poison stops the store: whatever comes after is refused with this error.
 func (s *Store) poison(err error) {
+	s.fs.stopped.Store(true)
 	if s.fault.CompareAndSwap(nil, &err) {
 		s.report(err)
 		s.view.mu.Lock()
@@ -108,9 +100,7 @@ func (l *logger) Errorf(format string, args ...any) {
 }
 
 func (l *logger) Fatalf(format string, args ...any) {
-	err := fcp.Errorf(fcp.CodeCrashed, "state tables: %s", fmt.Sprintf(format, args...))
-	// Pebble may hold its own locks here, so nothing is called back on this goroutine.
-	go l.s.poison(err)
+	l.s.fs.stop(fcp.Errorf(fcp.CodeCrashed, "state tables: %s", fmt.Sprintf(format, args...)))
 }
 
 // coded gives a storage error its code. A full disk passes; anything else that

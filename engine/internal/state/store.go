@@ -61,10 +61,11 @@ func (o Options) withDefaults() Options {
 // goroutine; updates take turns.
 type Store struct {
 	opts  Options
-	fs    vfs.FS
+	fs    *stopFS
 	dir   string
 	db    *pebble.DB
 	cache *pebble.Cache
+	sched *scheduler
 
 	bulk   atomic.Bool
 	fault  atomic.Pointer[error] // set once; the store is stopped
@@ -79,7 +80,7 @@ type Store struct {
 
 	life     *gate       // entered while the tables are read
 	closing  atomic.Bool // set under ingestMu
-	ingestMu sync.Mutex // orders ingests against the start of a filter build
+	ingestMu sync.Mutex  // orders ingests against the start of a filter build
 	misses   atomic.Uint32
 	wake     chan struct{}
 	done     sync.WaitGroup
@@ -113,7 +114,9 @@ type counters struct {
 // Open opens the state in dir, making it if it is not there. A store that does
 // not open for corruption may be removed and folded again from the log.
 func Open(fs vfs.FS, dir string, o Options) (*Store, error) {
-	s := &Store{opts: o.withDefaults(), fs: fs, dir: dir, wake: make(chan struct{}, 1), nextID: 1, life: newGate()}
+	s := &Store{opts: o.withDefaults(), fs: &stopFS{FS: fs}, dir: dir, wake: make(chan struct{}, 1), nextID: 1, life: newGate()}
+	s.sched = newScheduler(func() bool { return s.bulk.Load() || s.fs.stopped.Load() })
+	s.fs.failed = s.poison
 	s.view.changed.L = &s.view.mu
 	if err := s.fs.MkdirAll(dir, 0o755); err != nil {
 		return nil, coded(err, "make the state directory")
@@ -122,13 +125,17 @@ func Open(fs vfs.FS, dir string, o Options) (*Store, error) {
 		return nil, err
 	}
 	s.cache = pebble.NewCache(s.opts.CacheBytes)
-	db, err := pebble.Open(dir, s.pebbleOptions(fs, s.cache))
+	db, err := pebble.Open(dir, s.pebbleOptions())
 	if err != nil {
 		s.cache.Unref()
 		return nil, coded(err, "open the state")
 	}
 	s.db = db
-	if err := s.readCursor(); err != nil {
+	err = s.readCursor()
+	if err == nil {
+		err = s.fs.check()
+	}
+	if err != nil {
 		err = errors.Join(err, db.Close())
 		s.cache.Unref()
 		return nil, err
@@ -178,18 +185,14 @@ func (s *Store) newOverlay(position uint64, sizeHint int) *overlay {
 // above it must be folded again after Open.
 func (s *Store) Cursor() uint64 { return s.cursor.Load() }
 
-// BulkMode defers compactions while it is on, for a rebuild. Reads get slower
-// with each flush; turning it off lets the compactions catch up.
-func (s *Store) BulkMode(on bool) error {
-	if s.bulk.Swap(on) == on || on {
-		return nil
+// BulkMode defers compactions while it is on, for a rebuild. Lookups that reach
+// the tables get slower with each flush; turning it off lets the compactions
+// catch up in the background.
+func (s *Store) BulkMode(on bool) {
+	s.bulk.Store(on)
+	if !on {
+		s.sched.offer()
 	}
-	if !s.life.enter() {
-		return errClosed()
-	}
-	defer s.life.leave()
-	_, err := s.db.AsyncFlush() // nothing to flush; it makes Pebble look for compactions
-	return coded(err, "resume compactions")
 }
 
 // Close flushes and closes. The caller has stopped updating; an error of the

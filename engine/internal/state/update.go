@@ -152,7 +152,11 @@ func (s *Store) Clear(ctx context.Context, lower, upper []byte) error {
 	}
 	s.ingestMu.Lock()
 	defer s.ingestMu.Unlock()
-	if err := s.db.Excise(ctx, pebble.KeyRange{Start: lower, End: upper}); err != nil {
+	err := s.db.Excise(ctx, pebble.KeyRange{Start: lower, End: upper})
+	if err == nil {
+		err = s.fs.check()
+	}
+	if err != nil {
 		if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 			return fcp.Wrap(fcp.CodeInterrupted, err, "clear a range of the state")
 		}
@@ -163,12 +167,12 @@ func (s *Store) Clear(ctx context.Context, lower, upper []byte) error {
 	return nil
 }
 
-// bounds replaces open ends by the least and the least reserved key.
+// bounds replaces open ends by the least key and the least reserved one.
 func bounds(lower, upper []byte) ([]byte, []byte) {
-	if lower == nil {
-		lower = []byte{}
+	if len(lower) == 0 {
+		lower = []byte{0}
 	}
-	if upper == nil || upper[0] == reservedByte {
+	if upper == nil || len(upper) > 0 && upper[0] == reservedByte {
 		upper = []byte{reservedByte}
 	}
 	return lower, upper
