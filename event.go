@@ -201,34 +201,48 @@ func (c *Content) Validate(p Plane) error {
 	return nil
 }
 
-// Hash returns SHA-256 over "FCP-C1", the checkpoint and the canonical encoding.
-// It is the part of an event's hash that does not depend on its place, so that
+// ContentPrefix is the purpose string in front of a content when it is hashed.
+const ContentPrefix = "FCP-C1"
+
+// ContentHash returns SHA-256 over ContentPrefix and the canonical encoding. It
+// is the part of an event's hash that does not depend on its place, so that
 // writers compute it before the one committer gives the place.
-func ContentHash(under Hash, encoded []byte) Hash {
-	const small = 2048
-	var buf [6 + HashSize + small]byte
-	copy(buf[:6], "FCP-C1")
-	copy(buf[6:], under[:])
+func ContentHash(encoded []byte) Hash {
+	const small = 1024
 	if len(encoded) <= small {
-		n := copy(buf[6+HashSize:], encoded)
-		return sha256.Sum256(buf[:6+HashSize+n])
+		var buf [len(ContentPrefix) + small]byte
+		n := copy(buf[:], ContentPrefix)
+		n += copy(buf[n:], encoded)
+		return sha256.Sum256(buf[:n])
 	}
 	h := sha256.New()
-	h.Write(buf[:6+HashSize])
+	h.Write([]byte(ContentPrefix))
 	h.Write(encoded)
 	var out Hash
 	h.Sum(out[:0])
 	return out
 }
 
-// LeafSize is the length of the Merkle leaf data of an event: "FCP-E1", feed id,
-// sequence number, time, previous hash, content hash.
+// ScopeHash returns SHA-256 over "FCP-P1", the feed id and the checkpoint that an
+// event is authorised under. It is computed once per feed and checkpoint and
+// enters every event's hash, so that an event is valid in one feed only.
+func ScopeHash(feed FeedID, under Hash) Hash {
+	var buf [6 + 2*HashSize]byte
+	copy(buf[:], "FCP-P1")
+	copy(buf[6:], feed[:])
+	copy(buf[6+HashSize:], under[:])
+	return sha256.Sum256(buf[:])
+}
+
+// LeafSize is the length of the Merkle leaf data of an event: "FCP-E1", scope
+// hash, sequence number, time, previous hash, content hash. With the 0x00 that
+// RFC 6962 puts in front, it fills exactly two blocks of SHA-256.
 const LeafSize = 6 + HashSize + 8 + 8 + HashSize + HashSize
 
 // AppendLeaf appends the leaf data of an event (docs/format.md "Event hash").
-func AppendLeaf(b []byte, feed FeedID, seq uint64, t Time, prev, content Hash) []byte {
+func AppendLeaf(b []byte, scope Hash, seq uint64, t Time, prev, content Hash) []byte {
 	b = append(b, "FCP-E1"...)
-	b = append(b, feed[:]...)
+	b = append(b, scope[:]...)
 	b = binary.BigEndian.AppendUint64(b, seq)
 	b = binary.BigEndian.AppendUint64(b, uint64(t))
 	b = append(b, prev[:]...)
@@ -237,9 +251,9 @@ func AppendLeaf(b []byte, feed FeedID, seq uint64, t Time, prev, content Hash) [
 
 // EventHash is the hash of an event and at once its RFC 6962 leaf hash:
 // SHA-256(0x00 || leaf data).
-func EventHash(feed FeedID, seq uint64, t Time, prev, content Hash) Hash {
+func EventHash(scope Hash, seq uint64, t Time, prev, content Hash) Hash {
 	var buf [1 + LeafSize]byte
-	AppendLeaf(buf[:1], feed, seq, t, prev, content)
+	AppendLeaf(buf[:1], scope, seq, t, prev, content)
 	return sha256.Sum256(buf[:])
 }
 
@@ -257,7 +271,7 @@ type Event struct {
 // Hash returns the event's hash.
 func (e *Event) Hash() Hash {
 	enc := e.Content.AppendTo(make([]byte, 0, e.Content.EncodedSize()))
-	return EventHash(e.Feed.ID(), e.Seq, e.Time, e.Prev, ContentHash(e.Under, enc))
+	return EventHash(ScopeHash(e.Feed.ID(), e.Under), e.Seq, e.Time, e.Prev, ContentHash(enc))
 }
 
 // AppendTo appends the canonical encoding.

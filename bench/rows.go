@@ -13,6 +13,7 @@ func rowSources() []func() ([]Row, error) {
 		plain(limitRows),
 		plain(rawRows),
 		plain(peerRows),
+		func() ([]Row, error) { return appendRows(logTarget()) },
 	}
 }
 

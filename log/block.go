@@ -159,6 +159,10 @@ func decodeBlock(dst []Applied, no FeedNo, id *fcp.FeedID, b []byte, verify Veri
 	prev := h.prev
 	seq := h.first
 	hashed := verify >= VerifyChain && h.chained
+	var scope fcp.Hash
+	if hashed {
+		scope = fcp.ScopeHash(*id, h.under)
+	}
 	for {
 		rec, ok := it.next()
 		if !ok {
@@ -176,7 +180,7 @@ func decodeBlock(dst []Applied, no FeedNo, id *fcp.FeedID, b []byte, verify Veri
 			return dst, h, last, fcp.Wrap(fcp.CodeCorrupt, err, "event %d", seq)
 		}
 		if hashed {
-			prev = fcp.EventHash(*id, seq, rec.time, prev, fcp.ContentHash(h.under, rec.content))
+			prev = fcp.EventHash(scope, seq, rec.time, prev, fcp.ContentHash(rec.content))
 			e.Hash = prev
 		}
 		seq++

@@ -31,6 +31,7 @@ type feedNode struct {
 // openBlock is a block under construction: the events of one feed in this group.
 type openBlock struct {
 	f       *feed
+	scope   fcp.Hash // of f and the block's checkpoint
 	h       blockHeader
 	items   []item
 	size    int // encoded records
@@ -174,7 +175,7 @@ func (l *Log) place(f *feed, d *Draft, t fcp.Time, p *Placed) {
 	f.next.time = t
 	f.recordBytes += len(d.content)
 	if f.chained() {
-		f.next.hash = fcp.EventHash(f.id, f.next.seq, t, f.next.hash, d.hash)
+		f.next.hash = fcp.EventHash(b.scope, f.next.seq, t, f.next.hash, d.hash)
 		s.level = f.next.tree.append(f.next.hash, s.level[:0])
 		for _, n := range s.level {
 			s.nodes = append(s.nodes, feedNode{f.no, n})
@@ -227,6 +228,10 @@ func (l *Log) newBlock(f *feed, under fcp.Hash, t fcp.Time) *openBlock {
 	if f.openBlock == nil {
 		s.feeds = append(s.feeds, f)
 	}
+	if f.scope.IsZero() || f.scopeUnder != under {
+		f.scope, f.scopeUnder = fcp.ScopeHash(f.id, under), under
+	}
+	b.scope = f.scope
 	f.openBlock = b
 	s.blocks = append(s.blocks, b)
 	return b

@@ -55,11 +55,12 @@ type feed struct {
 	id   fcp.FeedID
 	own  bool
 
-	next        head       // owned by the committer: head over everything assigned
-	recorded    uint64     // owned by the committer: seq of the last head record
-	recordBytes int        // owned by the committer: content bytes since then
-	openBlock   *openBlock // owned by the committer: block of the group in work
-	stored      bool       // owned by the committer: the feed record is in the store
+	next              head       // owned by the committer: head over everything assigned
+	recorded          uint64     // owned by the committer: seq of the last head record
+	recordBytes       int        // owned by the committer: content bytes since then
+	openBlock         *openBlock // owned by the committer: block of the group in work
+	scope, scopeUnder fcp.Hash   // owned by the committer: ScopeHash under the last checkpoint
+	stored            bool       // owned by the committer: the feed record is in the store
 
 	cutBytes int64 // owned by the committer: record bytes since the last cut
 	cutNow   bool  // owned by the committer: the next event starts a new block and run

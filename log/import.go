@@ -111,6 +111,7 @@ func (l *Log) takeForeign(r *request, events []fcp.Event, salts [][SaltSize]byte
 		r.encode(size)
 		// The chain inside the run: each event names the hash of the one before.
 		prev, id := run.prev, run.feed.ID()
+		var scope, under fcp.Hash
 		for i := range r.drafts {
 			e := &events[skip+i]
 			if e.Prev != prev {
@@ -118,7 +119,10 @@ func (l *Log) takeForeign(r *request, events []fcp.Event, salts [][SaltSize]byte
 				r.drafts, run.times, r.placed = r.drafts[:i], run.times[:i], r.placed[:i]
 				return skip + i, hold
 			}
-			prev = fcp.EventHash(id, e.Seq, e.Time, prev, r.drafts[i].hash)
+			if i == 0 || e.Under != under {
+				scope, under = fcp.ScopeHash(id, e.Under), e.Under
+			}
+			prev = fcp.EventHash(scope, e.Seq, e.Time, prev, r.drafts[i].hash)
 		}
 	}
 	return taken, hold

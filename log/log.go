@@ -44,6 +44,7 @@ type Log struct {
 	nextPosition uint64        // owned by the leader
 	durable      atomic.Uint64 // last acknowledged position
 	scratch      commitScratch // owned by the leader
+	expected     int           // owned by the leader: requests in the last group
 
 	crashed atomic.Pointer[fcp.Error]
 	full    atomic.Bool // the disk is below its reserve
