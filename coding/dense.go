@@ -2,6 +2,7 @@ package coding
 
 import (
 	"context"
+	"encoding/binary"
 	"math/bits"
 
 	"fcp/coding/internal/gf256"
@@ -30,10 +31,14 @@ type solver struct {
 	width int      // words of one dense pivot
 	free  []uint32 // inactive symbols without a binary pivot
 
-	hdpc   []byte // H rows over the inactive symbols
-	planes []uint64
-	fill   []byte // per free symbol: weights of the H HDPC rows
-	tail   []byte // per HDPC row: weight of the recurrence's last value
+	hdpc    []byte // H rows of stride octets over the inactive symbols
+	stride  int
+	masks   []uint64 // per free symbol: the binary pivots that depend on it
+	planes  []uint64
+	carry   []uint64
+	fill    []byte // per free symbol: weights of the H HDPC rows
+	tail    []byte // per HDPC row: weight of the recurrence's last value
+	weights []byte
 
 	prog program
 	sum  sum
@@ -43,6 +48,15 @@ type solver struct {
 // solve runs the elimination over the rows set in matrix. It returns how many
 // more symbols are needed at least: zero means that prog is complete.
 func (s *solver) solve(ctx context.Context) (int, error) {
+	missing, err := s.decide(ctx)
+	if missing == 0 && err == nil {
+		s.emit()
+	}
+	return missing, err
+}
+
+// decide is solve without writing the program.
+func (s *solver) decide(ctx context.Context) (int, error) {
 	s.build()
 	if err := s.peel(ctx, inactiveLimit(&s.blk)); err != nil {
 		return 1, err
@@ -60,7 +74,6 @@ func (s *solver) solve(ctx context.Context) (int, error) {
 			return missing, nil
 		}
 	}
-	s.emit()
 	return 0, nil
 }
 
@@ -280,32 +293,101 @@ func (s *solver) weighHDPC() {
 	s.gatherHDPC(t, sums, base)
 }
 
-// gatherHDPC adds up the group sums to rows of octets.
+// gatherHDPC adds up the group sums to one row of coefficients per HDPC row, as
+// octets in hdpc, and forms the rows of the system over the free symbols in
+// fill: the binary pivots are replaced by what their dense rows say.
 func (s *solver) gatherHDPC(t, sums []uint64, base int) {
 	b := &s.blk
-	w, h, n := s.words, int(b.H), len(s.out)
-	s.hdpc = resize(s.hdpc, h*n)
+	w, h, f := s.words, int(b.H), len(s.free)
+	s.stride = (w*64 + 31) &^ 31
+	s.hdpc = resize(s.hdpc, h*s.stride)
+	s.fill = resize(s.fill, h*(f+h))
+	clear(s.fill)
+	// carry is alpha^i times the last t: column K'+S-1 of MT is alpha^i in row i.
+	s.carry = resize(s.carry, 8*w)
+	carry := s.carry
+	for p := range 8 {
+		copy(carry[p*w:], t[((base+p)&7)*w:((base+p)&7)*w+w])
+	}
+	s.maskFree()
 	row := sums[int(hdpcGroups(b.H))*8*w:]
 	for i := range h {
-		clear(row)
+		copy(row, carry)
 		for j := range h {
 			if i != j {
 				a, c := max(i, j), min(i, j)
 				xorWords(row[:8*w], sums[(a*(a-1)/2+c)*8*w:])
 			}
 		}
-		out := s.hdpc[i*n : i*n+n]
-		for c := range out {
-			var own, carry byte
-			for p := range 8 {
-				own |= byte(row[p*w+c>>6]>>(c&63)&1) << p
-				carry |= byte(t[((base+p)&7)*w+c>>6]>>(c&63)&1) << p
-			}
-			// Column K'+S-1 of MT is alpha^i in row i.
-			out[c] = own ^ gf256.Mul(carry, gf256.Exp(uint32(i)))
-		}
-		out[int(b.U)+i] ^= 1 // the identity column of HDPC row i
+		own := int(b.U) + i // the identity column of HDPC row i
+		row[own>>6] ^= 1 << (own & 63)
 		s.tail[i] ^= gf256.Exp(uint32(i) + b.U)
+		s.octets(i, row)
+		s.fillRow(i, row)
+		copy(row, carry[7*w:]) // times alpha
+		copy(carry[w:], carry[:7*w])
+		copy(carry[:w], row)
+		for p := 2; p < 5; p++ {
+			xorWords(carry[p*w:p*w+w], carry[:w])
+		}
+	}
+}
+
+// octets writes the coefficients of HDPC row i, given as bit planes, to hdpc.
+func (s *solver) octets(i int, planes []uint64) {
+	w := s.words
+	out := s.hdpc[i*s.stride : (i+1)*s.stride]
+	for c := 0; c < len(out); c += 8 {
+		var x uint64 // octet p holds plane p's bits of eight columns
+		for p := range 8 {
+			x |= planes[p*w+c>>6] >> (c & 63) & 0xff << (8 * p)
+		}
+		binary.LittleEndian.PutUint64(out[c:], transpose8(x))
+	}
+}
+
+// transpose8 transposes an 8x8 bit matrix, row r in octet r.
+func transpose8(x uint64) uint64 {
+	t := (x ^ x>>7) & 0x00AA00AA00AA00AA
+	x ^= t ^ t<<7
+	t = (x ^ x>>14) & 0x0000CCCC0000CCCC
+	x ^= t ^ t<<14
+	t = (x ^ x>>28) & 0x00000000F0F0F0F0
+	return x ^ t ^ t<<28
+}
+
+// maskFree finds, for every free symbol, the binary pivots that depend on it.
+func (s *solver) maskFree() {
+	w := s.words
+	s.masks = resize(s.masks, len(s.free)*w)
+	clear(s.masks)
+	for c, q := range s.lead {
+		if q < 0 {
+			continue
+		}
+		dense := s.piv[int(q)*s.width:]
+		for j, d := range s.free {
+			s.masks[j*w+c>>6] |= dense[d>>6] >> (d & 63) & 1 << (c & 63)
+		}
+	}
+}
+
+// fillRow writes row i of the system over the free symbols.
+func (s *solver) fillRow(i int, planes []uint64) {
+	w, f, wide := s.words, len(s.free), len(s.free)+int(s.blk.H)
+	row := s.fill[i*wide : (i+1)*wide]
+	row[f+i] = 1
+	for j, d := range s.free {
+		x := s.hdpc[i*s.stride+int(d)]
+		mask := s.masks[j*w : j*w+w]
+		for p := range 8 {
+			var odd uint64
+			for k, m := range mask {
+				odd ^= m & planes[p*w+k]
+			}
+			x ^= byte(bits.OnesCount64(odd)&1) << p
+		}
+		row[j] = x
 	}
 }
 
@@ -313,34 +395,8 @@ func (s *solver) gatherHDPC(t, sums []uint64, base int) {
 // is missing, and leaves in fill, per free symbol, the weights of the HDPC rows
 // that give it.
 func (s *solver) settle() int {
-	h, n, f := int(s.blk.H), len(s.out), len(s.free)
-	// Row layout: f coefficients of free symbols, then h of the identity.
-	wide := f + h
-	s.fill = resize(s.fill, h*wide)
-	clear(s.fill)
-	for i := range h {
-		row := s.fill[i*wide : (i+1)*wide]
-		row[f+i] = 1
-		for j, c := range s.free {
-			row[j] = s.hdpc[i*n+int(c)]
-		}
-		for c, q := range s.lead {
-			if q < 0 {
-				continue
-			}
-			x := s.hdpc[i*n+c]
-			if x == 0 {
-				continue
-			}
-			dense := s.piv[int(q)*s.width:]
-			for j, d := range s.free {
-				if dense[d>>6]>>(d&63)&1 != 0 {
-					row[j] ^= x
-				}
-			}
-		}
-	}
-	return f - gaussJordan(s.fill, h, f, wide)
+	h, f := int(s.blk.H), len(s.free)
+	return f - gaussJordan(s.fill, h, f, f+h)
 }
 
 // gaussJordan brings the first cols columns of the rows x wide matrix m to

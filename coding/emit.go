@@ -197,32 +197,29 @@ func groupSize(r int) int {
 // emitSettled writes the free symbols as sums of products: HDPC right-hand
 // sides, the recurrence's last value, and the binary solutions.
 func (s *solver) emitSettled(rows uint32) {
-	h, n, f := int(s.blk.H), len(s.out), len(s.free)
-	wide := f + h
+	f := len(s.free)
+	wide := f + int(s.blk.H)
 	put := func(slot uint32, x byte) {
 		if x != 0 {
 			s.prog.mul = append(s.prog.mul, slot|uint32(x)<<24)
 		}
 	}
+	s.weights = resize(s.weights, s.stride)
 	for j, c := range s.free {
-		weight := s.fill[j*wide+f : (j+1)*wide]
 		head := len(s.prog.mul)
 		s.prog.mul = append(s.prog.mul, s.out[c], 0)
 		var carry byte
-		for i, x := range weight {
+		clear(s.weights)
+		for i, x := range s.fill[j*wide+f : (j+1)*wide] {
 			put(rows+uint32(i), x)
 			carry ^= gf256.Mul(x, s.tail[i])
+			gf256.MulAdd(s.weights, s.hdpc[i*s.stride:(i+1)*s.stride], x)
 		}
 		put(s.prog.last, carry)
 		for d, q := range s.lead {
-			if q < 0 {
-				continue
+			if q >= 0 {
+				put(s.out[d], s.weights[d])
 			}
-			var x byte
-			for i, y := range weight {
-				x ^= gf256.Mul(y, s.hdpc[i*n+d])
-			}
-			put(s.out[d], x)
 		}
 		s.prog.mul[head+1] = uint32(len(s.prog.mul) - head - 2)
 	}
