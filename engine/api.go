@@ -63,7 +63,6 @@ type Options struct {
 
 	FlushEvents   int           // folded events after which state is flushed; 0: 300,000
 	Workers       int           // decoding goroutines of scans; 0: GOMAXPROCS
-	EpochSeal     bool          // seal open runs at epoch boundaries in the background
 	SegmentTarget int           // passed to the log; 0: its default
 	CommitTimeout time.Duration // passed to the log; 0: its default
 	CacheBytes    int64         // passed to the log; 0: its default
@@ -314,9 +313,8 @@ type Progress struct {
 
 // ReplayOptions configures Replay.
 type ReplayOptions struct {
-	Scratch  string         // an empty or new directory; "": memory-only state under dir/scratch, removed after
+	Scratch  string         // an empty or new directory, which keeps the rebuilt state; "": memory
 	Verify   bool           // compare the roots; unequal is CodeRootMismatch
-	InPlace  bool           // replace the engine's state by the rebuilt one (it must be idle)
 	Progress func(Progress) // may be nil; called from one goroutine
 }
 

@@ -1,0 +1,370 @@
+package engine
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"fcp"
+	"fcp/authority"
+	"fcp/engine/internal/state"
+	"fcp/log"
+)
+
+// Engine is an open store. All methods are safe for concurrent use.
+type Engine struct {
+	env  Environment
+	opts Options
+	dir  string
+	lock io.Closer
+
+	node    *authority.NodeKeys
+	genesis *authority.GenesisFacts
+	keys    keyDir
+
+	log  *log.Log
+	st   *state.Store
+	fold *folder
+	ring atomic.Pointer[keyring]
+
+	applied atomic.Uint64 // the state shows every event up to this position
+	gate    sync.Mutex    // held while a group is folded, and by whoever needs a state that stands still
+
+	mu      sync.Mutex
+	advance chan struct{} // closed when applied moves; guarded by mu
+	waiting bool          // somebody holds advance; guarded by mu
+	failed  error         // why folding stopped; guarded by mu
+
+	life       context.Context // ends when the engine closes
+	stop       context.CancelFunc
+	background sync.WaitGroup
+	closed     atomic.Bool
+}
+
+// Open opens the store in dir for this process alone and brings its state up to
+// the end of the log before it returns. Errors: CodeNoStore, CodeVersion,
+// CodeLocked (at once, it does not wait), CodeWrongKey, CodeCorrupt, CodeDisk. A
+// store that lost acknowledged events opens read-only; Log().Doubt says so.
+func Open(ctx context.Context, dir string, o Options) (_ *Engine, err error) {
+	o.setDefaults()
+	if err := checkFormat(o.FS, dir); err != nil {
+		return nil, err
+	}
+	if o.Workers == 0 {
+		o.Workers = runtime.GOMAXPROCS(0)
+	}
+	e := &Engine{env: o.Environment, opts: o, dir: dir, keys: keyDir{o.FS, o.FS.PathJoin(dir, dirKeys)}}
+	e.life, e.stop = context.WithCancel(context.Background())
+	if e.lock, err = o.FS.Lock(o.FS.PathJoin(dir, fileLock)); err != nil {
+		return nil, fcp.Errorf(fcp.CodeLocked, "%s", dir)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, e.release())
+		}
+	}()
+	if err := e.loadKeys(); err != nil {
+		return nil, err
+	}
+	if err := e.openStores(); err != nil {
+		return nil, err
+	}
+	if err := e.catchUp(ctx); err != nil {
+		return nil, err
+	}
+	if err := e.rebuildChanged(ctx); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// loadKeys reads dir/keys: who this node is, whose store this is, and what opens
+// its zones.
+func (e *Engine) loadKeys() (err error) {
+	if e.node, err = e.keys.loadNode(); err != nil {
+		return err
+	}
+	if e.genesis, _, err = e.keys.loadGenesis(); err != nil {
+		return err
+	}
+	return e.loadRing()
+}
+
+func (e *Engine) loadRing() error {
+	manifests, err := e.keys.loadManifests()
+	if err != nil {
+		return err
+	}
+	ring, err := newKeyring(e.genesis.Owner, e.node, e.opts.Recovery, manifests)
+	if err != nil {
+		return err
+	}
+	e.ring.Store(ring)
+	return nil
+}
+
+func (e *Engine) openStores() (err error) {
+	var seed [8]byte
+	if _, err := io.ReadFull(e.env.Rand, seed[:]); err != nil {
+		return fcp.Wrap(fcp.CodeInternal, err, "read randomness")
+	}
+	hashSeed := binary.BigEndian.Uint64(seed[:])
+	lo := logOptions(&e.env, e.node.Writer(), false)
+	lo.ReadOnly = e.opts.ReadOnly
+	lo.Sealer, lo.Signer = sealer{e}, signer{e.node}
+	lo.Guard, lo.Applier = newGuard(e, hashSeed), applier{e}
+	lo.SegmentTarget, lo.CommitTimeout, lo.CacheBytes = e.opts.SegmentTarget, e.opts.CommitTimeout, e.opts.CacheBytes
+	lo.MemTableBytes, lo.MarkInterval = e.opts.MemTableBytes, e.opts.MarkInterval
+	lo.DisableBallast = lo.DisableBallast || e.opts.NoBallast
+	if e.log, err = log.Open(e.env.FS.PathJoin(e.dir, dirLog), lo); err != nil {
+		return err
+	}
+	return e.openState(hashSeed)
+}
+
+func stateOptions(env *Environment, o *Options, seed uint64) state.Options {
+	return state.Options{FlushEntries: 3 * o.FlushEvents, HashSeed: seed, Logger: env.Logger,
+		Digest: digestOptions()}
+}
+
+// openState opens the state. One that does not open for damage, or that is ahead
+// of the log, is removed: the log is the truth and everything is folded again.
+func (e *Engine) openState(seed uint64) (err error) {
+	path := e.env.FS.PathJoin(e.dir, dirState)
+	for attempt := range 2 {
+		e.st, err = state.Open(e.env.FS, path, stateOptions(&e.env, &e.opts, seed))
+		if err == nil {
+			e.fold, err = newFolder(e.log, e.st, builtins(e.genesis.Owner), e.genesis.Owner)
+		}
+		ahead := err == nil && e.st.Cursor() > e.log.Durable()
+		if !ahead && !errors.Is(err, fcp.Corrupt) || attempt > 0 {
+			break
+		}
+		e.env.Logger.Warn("the state is damaged or ahead of the log and is folded again", "ahead", ahead, "err", err)
+		if e.st != nil {
+			if err := e.st.Close(); err != nil {
+				e.env.Logger.Warn("closing the damaged state", "err", err)
+			}
+			e.st = nil
+		}
+		if err := e.env.FS.RemoveAll(path); err != nil {
+			return fcp.Wrap(fcp.CodeDisk, err, "remove the damaged state")
+		}
+	}
+	if err != nil {
+		return err
+	}
+	e.applied.Store(e.fold.position.Load())
+	return nil
+}
+
+// catchUp folds what is in the log behind the state's cursor.
+func (e *Engine) catchUp(ctx context.Context) error {
+	err := e.log.Scan(ctx, log.ScanOptions{From: e.fold.position.Load() + 1, Verify: log.VerifyChain, Workers: e.opts.Workers}, e.apply)
+	if err != nil {
+		return err
+	}
+	return e.fold.knowHeads()
+}
+
+// applier implements log.Applier.
+type applier struct{ e *Engine }
+
+func (a applier) Apply(events []log.Applied) error { return a.e.apply(events) }
+
+// apply folds a durable group and lets readers see it. The log calls it for live
+// groups, catchUp for those behind the cursor; never both at once.
+func (e *Engine) apply(events []log.Applied) error {
+	e.gate.Lock()
+	err := e.fold.Apply(events)
+	e.gate.Unlock()
+	if err == nil && e.fold.keysChanged {
+		e.fold.keysChanged = false
+		err = e.takeManifests(events)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if err != nil {
+		e.failed = fcp.Wrap(fcp.CodeInternal, err, "fold events into the state")
+	} else {
+		e.applied.Store(events[len(events)-1].Position)
+	}
+	if e.waiting {
+		close(e.advance)
+		e.waiting = false
+	}
+	return e.failed
+}
+
+// takeManifests keeps a copy of each new manifest beside the node's keys, because
+// the segment that will hold its event can only be opened with it.
+func (e *Engine) takeManifests(events []log.Applied) error {
+	for i := range events {
+		c := &events[i].Content
+		if c.Kind != fcp.KindZoneKeyManifest {
+			continue
+		}
+		body := slices.Clone(c.Body)
+		if _, err := authority.VerifyManifest(e.genesis.Owner, body); err != nil {
+			continue
+		}
+		if !e.opts.ReadOnly {
+			if err := e.keys.saveManifest(body); err != nil {
+				return err
+			}
+		}
+	}
+	return e.loadRing()
+}
+
+// waitApplied waits until the state shows every event up to position.
+func (e *Engine) waitApplied(ctx context.Context, position uint64) error {
+	for {
+		if e.applied.Load() >= position {
+			return nil
+		}
+		next, err := e.moved()
+		if err != nil {
+			return err
+		}
+		if e.applied.Load() >= position {
+			return nil
+		}
+		select {
+		case <-next:
+		case <-ctx.Done():
+			return interrupted(ctx)
+		case <-e.life.Done():
+			return errEngineClosed()
+		}
+	}
+}
+
+// moved returns a channel that is closed when applied moves next.
+func (e *Engine) moved() (<-chan struct{}, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.failed != nil {
+		return nil, e.failed
+	}
+	if !e.waiting {
+		e.advance, e.waiting = make(chan struct{}), true
+	}
+	return e.advance, nil
+}
+
+func interrupted(ctx context.Context) error {
+	if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
+		return fcp.Errorf(fcp.CodeTimeout, "waiting for the store")
+	}
+	return fcp.Errorf(fcp.CodeInterrupted, "waiting for the store")
+}
+
+func errEngineClosed() error { return fcp.Errorf(fcp.CodeClosed, "the engine") }
+
+// Close flushes the state, closes the log and gives the directory free. Writes
+// that are waiting are answered first. A second Close does nothing.
+func (e *Engine) Close() error {
+	if e.closed.Swap(true) {
+		return nil
+	}
+	e.stop()
+	e.background.Wait()
+	return e.release()
+}
+
+func (e *Engine) release() error {
+	e.stop()
+	var errs []error
+	if e.log != nil {
+		errs = append(errs, e.log.Close())
+	}
+	if e.st != nil {
+		errs = append(errs, e.st.Close())
+	}
+	if e.lock != nil {
+		errs = append(errs, e.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Log returns the log, for proofs, segments and sealing. It closes with the engine.
+func (e *Engine) Log() *log.Log { return e.log }
+
+// Genesis returns the checkpoint that anchors the store's trust.
+func (e *Engine) Genesis() *authority.GenesisFacts { return e.genesis }
+
+// Node returns the node's public keys.
+func (e *Engine) Node() authority.NodePublic { return e.node.Public() }
+
+// Dir returns the store's directory.
+func (e *Engine) Dir() string { return e.dir }
+
+// Position returns the position up to which the state shows every event.
+func (e *Engine) Position() uint64 { return e.applied.Load() }
+
+// Zones returns the zones that have events here, ascending.
+func (e *Engine) Zones() []fcp.ZoneID { return e.fold.zoneList() }
+
+// GenesisBytes returns the genesis checkpoint as signed, and ManifestBytes every
+// zone key manifest this node holds a copy of: with the recovery identity they
+// open every segment. They are what a backup needs of dir/keys.
+func (e *Engine) GenesisBytes() ([]byte, error) {
+	_, b, err := e.keys.loadGenesis()
+	return b, err
+}
+
+// ManifestBytes is described at GenesisBytes.
+func (e *Engine) ManifestBytes() ([][]byte, error) { return e.keys.loadManifests() }
+
+// ImportEvents appends events of one foreign feed verbatim (log.Import) and
+// returns when the state shows them. taken says how many from the front stand.
+func (e *Engine) ImportEvents(ctx context.Context, events []fcp.Event, salts [][log.SaltSize]byte) (taken int, err error) {
+	taken, err = e.log.Import(ctx, events, salts)
+	if e := fcp.Wrap(fcp.CodeInternal, err, "import events"); e != nil {
+		return taken, e
+	}
+	return taken, nil
+}
+
+// AppendSigned appends an owner-signed governance object: zone.defined,
+// zonekey.manifest, device.enrolled or revocation.issued. It verifies the
+// signature first; a body the fold would ignore is refused here.
+func (e *Engine) AppendSigned(ctx context.Context, zone fcp.ZoneID, kind fcp.Kind, body []byte) (log.Receipt, error) {
+	z := e.ring.Load().zones[zone]
+	if z == nil {
+		return log.Receipt{}, e.unknownZone(zone)
+	}
+	ev := &Event{&log.Applied{Content: fcp.Content{Kind: kind, Body: body}}, &Source{Feed: fcp.Feed{Zone: zone}}}
+	for _, p := range e.fold.list {
+		if r, ok := p.(recordProjection); ok && r.kind == kind {
+			if r.Touches(ev, nil) == nil {
+				return log.Receipt{}, fcp.Errorf(fcp.CodeSignature, "%s for zone %s is not one that this store's owner signed", kind, zone)
+			}
+			schema, err := fcp.ParseSchemaID(kind.Info().Schema)
+			if err != nil {
+				return log.Receipt{}, fcp.Wrap(fcp.CodeInternal, err, "the schema of %s", kind)
+			}
+			s, err := fcp.LookupSchema(schema)
+			if err != nil {
+				return log.Receipt{}, err
+			}
+			return e.log.Append(ctx, []log.Draft{{Zone: zone, Plane: fcp.PlaneControl, Under: e.genesis.ID,
+				Content: fcp.Content{Kind: kind, Object: objectIDOf(z.current(), s, body), Body: body}}}, log.AppendOptions{})
+		}
+	}
+	return log.Receipt{}, fcp.Errorf(fcp.CodeUnknownKind, "%s is not a governance object", kind)
+}
+
+// unknownZone says why a zone cannot be used.
+func (e *Engine) unknownZone(zone fcp.ZoneID) error {
+	if _, ok := e.fold.zoneNumber(zone); ok {
+		return errNoZoneKeys(zone)
+	}
+	return fcp.Errorf(fcp.CodeZone, "%.80q", zone.String())
+}

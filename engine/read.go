@@ -1,0 +1,314 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"fcp"
+	"fcp/authority"
+	"fcp/log"
+)
+
+// Reader reads one object's payload. It verifies what it hands out: a payload of
+// one piece against its object id before the first byte, a chunked one chunk by
+// chunk. Not safe for concurrent use, except that ReadRange is.
+type Reader struct {
+	e    *Engine
+	ctx  context.Context
+	zone *zoneKeys
+	info Info
+
+	whole    []byte         // the payload of an object in one piece
+	manifest *chunkManifest // or this
+	next     int            // chunk to load next
+	cur      []byte         // rest of the present piece
+}
+
+// Get opens an object for reading. Errors: CodeNotFound when the name has no
+// version then or the displayed one is a tombstone; CodeNotEnough when the body
+// is not on this node; CodeKeyForgotten, CodeKeyTableLost, CodeCorrupt;
+// CodeNotPosition for an At beyond the end. Of several heads the displayed one is
+// read; Info says how many siblings it has.
+func (e *Engine) Get(ctx context.Context, r GetRequest) (*Reader, error) {
+	if r.Zone == "" {
+		r.Zone = DefaultZone
+	}
+	z := e.ring.Load().zones[r.Zone]
+	if z == nil {
+		return nil, e.unknownZone(r.Zone)
+	}
+	out := &Reader{e: e, ctx: ctx, zone: z, info: Info{Zone: r.Zone, Key: r.Key, AsOf: e.Position()}}
+	var err error
+	if r.Key == "" {
+		err = out.byObject(r.Object)
+	} else {
+		err = out.byKey(ctx, r)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (r *Reader) byObject(id fcp.ObjectID) error {
+	r.info.Version = Version{Object: id}
+	for _, projection := range []string{projBodies, projObjects} {
+		p, ok, err := r.e.placeOf(r.info.Zone, projection, id[:])
+		if err != nil {
+			return err
+		}
+		if ok && p.inline {
+			return r.load(p.feed, p.seq)
+		}
+	}
+	return fcp.Errorf(fcp.CodeNotFound, "object %s", id)
+}
+
+func (r *Reader) byKey(ctx context.Context, q GetRequest) error {
+	if !q.Version.IsZero() {
+		v, err := r.e.findVersion(q.Zone, q.Key, q.Version)
+		if err != nil {
+			return err
+		}
+		return r.byVersion(v)
+	}
+	entry, err := r.e.Stat(ctx, q.Zone, q.Key, q.At)
+	if err != nil {
+		return err
+	}
+	r.info.Siblings = entry.Siblings()
+	if !q.At.IsNow() {
+		if r.info.AsOf, err = r.e.PositionAt(q.At); err != nil {
+			return err
+		}
+	}
+	return r.byVersion(*entry.Head())
+}
+
+func (r *Reader) byVersion(v Version) error {
+	r.info.Version = v
+	if v.Tombstone {
+		return fcp.Errorf(fcp.CodeNotFound, "the key was removed in generation %d", v.Generation).
+			WithNext("see `fcpctl object history KEY` for the versions before")
+	}
+	ev, salt, err := r.e.log.Read(v.Feed, v.Seq)
+	if err != nil {
+		return err
+	}
+	if len(ev.Body) > 0 {
+		return r.open(&ev, salt)
+	}
+	p, ok, err := r.e.placeOf(r.info.Zone, projBodies, v.Object[:])
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return fcp.Errorf(fcp.CodeNotEnough, "the body of object %s is not on this node yet", v.Object)
+	}
+	return r.load(p.feed, p.seq)
+}
+
+func (r *Reader) load(no log.FeedNo, seq uint64) error {
+	ev, salt, err := r.e.log.Read(no, seq)
+	if err != nil {
+		return err
+	}
+	return r.open(&ev, salt)
+}
+
+// open decrypts an event's body, checks its id and splits the object.
+func (r *Reader) open(ev *fcp.Event, salt [log.SaltSize]byte) error {
+	if ev.Kind.Info().Clear {
+		r.whole, r.cur = ev.Body, ev.Body
+		r.info.Size = int64(len(ev.Body))
+		r.info.Version.Size = uint64(len(ev.Body))
+		return nil
+	}
+	schema, payload, err := r.e.openObject(r.zone, ev, salt)
+	if err != nil {
+		return err
+	}
+	if schema == fcp.SchemaChunkedManifest.ID() {
+		if r.manifest, err = decodeManifest(payload); err != nil {
+			return fcp.Wrap(fcp.CodeCorrupt, err, "object %s", ev.Object)
+		}
+		r.info.Size, r.info.Chunks = int64(r.manifest.TotalLen), len(r.manifest.Chunks)
+		r.info.Version.Size = r.manifest.TotalLen
+		return nil
+	}
+	if schema == fcp.SchemaBlob.ID() {
+		if payload, err = blobPayload(payload[fcp.HashSize:]); err != nil {
+			return fcp.Wrap(fcp.CodeCorrupt, err, "object %s", ev.Object)
+		}
+	}
+	r.whole, r.cur = payload, payload
+	r.info.Size = int64(len(payload))
+	r.info.Version.Size = uint64(len(payload))
+	return nil
+}
+
+// openObject decrypts the object an event carries and verifies its id. The
+// payload begins with the schema's hash.
+func (e *Engine) openObject(z *zoneKeys, ev *fcp.Event, salt [log.SaltSize]byte) (fcp.SchemaID, []byte, error) {
+	if salt == [log.SaltSize]byte{} {
+		return fcp.SchemaID{}, nil, fcp.Errorf(fcp.CodeKeyForgotten, "object %s", ev.Object)
+	}
+	plain, keys, err := z.open(nil, ev.Object, salt, ev.Body)
+	if err != nil {
+		return fcp.SchemaID{}, nil, fcp.Wrap(fcp.CodeCorrupt, err, "object %s", ev.Object)
+	}
+	h, payload, err := fcp.DecodeObject(plain)
+	if err != nil {
+		return fcp.SchemaID{}, nil, fcp.Wrap(fcp.CodeCorrupt, err, "object %s", ev.Object)
+	}
+	if h.Zone != z.zone {
+		return fcp.SchemaID{}, nil, fcp.Errorf(fcp.CodeCorrupt, "object %s is of zone %s", ev.Object, h.Zone)
+	}
+	schema, err := fcp.LookupSchema(h.Schema)
+	if err != nil {
+		return fcp.SchemaID{}, nil, err
+	}
+	if keys.StoredObjectID(schema.Hash(), plain) != ev.Object {
+		return fcp.SchemaID{}, nil, fcp.Errorf(fcp.CodeChecksum, "object %s has other content", ev.Object)
+	}
+	return h.Schema, payload, nil
+}
+
+// Info describes the object.
+func (r *Reader) Info() Info { return r.info }
+
+// Close gives up what the reader holds. Reading after it fails.
+func (r *Reader) Close() error {
+	r.whole, r.cur = nil, nil
+	r.e = nil
+	return nil
+}
+
+// advance loads the next piece when the present one is used up.
+func (r *Reader) advance() error {
+	if len(r.cur) > 0 {
+		return nil
+	}
+	switch {
+	case r.e == nil:
+		return errEngineClosed()
+	case r.manifest == nil || r.next >= len(r.manifest.Chunks):
+		return io.EOF
+	}
+	if r.ctx.Err() != nil {
+		return interrupted(r.ctx)
+	}
+	piece, err := r.chunk(r.next)
+	if err != nil {
+		return err
+	}
+	r.cur = piece
+	r.next++
+	return nil
+}
+
+// Read implements io.Reader.
+func (r *Reader) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if err := r.advance(); err != nil {
+		return 0, err
+	}
+	n := copy(p, r.cur)
+	r.cur = r.cur[n:]
+	return n, nil
+}
+
+// WriteTo implements io.WriterTo without a copy.
+func (r *Reader) WriteTo(w io.Writer) (total int64, err error) {
+	for {
+		if err := r.advance(); err != nil {
+			if errors.Is(err, io.EOF) {
+				return total, nil
+			}
+			return total, err
+		}
+		n, err := w.Write(r.cur)
+		total += int64(n)
+		r.cur = r.cur[n:]
+		if err != nil {
+			return total, err
+		}
+	}
+}
+
+// chunkEvent reads the event that carries a chunk.
+func (r *Reader) chunkEvent(i int) (fcp.Event, [log.SaltSize]byte, error) {
+	id := r.manifest.Chunks[i]
+	p, ok, err := r.e.placeOf(r.info.Zone, projBodies, id[:])
+	if err == nil && !ok {
+		err = fcp.Errorf(fcp.CodeNotEnough, "chunk %d of %d is not on this node yet", i+1, len(r.manifest.Chunks))
+	}
+	if err != nil {
+		return fcp.Event{}, [log.SaltSize]byte{}, err
+	}
+	return r.e.log.Read(p.feed, p.seq)
+}
+
+// chunk returns a whole chunk, its id verified.
+func (r *Reader) chunk(i int) ([]byte, error) {
+	ev, salt, err := r.chunkEvent(i)
+	if err != nil {
+		return nil, err
+	}
+	schema, payload, err := r.e.openObject(r.zone, &ev, salt)
+	if err != nil {
+		return nil, err
+	}
+	if schema != fcp.SchemaBlob.ID() {
+		return nil, fcp.Errorf(fcp.CodeCorrupt, "chunk %d is a %s", i+1, schema)
+	}
+	b, err := blobPayload(payload[fcp.HashSize:])
+	if err == nil && len(b) != r.manifest.chunkLen(i) {
+		err = fcp.Errorf(fcp.CodeCorrupt, "chunk %d has %d bytes, not %d", i+1, len(b), r.manifest.chunkLen(i))
+	}
+	return b, err
+}
+
+// ReadRange returns n bytes of the payload from off on, fewer at its end. It
+// decrypts only the frames that hold them; each frame is authentic by its tag,
+// the object's id is not computed. Safe for concurrent use.
+func (r *Reader) ReadRange(off int64, n int) ([]byte, error) {
+	if off < 0 || n < 0 || off > r.info.Size {
+		return nil, fcp.Errorf(fcp.CodeInvalidArgument, "range %d+%d of %d bytes", off, n, r.info.Size)
+	}
+	n = int(min(int64(n), r.info.Size-off))
+	if r.manifest == nil {
+		return append([]byte(nil), r.whole[off:off+int64(n)]...), nil
+	}
+	out := make([]byte, 0, n)
+	for len(out) < n {
+		at := off + int64(len(out))
+		i, in := int(at/fcp.ChunkSize), int(at%fcp.ChunkSize)
+		take := min(n-len(out), r.manifest.chunkLen(i)-in)
+		var err error
+		if out, err = r.chunkRange(out, i, in, take); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// chunkRange appends part of a chunk. A blob's bytes are the end of its object.
+func (r *Reader) chunkRange(dst []byte, i, off, n int) ([]byte, error) {
+	ev, salt, err := r.chunkEvent(i)
+	if err != nil {
+		return nil, err
+	}
+	if salt == [log.SaltSize]byte{} {
+		return nil, fcp.Errorf(fcp.CodeKeyForgotten, "object %s", ev.Object)
+	}
+	total, ok := authority.PlainBodyLen(len(ev.Body))
+	start := total - r.manifest.chunkLen(i)
+	if !ok || start < 0 {
+		return nil, fcp.Errorf(fcp.CodeCorrupt, "chunk %d has the wrong length", i+1)
+	}
+	return r.zone.openRange(dst, ev.Object, salt, ev.Body, start+off, n)
+}
