@@ -53,6 +53,7 @@ type Log struct {
 	nextSegment uint64     // guarded by sealMu
 
 	frames frameCache
+	leaves leafCache // for proofs
 
 	mark   markFile
 	stop   context.CancelFunc // ends the background goroutines
