@@ -156,6 +156,8 @@ func (s *Store) writeTable(o *overlay, dir [][]byte, elems []elem) (size uint64,
 	if err != nil {
 		return 0, err
 	}
+	// Begin the writing back early, so that the sync at the end waits less.
+	f = vfs.NewSyncingFile(f, vfs.SyncingFileOptions{BytesPerSync: 1 << 20})
 	w := sstable.NewRawWriter(objstorageprovider.NewFileWritable(f), s.tableOptions())
 	closed := false
 	defer func() {
