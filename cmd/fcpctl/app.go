@@ -1,0 +1,100 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// app is one invocation with everything it takes from outside.
+type app struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+
+	stdinTTY, stdoutTTY, stderrTTY bool
+
+	now          func() time.Time
+	lookupEnv    func(string) (string, bool)
+	readPassword func() ([]byte, error) // one line of the terminal, without echo
+	// again prepares this program to run as another process.
+	again func(ctx context.Context, args ...string) (*exec.Cmd, error)
+
+	flags global
+	out   *bufio.Writer // stdout; flushed by run
+}
+
+// global holds the flags every command has.
+type global struct {
+	dir    string
+	format formatFlag
+	color  colorFlag
+	quiet  bool
+
+	dirGiven bool // by flag, not by environment or default
+}
+
+// run executes one command line and returns its exit code.
+func (a *app) run(ctx context.Context, args []string) int {
+	a.out = bufio.NewWriterSize(pipeWriter{a.stdout}, 64<<10)
+	root := a.rootCommand()
+	root.SetArgs(args)
+	root.SetIn(a.stdin)
+	root.SetOut(a.out)
+	root.SetErr(a.stderr)
+	err := root.ExecuteContext(ctx)
+	if flushErr := a.out.Flush(); err == nil {
+		err = flushErr
+	}
+	if errors.Is(err, errBrokenPipe) {
+		return exitOK // whoever read the output has seen enough
+	}
+	// What fails because the context ended was interrupted, whatever it says.
+	if err != nil && ctx.Err() != nil {
+		err = interrupted()
+	}
+	if err != nil {
+		a.printError(err)
+	}
+	return exitOf(err)
+}
+
+// errBrokenPipe says that the reader of stdout went away.
+var errBrokenPipe = errors.New("the reader of the output went away")
+
+// pipeWriter tells a broken pipe from other failures.
+type pipeWriter struct{ w io.Writer }
+
+func (p pipeWriter) Write(b []byte) (int, error) {
+	n, err := p.w.Write(b)
+	if errors.Is(err, syscall.EPIPE) || errors.Is(err, io.ErrClosedPipe) {
+		err = errBrokenPipe
+	}
+	return n, err
+}
+
+// command returns a command line a person can type, with --dir when this one had it.
+func (a *app) command(args ...string) string {
+	words := []string{"fcpctl"}
+	if a.flags.dirGiven {
+		words = append(words, "--dir", quote(a.flags.dir))
+	}
+	for _, w := range args {
+		words = append(words, quote(w))
+	}
+	return strings.Join(words, " ")
+}
+
+// quote makes a word safe to type into a POSIX shell. Upper-case words of letters
+// are placeholders and stay as they are, as does everything plain.
+func quote(w string) string {
+	plain := w != "" && strings.Trim(w, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-:,=@+%") == ""
+	if plain {
+		return w
+	}
+	return "'" + strings.ReplaceAll(printable(w), "'", `'\''`) + "'"
+}

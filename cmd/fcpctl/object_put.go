@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"fcp"
+	"fcp/engine"
+)
+
+func (a *app) objectPutCommand() *cobra.Command {
+	var (
+		o         *writeOptions
+		recursive bool
+	)
+	cmd := &cobra.Command{
+		Use: "put KEY PATH|-", Short: "Write a version of an object", Args: args(2, 2),
+		Long: `put writes the bytes of PATH, or of stdin, as the next version of KEY. When it
+returns the version is on disk. With -r, PATH is a directory and each regular file
+in it becomes KEY/its/path; links and special files are left out and named.`,
+		Example: "  fcpctl object put notes/today note.txt\n  date | fcpctl object put notes/today - --expect 1\n  fcpctl object put -r photos ~/Pictures",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withStore(cmd.Context(), writing, func(e *engine.Engine) error {
+				if recursive {
+					return a.putTree(cmd.Context(), e, o, args[0], args[1])
+				}
+				return a.putOne(cmd.Context(), e, o, args[0], args[1])
+			})
+		},
+	}
+	o = writeFlags(cmd)
+	cmd.Flags().BoolVarP(&recursive, "recursive", "r", false, "PATH is a directory; put every file in it")
+	return cmd
+}
+
+// putView is a written version as JSON.
+type putView struct {
+	versionView
+	Replaced  int         `json:"replaced"`
+	Durable   string      `json:"durable,omitempty"` // what the acknowledgement promises
+	Duplicate bool        `json:"duplicate,omitempty"`
+	DryRun    bool        `json:"dry_run,omitempty"`
+	Planned   []eventView `json:"planned,omitempty"`
+}
+
+func viewPut(zone fcp.ZoneID, key string, r *engine.PutResult) putView {
+	v := putView{versionView: viewVersion(zone, key, &r.Version), Replaced: r.Replaced, Duplicate: r.Duplicate, DryRun: r.DryRun}
+	if r.DryRun {
+		v.Planned = viewPlanned(zone, r.Planned)
+	} else {
+		v.Durable = "local"
+	}
+	return v
+}
+
+func (a *app) putOne(ctx context.Context, e *engine.Engine, o *writeOptions, key, path string) error {
+	req := engine.PutRequest{Zone: fcp.ZoneID(*o.zone), Key: key, Expect: o.expect.Expect, Idempotency: o.idempotency, DryRun: o.dryRun}
+	if path == "-" {
+		req.Body = a.stdin
+	} else {
+		f, err := openInput(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		req.Body = f
+	}
+	res, err := e.Put(ctx, req)
+	if err != nil {
+		return a.writeError(err, key)
+	}
+	return a.printWrite(e, &res, req.Zone, key)
+}
+
+// openInput opens a regular file, pipe or device; a directory needs -r.
+func openInput(path string) (io.ReadCloser, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, inputError(err, "the input")
+	}
+	if st, err := f.Stat(); err == nil && st.IsDir() {
+		f.Close()
+		return nil, fcp.Errorf(fcp.CodeInvalidArgument, "%s is a directory", path).WithNext("put a whole directory with -r")
+	}
+	return f, nil
+}
+
+// writeError gives a refused write its way forward.
+func (a *app) writeError(err error, key string) error {
+	return advise(err, fcp.CodeConflict, "look with `"+a.command("object", "history", key)+"`, then repeat with the current generation in --expect, or without --expect to overwrite")
+}
+
+func (a *app) printWrite(e *engine.Engine, res *engine.PutResult, zone fcp.ZoneID, key string) error {
+	v := viewPut(zone, key, res)
+	if res.DryRun && a.flags.format == formatTable {
+		return a.printPlanned(v.Planned)
+	}
+	asOf := e.Position()
+	err := a.record("Version", asOf, v, key, field{"key", key}, field{"generation", decimal(v.Generation)}, field{"version", v.Hash},
+		field{"object", v.Object}, field{"size", decimal(v.Size)}, field{"position", decimal(v.Position)})
+	if err != nil {
+		return err
+	}
+	var notes []string
+	if v.Duplicate {
+		notes = append(notes, "the same idempotency key wrote this before")
+	}
+	if v.Replaced > 1 {
+		notes = append(notes, "settled "+decimal(uint64(v.Replaced))+" concurrent versions")
+	}
+	a.answered(asOf, notes...)
+	return nil
+}
+
+func (a *app) objectRmCommand() *cobra.Command {
+	var (
+		o         *writeOptions
+		recursive bool
+		yes       bool
+	)
+	cmd := &cobra.Command{
+		Use: "rm KEY", Short: "Remove an object; its versions stay in history", Args: args(1, 1),
+		ValidArgsFunction: a.completeKeys,
+		Example:           "  fcpctl object rm notes/today --expect 2\n  fcpctl object rm -r photos/ --yes",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withStore(cmd.Context(), writing, func(e *engine.Engine) error {
+				if recursive {
+					return a.removeTree(cmd.Context(), e, o, args[0], yes)
+				}
+				return a.removeOne(cmd.Context(), e, o, args[0])
+			})
+		},
+	}
+	o = writeFlags(cmd)
+	cmd.Flags().BoolVarP(&recursive, "recursive", "r", false, "remove every object whose key begins with KEY")
+	yesFlag(cmd, &yes)
+	return cmd
+}
+
+func removeRequest(o *writeOptions, key string) engine.RemoveRequest {
+	return engine.RemoveRequest{Zone: fcp.ZoneID(*o.zone), Key: key, Expect: o.expect.Expect, Idempotency: o.idempotency, DryRun: o.dryRun}
+}
+
+func (a *app) removeOne(ctx context.Context, e *engine.Engine, o *writeOptions, key string) error {
+	res, err := e.Remove(ctx, removeRequest(o, key))
+	if err != nil {
+		return a.notFound(a.writeError(err, key), key)
+	}
+	return a.printWrite(e, &res, fcp.ZoneID(*o.zone), key)
+}

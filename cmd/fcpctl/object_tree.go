@@ -1,0 +1,204 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"sync"
+	"unicode/utf8"
+
+	"fcp"
+	"fcp/engine"
+)
+
+// treeWorkers is how many files of a tree are written at once: they share the
+// fsync of one commit group.
+const treeWorkers = 8
+
+// treeFile is one file of a tree and the name it gets.
+type treeFile struct {
+	path, key string
+	res       engine.PutResult
+	err       error
+	done      chan struct{}
+}
+
+// findTree lists the regular files under dir in byte order of their paths, and
+// what it leaves out. Nothing is written before every name is known to be usable.
+func findTree(prefix, dir string) (files []*treeFile, left []string, err error) {
+	prefix = strings.TrimSuffix(prefix, "/")
+	err = filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return inputError(err, "the tree")
+		}
+		if d.IsDir() {
+			return nil
+		}
+		if !d.Type().IsRegular() {
+			left = append(left, p)
+			return nil
+		}
+		rel, err := filepath.Rel(dir, p)
+		if err != nil {
+			return inputError(err, "the tree")
+		}
+		key := path.Join(filepath.ToSlash(rel))
+		if prefix != "" {
+			key = prefix + "/" + key
+		}
+		if !utf8.ValidString(key) || len(key) > fcp.MaxKey {
+			return fcp.Errorf(fcp.CodeInvalidArgument, "the name of %q is not UTF-8 or longer than %d bytes", p, fcp.MaxKey).
+				WithNext("rename that file; nothing was written")
+		}
+		files = append(files, &treeFile{path: p, key: key, done: make(chan struct{})})
+		return nil
+	})
+	return files, left, err
+}
+
+func (a *app) putTree(ctx context.Context, e *engine.Engine, o *writeOptions, prefix, dir string) error {
+	st, err := os.Stat(dir)
+	if err != nil {
+		return inputError(err, "the tree")
+	}
+	if !st.IsDir() {
+		return fcp.Errorf(fcp.CodeInvalidArgument, "%s is not a directory", dir).WithNext("put a single file without -r")
+	}
+	files, left, err := findTree(prefix, dir)
+	if err != nil {
+		return err
+	}
+	for _, p := range left {
+		a.note("left out, not a regular file: %s", p)
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stop() // before waiting, so that a failure does not wait for the rest
+	todo := make(chan *treeFile)
+	for range treeWorkers {
+		wg.Go(func() {
+			for f := range todo {
+				f.res, f.err = putFile(ctx, e, o, f)
+				close(f.done)
+			}
+		})
+	}
+	wg.Go(func() {
+		defer close(todo)
+		for _, f := range files {
+			select {
+			case todo <- f:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return a.printTree(ctx, e, o, files)
+}
+
+func putFile(ctx context.Context, e *engine.Engine, o *writeOptions, f *treeFile) (engine.PutResult, error) {
+	in, err := openInput(f.path)
+	if err != nil {
+		return engine.PutResult{}, err
+	}
+	defer in.Close()
+	req := engine.PutRequest{Zone: fcp.ZoneID(*o.zone), Key: f.key, Body: in, Expect: o.expect.Expect, DryRun: o.dryRun}
+	if o.idempotency != "" {
+		req.Idempotency = o.idempotency + "\x00" + f.key
+	}
+	return e.Put(ctx, req)
+}
+
+// printTree prints the results in the order of the files, as they come.
+func (a *app) printTree(ctx context.Context, e *engine.Engine, o *writeOptions, files []*treeFile) error {
+	p := a.progress("put", "files")
+	defer p.done()
+	l := a.list("Version", e.Position(), "GENERATION", "SIZE", "VERSION", "KEY")
+	var planned []eventView
+	var bytes uint64
+	for i, f := range files {
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			return interrupted()
+		}
+		if f.err != nil {
+			if i > 0 {
+				a.note("%d of %d files were written before this", i, len(files))
+			}
+			return a.writeError(f.err, f.key)
+		}
+		p.tell("", uint64(i+1), uint64(len(files)))
+		v := viewPut(fcp.ZoneID(*o.zone), f.key, &f.res)
+		bytes += v.Size
+		if o.dryRun && a.flags.format == formatTable {
+			planned = append(planned, v.Planned...)
+			continue
+		}
+		if err := l.add(v, v.Key, decimal(v.Generation), decimal(v.Size), a.short(v.Hash), v.Key); err != nil {
+			return err
+		}
+	}
+	if planned != nil {
+		return a.printPlanned(planned)
+	}
+	if err := l.close(); err != nil {
+		return err
+	}
+	a.answered(e.Position(), fmt.Sprintf("%d files, %d bytes", len(files), bytes))
+	return nil
+}
+
+// removeTree writes a tombstone for every name with the prefix.
+func (a *app) removeTree(ctx context.Context, e *engine.Engine, o *writeOptions, prefix string, yes bool) error {
+	var keys []string
+	err := e.List(ctx, engine.ListRequest{Zone: fcp.ZoneID(*o.zone), Prefix: prefix}, func(entry *engine.Entry) error {
+		keys = append(keys, entry.Key)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if len(keys) == 0 {
+		return a.notFound(fcp.Errorf(fcp.CodeNotFound, "no object begins with %q", prefix), prefix)
+	}
+	if !o.dryRun {
+		if err := a.confirm(yes, fmt.Sprintf("this removes %d objects that begin with %q.", len(keys), prefix)); err != nil {
+			return err
+		}
+	}
+	l := a.list("Version", e.Position(), "GENERATION", "VERSION", "KEY")
+	var planned []eventView
+	for _, key := range keys {
+		req := removeRequest(o, key)
+		if o.idempotency != "" {
+			req.Idempotency = o.idempotency + "\x00" + key
+		}
+		res, err := e.Remove(ctx, req)
+		if err != nil {
+			return a.writeError(err, key)
+		}
+		v := viewPut(fcp.ZoneID(*o.zone), key, &res)
+		if o.dryRun && a.flags.format == formatTable {
+			planned = append(planned, v.Planned...)
+			continue
+		}
+		if err := l.add(v, key, decimal(v.Generation), a.short(v.Hash), key); err != nil {
+			return err
+		}
+	}
+	if planned != nil {
+		return a.printPlanned(planned)
+	}
+	if err := l.close(); err != nil {
+		return err
+	}
+	a.answered(e.Position())
+	return nil
+}

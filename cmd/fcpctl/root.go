@@ -1,0 +1,109 @@
+package main
+
+import (
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+const rootLong = `fcpctl works on a store: a log of events, and objects with all their versions.
+
+  fcpctl init --identity FILE          make a store
+  fcpctl object put KEY PATH           write a version of an object
+  fcpctl object get KEY                read it; --at for the past
+  fcpctl status                        what is there, and what to do next
+
+Every flag has an environment variable: --dir is FCP_DIR, --expect is FCP_EXPECT.
+A flag wins over its variable. Exit codes: fcpctl help exit-codes.`
+
+func (a *app) rootCommand() *cobra.Command {
+	a.flags = global{format: formatTable, color: "auto"}
+	root := &cobra.Command{
+		Use: "fcpctl", Short: "The command line of a store", Long: rootLong,
+		SilenceErrors: true, SilenceUsage: true, SuggestionsMinimumDistance: 2,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.bindEnvironment(cmd) },
+	}
+	group(root)
+	f := root.PersistentFlags()
+	f.StringVar(&a.flags.dir, "dir", "", "directory of the store (default $XDG_DATA_HOME/fcp)")
+	f.VarP(&a.flags.format, "output", "o", "how data is printed")
+	f.Var(&a.flags.color, "color", "when to use colour")
+	f.BoolVarP(&a.flags.quiet, "quiet", "q", false, "no notes and no progress on stderr")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usagef("see `"+cmd.CommandPath()+" --help`", "%w", err)
+	})
+	root.AddCommand(a.initCommand(), a.statusCommand(), a.objectCommand(), a.logCommand(), a.segmentCommand(), a.projCommand(),
+		a.replayCommand(), a.proveCommand(), a.verifyCommand(), a.backupCommand(), a.restoreCommand(), a.demoCommand(), a.versionCommand(),
+		&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitPage()})
+	root.CompletionOptions.DisableDescriptions = false
+	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
+	_ = root.RegisterFlagCompletionFunc("color", cobra.FixedCompletions(colors, cobra.ShellCompDirectiveNoFileComp))
+	_ = root.MarkPersistentFlagDirname("dir")
+	return root
+}
+
+// group makes cmd a noun: alone it shows its help, and an unknown verb is a usage
+// error with the nearest ones.
+func group(cmd *cobra.Command) {
+	cmd.SuggestionsMinimumDistance = 2
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		next := "see `" + cmd.CommandPath() + " --help`"
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			for i := range near {
+				near[i] = "`" + cmd.CommandPath() + " " + near[i] + "`"
+			}
+			next = "did you mean " + strings.Join(near, " or ") + "?"
+		}
+		return usagef(next, "there is no command %q behind %s", args[0], cmd.CommandPath())
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+}
+
+// args wants between low and high arguments; high -1 is no limit.
+func args(low, high int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) >= low && (high < 0 || len(args) <= high) {
+			return nil
+		}
+		return usagef("see `"+cmd.CommandPath()+" --help`", "%d arguments; wanted is: %s", len(args), cmd.UseLine())
+	}
+}
+
+// environmentName is the variable of a flag: FCP_ and its name.
+func environmentName(flag string) string {
+	return "FCP_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// bindEnvironment gives each flag that was not on the command line the value of
+// its variable, and works out the store's directory.
+func (a *app) bindEnvironment(cmd *cobra.Command) (err error) {
+	a.flags.dirGiven = cmd.Flags().Changed("dir")
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		v, ok := a.lookupEnv(environmentName(f.Name))
+		if f.Changed || !ok || v == "" || err != nil || f.Name == "help" {
+			return
+		}
+		if setErr := cmd.Flags().Set(f.Name, v); setErr != nil {
+			err = usagef("set it to a value that --"+f.Name+" takes, or unset it", "the environment variable %s: %w", environmentName(f.Name), setErr)
+		}
+	})
+	if a.flags.dir == "" {
+		a.flags.dir = a.defaultPath("XDG_DATA_HOME", ".local/share", "fcp")
+	}
+	return err
+}
+
+// defaultPath is a path under a directory of the XDG base directory specification.
+func (a *app) defaultPath(variable, fallback string, name ...string) string {
+	base, _ := a.lookupEnv(variable)
+	if !filepath.IsAbs(base) {
+		home, _ := a.lookupEnv("HOME")
+		base = filepath.Join(home, fallback)
+	}
+	return filepath.Join(append([]string{base}, name...)...)
+}

@@ -1,0 +1,39 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"fcp"
+	"fcp/engine"
+)
+
+// openMode says what a command needs the store for.
+type openMode bool
+
+const (
+	reading openMode = false
+	writing openMode = true
+)
+
+// withStore opens the store, runs fn and closes it. A command that only reads
+// opens it read-only, so that looking never changes a byte.
+func (a *app) withStore(ctx context.Context, mode openMode, fn func(e *engine.Engine) error) error {
+	e, err := a.openStore(ctx, mode)
+	if err != nil {
+		return err
+	}
+	if doubt := e.Log().Doubt(); doubt != nil {
+		a.note("warning: %s", doubt)
+	}
+	err = fn(e)
+	return errors.Join(err, e.Close())
+}
+
+func (a *app) openStore(ctx context.Context, mode openMode) (*engine.Engine, error) {
+	e, err := engine.Open(ctx, a.flags.dir, engine.Options{Environment: a.environment(), ReadOnly: mode == reading})
+	err = advise(err, fcp.CodeNoStore, "make one with `"+a.command("init")+"`, or name another directory with --dir DIR or FCP_DIR")
+	return e, advise(err, fcp.CodeLocked, "stop the other process (`ps -ef | grep fcp` shows it), or wait for it to finish")
+}
+
+func (a *app) environment() engine.Environment { return engine.Environment{Now: a.now} }
