@@ -1,9 +1,11 @@
 package coding
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"unsafe"
 
 	"fcp/coding/internal/gf256"
@@ -32,8 +34,12 @@ type Decoder struct {
 	slabs   [][]byte // storage for repair symbols, slabSymbols each
 	perSlab int
 
-	target int      // symbols that may be enough
-	drop   []uint32 // repair symbols that a failed attempt found useless, by index
+	target int // symbols that may be enough
+
+	// What can go when room is needed, after a failed attempt: repair symbols by
+	// index, descending. useless says that they add nothing to the others.
+	drop    []uint32
+	useless bool
 
 	ws   []byte
 	runs []replayer
@@ -50,6 +56,11 @@ type DecoderOptions struct {
 	// Slack is how many symbols beyond K are held at most; 0 means
 	// DefaultSlack. Two are enough with all but certainty.
 	Slack int
+
+	// Limit is the memory in octets that the decoder may take; 0 means
+	// DefaultDecoderLimit. NewDecoder fails with ErrMemory when DecoderBound
+	// is above it.
+	Limit int64
 
 	// Plans is where Decode looks for the plan of the block's K'. With one it
 	// rebuilds a few lost symbols much faster. Nil means no plan is used.
@@ -69,17 +80,22 @@ func NewDecoder(k int, shape Shape, opt DecoderOptions) (*Decoder, error) {
 	if shape, err = shape.normal(); err != nil {
 		return nil, err
 	}
-	if opt.Slack < 0 || opt.Workers < 0 {
-		return nil, fmt.Errorf("%w: slack %d, workers %d", ErrParams, opt.Slack, opt.Workers)
+	if opt, err = opt.normal(); err != nil {
+		return nil, err
 	}
-	if opt.Slack == 0 {
-		opt.Slack = DefaultSlack
+	bound, err := DecoderBound(k, shape, opt)
+	if err != nil {
+		return nil, err
+	}
+	if bound > opt.Limit {
+		return nil, fmt.Errorf("%w: a block of %d symbols of %d octets may take %d octets to decode, limit %d",
+			ErrMemory, k, shape.SymbolSize, bound, opt.Limit)
 	}
 	d := &Decoder{blk: blk, shape: shape, opt: opt}
 	d.stripes = shape.stripes(k)
 	d.tiles = tiles(d.stripes, tileWidth(int(blk.L)))
-	d.opt.Workers = max(1, min(opt.Workers, len(d.tiles)))
-	d.perSlab = max(1, min(max(k*shape.SymbolSize/16, slabBytes), 32*slabBytes)/shape.SymbolSize)
+	d.opt.Workers = min(opt.Workers, len(d.tiles))
+	d.perSlab = perSlab(k, shape.SymbolSize)
 	d.have = make([]uint64, (k+63)/64)
 	return d, d.Reset(nil)
 }
@@ -87,6 +103,11 @@ func NewDecoder(k int, shape Shape, opt DecoderOptions) (*Decoder, error) {
 // slabBytes is how much storage for repair symbols is taken at a time, up to 32
 // times that for large blocks.
 const slabBytes = 256 << 10
+
+// perSlab is how many symbols a slab holds.
+func perSlab(k, t int) int {
+	return max(1, min(max(k*t/16, min(k*t, slabBytes)), 32*slabBytes)/t)
+}
 
 // Reset forgets all symbols. The block will be decoded into dst, which must
 // have K*T octets and belongs to the decoder until the next Reset; with nil the
@@ -164,8 +185,7 @@ func (d *Decoder) stored(i int) []byte {
 	return d.slabs[i/d.perSlab][i%d.perSlab*t:][:t]
 }
 
-// evict makes room by dropping repair symbols that the last attempt found
-// useless. It reports whether there were any.
+// evict makes room by dropping what the last attempt said can go. It reports whether there were any.
 func (d *Decoder) evict() bool {
 	if len(d.drop) == 0 {
 		return false
@@ -178,6 +198,10 @@ func (d *Decoder) evict() bool {
 		}
 		d.esis = d.esis[:last]
 	}
+	if d.useless {
+		d.target -= len(d.drop)
+	}
+	d.target = min(d.target, int(d.blk.K)+d.opt.Slack)
 	d.drop = d.drop[:0]
 	d.seen.rebuild(d.esis)
 	return true
@@ -264,43 +288,52 @@ func (d *Decoder) decodeAll(ctx context.Context) error {
 	}
 	missing, err := s.solve(ctx)
 	if errors.Is(err, errTooDense) {
-		d.failed(s, nil, 1)
+		d.failed(nil, 1)
 		return fmt.Errorf("%w: %w", ErrNeedMore, err)
 	}
 	if err != nil {
 		return err
 	}
 	if missing > 0 {
-		d.failed(s, s.redun, missing)
+		d.failed(s.redun, missing)
 		return fmt.Errorf("%w: %d", ErrNeedMore, missing)
 	}
 	return d.replay(ctx, &s.prog)
 }
 
 // failed notes what a failed attempt taught: how many more symbols are needed,
-// and which of the repair symbols can go when room is needed. That are those
-// that depend on others, or else the ones of the highest degree.
-func (d *Decoder) failed(s *solver, redundant []uint32, missing int) {
+// and which of the repair symbols can go when room is needed. These are those
+// that depend on others, or else an eighth, the ones of the highest degree.
+func (d *Decoder) failed(redundant []uint32, missing int) {
 	d.target = d.held() + missing
 	d.drop = d.drop[:0]
-	for r := d.sources + len(d.esis) - 1; r >= d.sources; r-- {
-		for _, x := range redundant {
-			if int(x) == r {
-				d.drop = append(d.drop, uint32(r-d.sources))
-			}
+	first := uint32(d.sources)
+	for _, r := range redundant {
+		if r >= first && r < first+uint32(len(d.esis)) {
+			d.drop = append(d.drop, r-first)
 		}
 	}
-	if len(d.drop) > 0 || d.held() < int(d.blk.K)+d.opt.Slack {
-		return
+	if d.useless = len(d.drop) > 0; !d.useless {
+		d.dropHeaviest((len(d.esis) + 7) / 8)
 	}
-	worst, most := -1, uint32(0)
+	slices.SortFunc(d.drop, func(a, b uint32) int { return cmp.Compare(b, a) })
+}
+
+// dropHeaviest lists n repair symbols of the highest degree in drop.
+func (d *Decoder) dropHeaviest(n int) {
+	var count [rfc6330.MaxRow + 1]int
+	degree := func(esi uint32) uint32 { return d.blk.Tuple(d.blk.ISI(esi)).D }
+	for _, esi := range d.esis {
+		count[degree(esi)]++
+	}
+	least := uint32(len(count) - 1)
+	for sum := count[least]; sum < n; sum += count[least] {
+		least--
+	}
 	for i, esi := range d.esis {
-		if t := d.blk.Tuple(d.blk.ISI(esi)); t.D > most {
-			worst, most = i, t.D
+		if len(d.drop) < n && degree(esi) >= least {
+			d.drop = append(d.drop, uint32(i))
 		}
-	}
-	if worst >= 0 {
-		d.drop = append(d.drop, uint32(worst))
 	}
 }
 

@@ -15,6 +15,8 @@ var (
 	ErrNeedMore = errors.New("coding: more symbols needed")
 	// ErrFull: the decoder holds as many symbols as its bound allows.
 	ErrFull = errors.New("coding: decoder holds its limit of symbols")
+	// ErrMemory: decoding could take more memory than the caller allows.
+	ErrMemory = errors.New("coding: memory limit exceeded")
 	// ErrNotDecoded: the block was asked for before it was decoded.
 	ErrNotDecoded = errors.New("coding: block not decoded")
 )

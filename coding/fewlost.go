@@ -34,9 +34,12 @@ type fewState struct {
 	rows    []unsafe.Pointer
 }
 
-const fewWidth = 128
+const (
+	fewWidth = 128 // octets of a tile
+	fewExtra = 4   // repair symbols used beyond the number lost, if there are
+)
 
-// fewCosts says whether m lost symbols are cheaper to rebuild directly, in
+// fewIsCheaper says whether m lost symbols are cheaper to rebuild directly, in
 // rough nanoseconds measured at one core with AVX-512.
 func (d *Decoder) fewIsCheaper() bool {
 	if d.opt.Plans == nil {
@@ -46,7 +49,7 @@ func (d *Decoder) fewIsCheaper() bool {
 	batches := (m + 63) / 64
 	direct := k*m*units*2/5 + batches*k*80 + m*m*(m/8+10)
 	solve := k*units*12 + k*400 + m*units*8
-	return direct < solve && m <= 512
+	return direct < solve && m <= fewMost
 }
 
 // decodeFew rebuilds the lost symbols from the first repair symbols. It reports
@@ -58,7 +61,7 @@ func (d *Decoder) decodeFew(ctx context.Context) (bool, error) {
 	}
 	f := &d.few
 	m := len(d.lost)
-	n := min(len(d.esis), m+4)
+	n := min(len(d.esis), m+fewExtra)
 	f.findFactors(plan, d, d.esis[:n])
 	if !f.invert(d.lost, n) {
 		return false, nil
