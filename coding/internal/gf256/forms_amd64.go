@@ -12,9 +12,6 @@ import (
 // takes it: octet 7-i gives bit i of the result.
 var matrices [256]uint64
 
-// nibbles[x] is x times every low nibble, then x times every high nibble.
-var nibbles [256][32]byte
-
 func init() {
 	for x := range 256 {
 		for j := range 8 {
@@ -22,10 +19,6 @@ func init() {
 			for i := range 8 {
 				matrices[x] |= uint64(p>>i&1) << (8*(7-i) + j)
 			}
-		}
-		for n := range 16 {
-			nibbles[x][n] = products[x][n]
-			nibbles[x][16+n] = products[x][n<<4]
 		}
 	}
 }
@@ -43,12 +36,6 @@ func forms() []Form {
 		f = append(f, Form{"avx2", sumAVX2, hornerAVX2, mulSumAVX2, sumOutAVX2, mulAddNibbles, scatterGeneric, hornerBackGeneric, productsBy(mulAddNibbles)})
 	}
 	return append(f, generic)
-}
-
-// bounds returns the first element of a stream and the address behind the last.
-func bounds(stream []uint32) (first, end *uint32) {
-	first = unsafe.SliceData(stream)
-	return first, (*uint32)(unsafe.Add(unsafe.Pointer(first), 4*len(stream)))
 }
 
 func sumAVX512(ws unsafe.Pointer, width int, stream []uint32, loads []unsafe.Pointer, col int) {

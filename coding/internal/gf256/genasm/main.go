@@ -1,4 +1,4 @@
-// Command genasm writes the amd64 assembly of package gf256: the same few
+// Command genasm writes the amd64 and arm64 assembly of package gf256: the same few
 // kernels for every register width and tile width, unrolled over the tile. It is
 // run by go generate; the output is committed.
 package main
@@ -32,9 +32,12 @@ var isas = []isa{
 func main() {
 	dir := flag.String("dir", ".", "directory to write to")
 	flag.Parse()
+	files := map[string][]byte{"kernel_neon_arm64.s": renderNEON()}
 	for _, s := range isas {
-		path := filepath.Join(*dir, "kernel_"+s.file()+"_amd64.s")
-		if err := os.WriteFile(path, s.render(), 0o644); err != nil {
+		files["kernel_"+s.file()+"_amd64.s"] = s.render()
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(*dir, name), text, 0o644); err != nil {
 			slog.Error("generate assembly", "err", err)
 			os.Exit(1)
 		}
