@@ -123,9 +123,14 @@ func BenchmarkFlush(b *testing.B) {
 
 // BenchmarkRebuild folds and flushes side by side, 5 million events per op.
 func BenchmarkRebuild(b *testing.B) {
+	b.Run("bulk", func(b *testing.B) { benchRebuild(b, true) })
+	b.Run("compacting", func(b *testing.B) { benchRebuild(b, false) })
+}
+
+func benchRebuild(b *testing.B, bulk bool) {
 	for range b.N {
 		s := benchStore(b, Options{})
-		s.BulkMode(true)
+		s.BulkMode(bulk)
 		w := &workload{}
 		start := time.Now()
 		w.fold(b, s, 5_000_000)

@@ -90,9 +90,7 @@ func (s *Store) flushOverlay(o *overlay) error {
 		return err
 	}
 	elems, hashes := o.collect()
-	dir := o.chunks()
-	sortElems(dir, elems)
-	size, err := s.writeTable(o, dir, elems)
+	size, err := s.writeTable(o, o.chunks(), elems)
 	if err != nil {
 		return errors.Join(coded(err, "write a state table"), s.removeTemp())
 	}
@@ -115,8 +113,8 @@ func (s *Store) flushOverlay(o *overlay) error {
 	return nil
 }
 
-// collect returns the newest record of each key in the order of writing, which
-// visits memory forwards, and the key hashes in nearly ascending order.
+// collect returns the newest record of each key in key order, and the key
+// hashes in nearly ascending order. It visits the arena forwards.
 func (o *overlay) collect() ([]elem, []uint64) {
 	t := o.tab.Load()
 	hashes := make([]uint64, 0, t.used)
@@ -127,11 +125,14 @@ func (o *overlay) collect() ([]elem, []uint64) {
 	}
 	elems := make([]elem, 0, len(hashes)+len(hashes)/8)
 	var old []uint32 // records that a newer one replaces
+	var p prefixes
 	o.walk(firstOffset, o.mark.Load(), func(off uint32, r record) {
-		elems = append(elems, elem{keyWord(r.key, 0), off})
+		elems = append(elems, elem{off: off})
 		if r.prev != 0 {
 			old = append(old, r.prev)
+			return
 		}
+		p.add(r.key) // once for each key
 	})
 	if len(old) > 0 {
 		slices.Sort(old)
@@ -142,7 +143,7 @@ func (o *overlay) collect() ([]elem, []uint64) {
 			return len(old) > 0 && old[0] == e.off
 		})
 	}
-	return elems, hashes
+	return p.sort(o.chunks(), elems), hashes
 }
 
 // touchAhead is the number of records whose memory is fetched at once: the

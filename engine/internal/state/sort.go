@@ -35,16 +35,13 @@ const (
 
 // A sorter sorts elems by key: radix steps on the first eight bytes, starting
 // at the highest bit in which they differ, then on the next eight among equals.
-type sorter struct {
-	dir [][]byte
-	tmp []elem
-}
+type sorter struct{ dir [][]byte }
 
 // sortElems sorts e, whose pre fields hold the keys' first eight bytes.
 // Afterwards the pre fields are undefined.
 func sortElems(dir [][]byte, e []elem) {
-	s := sorter{dir: dir, tmp: make([]elem, len(e))}
-	s.sort(e, s.tmp, 0)
+	s := sorter{dir: dir}
+	s.sort(e, make([]elem, len(e)), 0)
 }
 
 func (s *sorter) key(off uint32) []byte { return at(s.dir, off).key }
@@ -127,4 +124,54 @@ func (s *sorter) deeper(e, tmp []elem, depth int) {
 		return
 	}
 	s.sort(e, tmp, depth)
+}
+
+// prefixes knows, for each first byte, what all keys that begin with it share.
+// Keys of one projection have long equal beginnings: past them, eight bytes
+// tell nearly all apart.
+type prefixes struct {
+	first [256][]byte // a key of the class
+	same  [256]int    // bytes that every key of the class shares with it
+	count [256]int
+}
+
+func (p *prefixes) add(key []byte) {
+	c := key[0]
+	p.count[c]++
+	f := p.first[c]
+	if f == nil {
+		p.first[c], p.same[c] = key, len(key)
+		return
+	}
+	n := min(p.same[c], len(key))
+	i := 0
+	for i+8 <= n && binary.LittleEndian.Uint64(f[i:]) == binary.LittleEndian.Uint64(key[i:]) {
+		i += 8
+	}
+	for i < n && f[i] == key[i] {
+		i++
+	}
+	p.same[c] = i
+}
+
+// sort sorts elems whose keys were all added, and no others; pre is not set yet.
+func (p *prefixes) sort(dir [][]byte, e []elem) []elem {
+	out := make([]elem, len(e))
+	var next [256]int
+	for c, n := 0, 0; c < 256; c++ {
+		next[c] = n
+		n += p.count[c]
+	}
+	for _, x := range e {
+		k := at(dir, x.off).key
+		c := k[0]
+		out[next[c]] = elem{keyWord(k, p.same[c]), x.off}
+		next[c]++
+	}
+	s := sorter{dir: dir}
+	for c, from := 0, 0; c < 256; c++ {
+		s.sort(out[from:next[c]], e[from:next[c]], p.same[c])
+		from = next[c]
+	}
+	return out
 }

@@ -234,13 +234,17 @@ func TestSortOrdersAnyKeysAsBytesCompare(t *testing.T) {
 			}
 		})
 		sortElems(o.chunks(), e)
+		collected, hashes := o.collect()
 		keys := slices.Sorted(maps.Keys(want))
-		if len(e) != len(keys) {
-			t.Fatalf("%d elements, want %d", len(e), len(keys))
+		if len(e) != len(keys) || len(collected) != len(keys) || len(hashes) != len(keys) {
+			t.Fatalf("%d, %d, %d elements, want %d", len(e), len(collected), len(hashes), len(keys))
 		}
 		for i := range e {
 			if k := at(o.chunks(), e[i].off).key; string(k) != keys[i] {
 				t.Fatalf("n=%d: element %d is %q, want %q", n, i, k, keys[i])
+			}
+			if k := at(o.chunks(), collected[i].off).key; string(k) != keys[i] {
+				t.Fatalf("n=%d: collected %d is %q, want %q", n, i, k, keys[i])
 			}
 		}
 	}
