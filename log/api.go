@@ -31,6 +31,10 @@ type Options struct {
 	Guard   Guard   // nil: nothing is checked
 	Applier Applier // nil: nobody is told
 
+	// OnCrash is called once when a disk error stops the log; the process should
+	// end soon after. It may be called on any goroutine and must not call the log.
+	OnCrash func(error)
+
 	SegmentTarget  int           // plaintext bytes of a sealed run; 0: fcp.SegmentTarget
 	CacheBytes     int64         // Pebble block cache; 0: 32 MiB
 	MemTableBytes  int           // Pebble memtable; 0: 16 MiB

@@ -46,20 +46,29 @@ const maxQueued = 64 << 20
 // CodeTailLost, CodeCrashed and CodeClosed refuse before anything is written;
 // CodeTimeout and CodeInterrupted before the request was taken mean nothing was
 // written, and CodeTimeout afterwards that the outcome is unknown (repeat with
-// the same idempotency tag). After CodeTimeout the drafts' memory may still be read.
+// the same idempotency tag). After CodeTimeout what the drafts point to may still
+// be read.
 func (l *Log) Append(ctx context.Context, drafts []Draft, o AppendOptions) (Receipt, error) {
 	r := requestPool.Get().(*request)
 	if err := r.prepare(drafts); err != nil {
-		requestPool.Put(r)
+		r.recycle()
 		return Receipt{}, err
 	}
 	if err := l.submit(ctx, r); err != nil {
 		return Receipt{}, err // r may still be in use: not pooled
 	}
 	rec, err := Receipt{Events: r.placed, Duplicate: r.duplicate}, r.err
-	*r = request{buf: r.buf[:0]}
-	requestPool.Put(r)
+	r.recycle()
 	return rec, err
+}
+
+// recycle returns r to the pool. Nobody may hold it any more.
+func (r *request) recycle() {
+	clear(r.drafts)
+	*r = request{buf: r.buf[:0], drafts: r.drafts[:0]}
+	if cap(r.buf) <= 64<<10 {
+		requestPool.Put(r)
+	}
 }
 
 // prepare validates, encodes and hashes in the caller's goroutine everything
@@ -79,7 +88,8 @@ func (r *request) prepare(drafts []Draft) error {
 		}
 		size += d.Content.EncodedSize()
 	}
-	r.drafts = drafts
+	// A copy, so that callers can keep theirs on the stack.
+	r.drafts = append(r.drafts[:0], drafts...)
 	r.placed = make([]Placed, len(drafts))
 	r.encode(size)
 	return nil

@@ -54,6 +54,12 @@ const (
 // commit writes a group with one fsync, tells the Applier, and fills in every
 // request's answer. Only the leader calls it.
 func (l *Log) commit(g *group) {
+	if e := l.crashed.Load(); e != nil {
+		for _, r := range g.reqs {
+			r.err = e
+		}
+		return
+	}
 	s := &l.scratch
 	s.reset()
 	base := l.nextPosition

@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"io"
 	"log/slog"
+	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -187,7 +189,11 @@ func (l *Log) crash(err error) *fcp.Error {
 	l.log.Error("the log stopped after a disk error", "err", err)
 	l.mu.Lock()
 	l.refusal = e
+	l.makeRoomLocked()
 	l.mu.Unlock()
+	if l.opts.OnCrash != nil {
+		l.opts.OnCrash(e)
+	}
 	return e
 }
 
@@ -208,11 +214,35 @@ func (p pebbleLogger) Errorf(format string, args ...any) {
 	p.l.log.Warn("pebble", "msg", fcp.Errorf(fcp.CodeDisk, format, args...).Detail)
 }
 
-// fatalError is what a fatal Pebble message panics with on a goroutine of ours.
+// fatalError is what a fatal Pebble message panics with on a goroutine that this
+// package entered Pebble on; recoverFatal catches it.
 type fatalError struct{ err *fcp.Error }
 
+// Fatalf must not return. On a goroutine of ours it unwinds to recoverFatal; one
+// of Pebble's own is parked, because nothing it holds can be trusted any more and
+// the process is about to stop.
 func (p pebbleLogger) Fatalf(format string, args ...any) {
-	panic(fatalError{p.l.crash(fcp.Errorf(fcp.CodeDisk, format, args...))})
+	e := p.l.crash(fcp.Errorf(fcp.CodeDisk, format, args...))
+	if calledFromHere() {
+		panic(fatalError{e})
+	}
+	select {}
+}
+
+// calledFromHere reports whether a function of this package other than the
+// logger is on the stack.
+func calledFromHere() bool {
+	var pcs [64]uintptr
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(3, pcs[:])])
+	for {
+		f, more := frames.Next()
+		if strings.HasPrefix(f.Function, "fcp/log.(*Log)") || strings.HasPrefix(f.Function, "fcp/log.Open") {
+			return true
+		}
+		if !more {
+			return false
+		}
+	}
 }
 
 var _ io.Closer = (*Log)(nil)

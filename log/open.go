@@ -32,15 +32,7 @@ func Open(dir string, o Options) (l *Log, err error) {
 	l = &Log{opts: o, fs: o.FS, dir: dir, log: o.Logger, byFeed: map[fcp.Feed]*feed{},
 		kick: make(chan struct{}, 1), clock: fcp.NewClock(o.Now)}
 	l.frames.limit = o.CacheBytes / 2
-	defer func() { // Pebble reports some failures by a fatal message
-		if r := recover(); r != nil {
-			f, ok := r.(fatalError)
-			if !ok {
-				panic(r)
-			}
-			l, err = nil, f.err
-		}
-	}()
+	defer recoverFatal(&err)
 	if err := l.openPebble(); err != nil {
 		return nil, err
 	}
@@ -345,6 +337,7 @@ func (l *Log) Close() error {
 	if l.refusal == nil {
 		l.refusal = fcp.Errorf(fcp.CodeClosed, "%s", l.dir)
 	}
+	l.makeRoomLocked()
 	l.mu.Unlock()
 	l.drain()
 	l.stop()
