@@ -175,7 +175,7 @@ func scatter512(ws unsafe.Pointer, stream, starts []uint32, loads []unsafe.Point
 		return
 	}
 	first, past := bounds(starts)
-	end := (*unsafe.Pointer)(unsafe.Add(unsafe.Pointer(unsafe.SliceData(loads)), 8*len(loads)))
+	end := uintptr(unsafe.Pointer(unsafe.SliceData(loads))) + 8*uintptr(len(loads))
 	scatterAVX512(ws, unsafe.SliceData(stream), first, past, end)
 }
 

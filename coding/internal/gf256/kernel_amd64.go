@@ -9,100 +9,100 @@ import "unsafe"
 // The assembly kernels. Every one trusts its stream, see Form.
 
 //go:noescape
-func sum64AVX512(ws unsafe.Pointer, stream, end *uint32, loads *unsafe.Pointer, col int)
+func sum64AVX512(ws unsafe.Pointer, stream *uint32, end uintptr, loads *unsafe.Pointer, col int)
 
 //go:noescape
 func sumOut64AVX512(out, ws unsafe.Pointer, row *uint32, n int)
 
 //go:noescape
-func horner64AVX512(ws unsafe.Pointer, stream, end *uint32, last int)
+func horner64AVX512(ws unsafe.Pointer, stream *uint32, end uintptr, last int)
 
 //go:noescape
-func sum128AVX512(ws unsafe.Pointer, stream, end *uint32, loads *unsafe.Pointer, col int)
+func sum128AVX512(ws unsafe.Pointer, stream *uint32, end uintptr, loads *unsafe.Pointer, col int)
 
 //go:noescape
 func sumOut128AVX512(out, ws unsafe.Pointer, row *uint32, n int)
 
 //go:noescape
-func horner128AVX512(ws unsafe.Pointer, stream, end *uint32, last int)
+func horner128AVX512(ws unsafe.Pointer, stream *uint32, end uintptr, last int)
 
 //go:noescape
-func sum256AVX512(ws unsafe.Pointer, stream, end *uint32, loads *unsafe.Pointer, col int)
+func sum256AVX512(ws unsafe.Pointer, stream *uint32, end uintptr, loads *unsafe.Pointer, col int)
 
 //go:noescape
 func sumOut256AVX512(out, ws unsafe.Pointer, row *uint32, n int)
 
 //go:noescape
-func horner256AVX512(ws unsafe.Pointer, stream, end *uint32, last int)
+func horner256AVX512(ws unsafe.Pointer, stream *uint32, end uintptr, last int)
 
 //go:noescape
-func sum64AVX2(ws unsafe.Pointer, stream, end *uint32, loads *unsafe.Pointer, col int)
+func sum64AVX2(ws unsafe.Pointer, stream *uint32, end uintptr, loads *unsafe.Pointer, col int)
 
 //go:noescape
 func sumOut64AVX2(out, ws unsafe.Pointer, row *uint32, n int)
 
 //go:noescape
-func horner64AVX2(ws unsafe.Pointer, stream, end *uint32, last int)
+func horner64AVX2(ws unsafe.Pointer, stream *uint32, end uintptr, last int)
 
 //go:noescape
-func sum128AVX2(ws unsafe.Pointer, stream, end *uint32, loads *unsafe.Pointer, col int)
+func sum128AVX2(ws unsafe.Pointer, stream *uint32, end uintptr, loads *unsafe.Pointer, col int)
 
 //go:noescape
 func sumOut128AVX2(out, ws unsafe.Pointer, row *uint32, n int)
 
 //go:noescape
-func horner128AVX2(ws unsafe.Pointer, stream, end *uint32, last int)
+func horner128AVX2(ws unsafe.Pointer, stream *uint32, end uintptr, last int)
 
 //go:noescape
-func sum256AVX2(ws unsafe.Pointer, stream, end *uint32, loads *unsafe.Pointer, col int)
+func sum256AVX2(ws unsafe.Pointer, stream *uint32, end uintptr, loads *unsafe.Pointer, col int)
 
 //go:noescape
 func sumOut256AVX2(out, ws unsafe.Pointer, row *uint32, n int)
 
 //go:noescape
-func horner256AVX2(ws unsafe.Pointer, stream, end *uint32, last int)
+func horner256AVX2(ws unsafe.Pointer, stream *uint32, end uintptr, last int)
 
 //go:noescape
-func mulSum64AVX512(ws unsafe.Pointer, stream, end *uint32)
+func mulSum64AVX512(ws unsafe.Pointer, stream *uint32, end uintptr)
 
 //go:noescape
-func mulSum128AVX512(ws unsafe.Pointer, stream, end *uint32)
+func mulSum128AVX512(ws unsafe.Pointer, stream *uint32, end uintptr)
 
 //go:noescape
-func mulSum256AVX512(ws unsafe.Pointer, stream, end *uint32)
+func mulSum256AVX512(ws unsafe.Pointer, stream *uint32, end uintptr)
 
 //go:noescape
 func mulAddAVX512(dst, src unsafe.Pointer, n int, x int)
 
 //go:noescape
-func mulSum64AVX2(ws unsafe.Pointer, stream, end *uint32)
+func mulSum64AVX2(ws unsafe.Pointer, stream *uint32, end uintptr)
 
 //go:noescape
-func mulSum128AVX2(ws unsafe.Pointer, stream, end *uint32)
+func mulSum128AVX2(ws unsafe.Pointer, stream *uint32, end uintptr)
 
 //go:noescape
-func mulSum256AVX2(ws unsafe.Pointer, stream, end *uint32)
+func mulSum256AVX2(ws unsafe.Pointer, stream *uint32, end uintptr)
 
 //go:noescape
 func mulAddAVX2(dst, src unsafe.Pointer, n int, x int)
 
 //go:noescape
-func mulSum64GFNI(ws unsafe.Pointer, stream, end *uint32)
+func mulSum64GFNI(ws unsafe.Pointer, stream *uint32, end uintptr)
 
 //go:noescape
-func mulSum128GFNI(ws unsafe.Pointer, stream, end *uint32)
+func mulSum128GFNI(ws unsafe.Pointer, stream *uint32, end uintptr)
 
 //go:noescape
-func mulSum256GFNI(ws unsafe.Pointer, stream, end *uint32)
+func mulSum256GFNI(ws unsafe.Pointer, stream *uint32, end uintptr)
 
 //go:noescape
 func mulAddGFNI(dst, src unsafe.Pointer, n int, x int)
 
 //go:noescape
-func hornerBackAVX512(ws unsafe.Pointer, stream, end *uint32, last int)
+func hornerBackAVX512(ws unsafe.Pointer, stream *uint32, end uintptr, last int)
 
 //go:noescape
-func scatterAVX512(ws unsafe.Pointer, stream, first, past *uint32, loads *unsafe.Pointer)
+func scatterAVX512(ws unsafe.Pointer, stream, first *uint32, past, loads uintptr)
 
 //go:noescape
 func products1x1AVX512(out, loads, factors unsafe.Pointer, n, col int)

@@ -7,40 +7,40 @@ import "unsafe"
 // The assembly kernels. Every one trusts its stream, see Form.
 
 //go:noescape
-func sum64NEON(ws unsafe.Pointer, stream, end *uint32, loads *unsafe.Pointer, col int)
+func sum64NEON(ws unsafe.Pointer, stream *uint32, end uintptr, loads *unsafe.Pointer, col int)
 
 //go:noescape
 func sumOut64NEON(out, ws unsafe.Pointer, row *uint32, n int)
 
 //go:noescape
-func horner64NEON(ws unsafe.Pointer, stream, end *uint32, last int)
+func horner64NEON(ws unsafe.Pointer, stream *uint32, end uintptr, last int)
 
 //go:noescape
-func mulSum64NEON(ws unsafe.Pointer, stream, end *uint32)
+func mulSum64NEON(ws unsafe.Pointer, stream *uint32, end uintptr)
 
 //go:noescape
-func sum128NEON(ws unsafe.Pointer, stream, end *uint32, loads *unsafe.Pointer, col int)
+func sum128NEON(ws unsafe.Pointer, stream *uint32, end uintptr, loads *unsafe.Pointer, col int)
 
 //go:noescape
 func sumOut128NEON(out, ws unsafe.Pointer, row *uint32, n int)
 
 //go:noescape
-func horner128NEON(ws unsafe.Pointer, stream, end *uint32, last int)
+func horner128NEON(ws unsafe.Pointer, stream *uint32, end uintptr, last int)
 
 //go:noescape
-func mulSum128NEON(ws unsafe.Pointer, stream, end *uint32)
+func mulSum128NEON(ws unsafe.Pointer, stream *uint32, end uintptr)
 
 //go:noescape
-func sum256NEON(ws unsafe.Pointer, stream, end *uint32, loads *unsafe.Pointer, col int)
+func sum256NEON(ws unsafe.Pointer, stream *uint32, end uintptr, loads *unsafe.Pointer, col int)
 
 //go:noescape
 func sumOut256NEON(out, ws unsafe.Pointer, row *uint32, n int)
 
 //go:noescape
-func horner256NEON(ws unsafe.Pointer, stream, end *uint32, last int)
+func horner256NEON(ws unsafe.Pointer, stream *uint32, end uintptr, last int)
 
 //go:noescape
-func mulSum256NEON(ws unsafe.Pointer, stream, end *uint32)
+func mulSum256NEON(ws unsafe.Pointer, stream *uint32, end uintptr)
 
 //go:noescape
 func mulAddNEON(dst, src unsafe.Pointer, n int, x int)

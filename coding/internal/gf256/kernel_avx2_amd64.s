@@ -4,7 +4,7 @@
 
 #include "textflag.h"
 
-// func(ws unsafe.Pointer, stream, end *uint32, loads *unsafe.Pointer, col int)
+// func(ws unsafe.Pointer, stream *uint32, end uintptr, loads *unsafe.Pointer, col int)
 TEXT ·sum64AVX2(SB), NOSPLIT, $0-40
 	MOVQ ws+0(FP), DI
 	MOVQ stream+8(FP), SI
@@ -74,7 +74,7 @@ gend:
 	VZEROUPPER
 	RET
 
-// func(ws unsafe.Pointer, stream, end *uint32, last int)
+// func(ws unsafe.Pointer, stream *uint32, end uintptr, last int)
 TEXT ·horner64AVX2(SB), NOSPLIT, $0-32
 	MOVQ ws+0(FP), DI
 	MOVQ stream+8(FP), SI
@@ -116,7 +116,7 @@ done:
 	VZEROUPPER
 	RET
 
-// func(ws unsafe.Pointer, stream, end *uint32)
+// func(ws unsafe.Pointer, stream *uint32, end uintptr)
 TEXT ·mulSum64AVX2(SB), NOSPLIT, $0-24
 	MOVQ ws+0(FP), DI
 	MOVQ stream+8(FP), SI
@@ -172,7 +172,7 @@ done:
 	VZEROUPPER
 	RET
 
-// func(ws unsafe.Pointer, stream, end *uint32, loads *unsafe.Pointer, col int)
+// func(ws unsafe.Pointer, stream *uint32, end uintptr, loads *unsafe.Pointer, col int)
 TEXT ·sum128AVX2(SB), NOSPLIT, $0-40
 	MOVQ ws+0(FP), DI
 	MOVQ stream+8(FP), SI
@@ -257,7 +257,7 @@ gend:
 	VZEROUPPER
 	RET
 
-// func(ws unsafe.Pointer, stream, end *uint32, last int)
+// func(ws unsafe.Pointer, stream *uint32, end uintptr, last int)
 TEXT ·horner128AVX2(SB), NOSPLIT, $0-32
 	MOVQ ws+0(FP), DI
 	MOVQ stream+8(FP), SI
@@ -317,7 +317,7 @@ done:
 	VZEROUPPER
 	RET
 
-// func(ws unsafe.Pointer, stream, end *uint32)
+// func(ws unsafe.Pointer, stream *uint32, end uintptr)
 TEXT ·mulSum128AVX2(SB), NOSPLIT, $0-24
 	MOVQ ws+0(FP), DI
 	MOVQ stream+8(FP), SI
@@ -393,7 +393,7 @@ done:
 	VZEROUPPER
 	RET
 
-// func(ws unsafe.Pointer, stream, end *uint32, loads *unsafe.Pointer, col int)
+// func(ws unsafe.Pointer, stream *uint32, end uintptr, loads *unsafe.Pointer, col int)
 TEXT ·sum256AVX2(SB), NOSPLIT, $0-40
 	MOVQ ws+0(FP), DI
 	MOVQ stream+8(FP), SI
@@ -508,7 +508,7 @@ gend:
 	VZEROUPPER
 	RET
 
-// func(ws unsafe.Pointer, stream, end *uint32, last int)
+// func(ws unsafe.Pointer, stream *uint32, end uintptr, last int)
 TEXT ·horner256AVX2(SB), NOSPLIT, $0-32
 	MOVQ ws+0(FP), DI
 	MOVQ stream+8(FP), SI
@@ -604,7 +604,7 @@ done:
 	VZEROUPPER
 	RET
 
-// func(ws unsafe.Pointer, stream, end *uint32)
+// func(ws unsafe.Pointer, stream *uint32, end uintptr)
 TEXT ·mulSum256AVX2(SB), NOSPLIT, $0-24
 	MOVQ ws+0(FP), DI
 	MOVQ stream+8(FP), SI

@@ -4,7 +4,7 @@
 
 #include "textflag.h"
 
-// func(ws unsafe.Pointer, stream, end *uint32, loads *unsafe.Pointer, col int)
+// func(ws unsafe.Pointer, stream *uint32, end uintptr, loads *unsafe.Pointer, col int)
 TEXT ·sum64AVX512(SB), NOSPLIT, $0-40
 	MOVQ ws+0(FP), DI
 	MOVQ stream+8(FP), SI
@@ -87,7 +87,7 @@ gend:
 	VZEROUPPER
 	RET
 
-// func(ws unsafe.Pointer, stream, end *uint32, last int)
+// func(ws unsafe.Pointer, stream *uint32, end uintptr, last int)
 TEXT ·horner64AVX512(SB), NOSPLIT, $0-32
 	MOVQ ws+0(FP), DI
 	MOVQ stream+8(FP), SI
@@ -115,7 +115,7 @@ done:
 	VZEROUPPER
 	RET
 
-// func(ws unsafe.Pointer, stream, end *uint32)
+// func(ws unsafe.Pointer, stream *uint32, end uintptr)
 TEXT ·mulSum64AVX512(SB), NOSPLIT, $0-24
 	MOVQ ws+0(FP), DI
 	MOVQ stream+8(FP), SI
@@ -151,7 +151,7 @@ done:
 	VZEROUPPER
 	RET
 
-// func(ws unsafe.Pointer, stream, end *uint32, loads *unsafe.Pointer, col int)
+// func(ws unsafe.Pointer, stream *uint32, end uintptr, loads *unsafe.Pointer, col int)
 TEXT ·sum128AVX512(SB), NOSPLIT, $0-40
 	MOVQ ws+0(FP), DI
 	MOVQ stream+8(FP), SI
@@ -246,7 +246,7 @@ gend:
 	VZEROUPPER
 	RET
 
-// func(ws unsafe.Pointer, stream, end *uint32, last int)
+// func(ws unsafe.Pointer, stream *uint32, end uintptr, last int)
 TEXT ·horner128AVX512(SB), NOSPLIT, $0-32
 	MOVQ ws+0(FP), DI
 	MOVQ stream+8(FP), SI
@@ -280,7 +280,7 @@ done:
 	VZEROUPPER
 	RET
 
-// func(ws unsafe.Pointer, stream, end *uint32)
+// func(ws unsafe.Pointer, stream *uint32, end uintptr)
 TEXT ·mulSum128AVX512(SB), NOSPLIT, $0-24
 	MOVQ ws+0(FP), DI
 	MOVQ stream+8(FP), SI
@@ -321,7 +321,7 @@ done:
 	VZEROUPPER
 	RET
 
-// func(ws unsafe.Pointer, stream, end *uint32, loads *unsafe.Pointer, col int)
+// func(ws unsafe.Pointer, stream *uint32, end uintptr, loads *unsafe.Pointer, col int)
 TEXT ·sum256AVX512(SB), NOSPLIT, $0-40
 	MOVQ ws+0(FP), DI
 	MOVQ stream+8(FP), SI
@@ -440,7 +440,7 @@ gend:
 	VZEROUPPER
 	RET
 
-// func(ws unsafe.Pointer, stream, end *uint32, last int)
+// func(ws unsafe.Pointer, stream *uint32, end uintptr, last int)
 TEXT ·horner256AVX512(SB), NOSPLIT, $0-32
 	MOVQ ws+0(FP), DI
 	MOVQ stream+8(FP), SI
@@ -486,7 +486,7 @@ done:
 	VZEROUPPER
 	RET
 
-// func(ws unsafe.Pointer, stream, end *uint32)
+// func(ws unsafe.Pointer, stream *uint32, end uintptr)
 TEXT ·mulSum256AVX512(SB), NOSPLIT, $0-24
 	MOVQ ws+0(FP), DI
 	MOVQ stream+8(FP), SI
@@ -537,7 +537,7 @@ done:
 	VZEROUPPER
 	RET
 
-// func(ws unsafe.Pointer, stream *uint32, first, past *uint32, loads *unsafe.Pointer)
+// func(ws unsafe.Pointer, stream, first *uint32, past, loads uintptr)
 TEXT ·scatterAVX512(SB), NOSPLIT, $0-40
 	MOVQ ws+0(FP), DI
 	MOVQ stream+8(FP), R12
@@ -577,7 +577,7 @@ done:
 	VZEROUPPER
 	RET
 
-// func(ws unsafe.Pointer, stream, end *uint32, last int)
+// func(ws unsafe.Pointer, stream *uint32, end uintptr, last int)
 TEXT ·hornerBackAVX512(SB), NOSPLIT, $0-32
 	MOVQ ws+0(FP), DI
 	MOVQ stream+8(FP), R8

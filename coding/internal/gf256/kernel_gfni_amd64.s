@@ -4,7 +4,7 @@
 
 #include "textflag.h"
 
-// func(ws unsafe.Pointer, stream, end *uint32)
+// func(ws unsafe.Pointer, stream *uint32, end uintptr)
 TEXT ·mulSum64GFNI(SB), NOSPLIT, $0-24
 	MOVQ ws+0(FP), DI
 	MOVQ stream+8(FP), SI
@@ -45,7 +45,7 @@ done:
 	VZEROUPPER
 	RET
 
-// func(ws unsafe.Pointer, stream, end *uint32)
+// func(ws unsafe.Pointer, stream *uint32, end uintptr)
 TEXT ·mulSum128GFNI(SB), NOSPLIT, $0-24
 	MOVQ ws+0(FP), DI
 	MOVQ stream+8(FP), SI
@@ -96,7 +96,7 @@ done:
 	VZEROUPPER
 	RET
 
-// func(ws unsafe.Pointer, stream, end *uint32)
+// func(ws unsafe.Pointer, stream *uint32, end uintptr)
 TEXT ·mulSum256GFNI(SB), NOSPLIT, $0-24
 	MOVQ ws+0(FP), DI
 	MOVQ stream+8(FP), SI

@@ -4,7 +4,7 @@
 
 #include "textflag.h"
 
-// func(ws unsafe.Pointer, stream, end *uint32, loads *unsafe.Pointer, col int)
+// func(ws unsafe.Pointer, stream *uint32, end uintptr, loads *unsafe.Pointer, col int)
 TEXT ·sum64NEON(SB), NOSPLIT, $0-40
 	MOVD ws+0(FP), R0
 	MOVD stream+8(FP), R1
@@ -74,7 +74,7 @@ gend:
 	VST1.P [V0.B16, V1.B16, V2.B16, V3.B16], 64(R8)
 	RET
 
-// func(ws unsafe.Pointer, stream, end *uint32, last int)
+// func(ws unsafe.Pointer, stream *uint32, end uintptr, last int)
 TEXT ·horner64NEON(SB), NOSPLIT, $0-32
 	MOVD ws+0(FP), R0
 	MOVD stream+8(FP), R1
@@ -134,7 +134,7 @@ done:
 	VST1.P [V0.B16, V1.B16, V2.B16, V3.B16], 64(R8)
 	RET
 
-// func(ws unsafe.Pointer, stream, end *uint32)
+// func(ws unsafe.Pointer, stream *uint32, end uintptr)
 TEXT ·mulSum64NEON(SB), NOSPLIT, $0-24
 	MOVD ws+0(FP), R0
 	MOVD stream+8(FP), R1
@@ -193,7 +193,7 @@ store:
 done:
 	RET
 
-// func(ws unsafe.Pointer, stream, end *uint32, loads *unsafe.Pointer, col int)
+// func(ws unsafe.Pointer, stream *uint32, end uintptr, loads *unsafe.Pointer, col int)
 TEXT ·sum128NEON(SB), NOSPLIT, $0-40
 	MOVD ws+0(FP), R0
 	MOVD stream+8(FP), R1
@@ -288,7 +288,7 @@ gend:
 	VST1.P [V4.B16, V5.B16, V6.B16, V7.B16], 64(R8)
 	RET
 
-// func(ws unsafe.Pointer, stream, end *uint32, last int)
+// func(ws unsafe.Pointer, stream *uint32, end uintptr, last int)
 TEXT ·horner128NEON(SB), NOSPLIT, $0-32
 	MOVD ws+0(FP), R0
 	MOVD stream+8(FP), R1
@@ -384,7 +384,7 @@ done:
 	VST1.P [V4.B16, V5.B16, V6.B16, V7.B16], 64(R8)
 	RET
 
-// func(ws unsafe.Pointer, stream, end *uint32)
+// func(ws unsafe.Pointer, stream *uint32, end uintptr)
 TEXT ·mulSum128NEON(SB), NOSPLIT, $0-24
 	MOVD ws+0(FP), R0
 	MOVD stream+8(FP), R1
@@ -473,7 +473,7 @@ store:
 done:
 	RET
 
-// func(ws unsafe.Pointer, stream, end *uint32, loads *unsafe.Pointer, col int)
+// func(ws unsafe.Pointer, stream *uint32, end uintptr, loads *unsafe.Pointer, col int)
 TEXT ·sum256NEON(SB), NOSPLIT, $0-40
 	MOVD ws+0(FP), R0
 	MOVD stream+8(FP), R1
@@ -618,7 +618,7 @@ gend:
 	VST1.P [V12.B16, V13.B16, V14.B16, V15.B16], 64(R8)
 	RET
 
-// func(ws unsafe.Pointer, stream, end *uint32, last int)
+// func(ws unsafe.Pointer, stream *uint32, end uintptr, last int)
 TEXT ·horner256NEON(SB), NOSPLIT, $0-32
 	MOVD ws+0(FP), R0
 	MOVD stream+8(FP), R1
@@ -786,7 +786,7 @@ done:
 	VST1.P [V12.B16, V13.B16, V14.B16, V15.B16], 64(R8)
 	RET
 
-// func(ws unsafe.Pointer, stream, end *uint32)
+// func(ws unsafe.Pointer, stream *uint32, end uintptr)
 TEXT ·mulSum256NEON(SB), NOSPLIT, $0-24
 	MOVD ws+0(FP), R0
 	MOVD stream+8(FP), R1

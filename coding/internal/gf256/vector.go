@@ -18,7 +18,8 @@ func init() {
 }
 
 // bounds returns the first element of a stream and the address behind the last.
-func bounds(stream []uint32) (first, end *uint32) {
+// That address may be another object's, so it must not be a pointer.
+func bounds(stream []uint32) (first *uint32, end uintptr) {
 	first = unsafe.SliceData(stream)
-	return first, (*uint32)(unsafe.Add(unsafe.Pointer(first), 4*len(stream)))
+	return first, uintptr(unsafe.Pointer(first)) + 4*uintptr(len(stream))
 }

@@ -89,7 +89,7 @@ func (w *neon) storeAt() {
 }
 
 func (w *neon) sum() {
-	w.head(fmt.Sprintf("sum%dNEON", w.width), "func(ws unsafe.Pointer, stream, end *uint32, loads *unsafe.Pointer, col int)", 40)
+	w.head(fmt.Sprintf("sum%dNEON", w.width), "func(ws unsafe.Pointer, stream *uint32, end uintptr, loads *unsafe.Pointer, col int)", 40)
 	w.p("MOVD ws+0(FP), R0")
 	w.p("MOVD stream+8(FP), R1")
 	w.p("MOVD end+16(FP), R2")
@@ -151,7 +151,7 @@ func (w *neon) mul(x int) {
 }
 
 func (w *neon) horner() {
-	w.head(fmt.Sprintf("horner%dNEON", w.width), "func(ws unsafe.Pointer, stream, end *uint32, last int)", 32)
+	w.head(fmt.Sprintf("horner%dNEON", w.width), "func(ws unsafe.Pointer, stream *uint32, end uintptr, last int)", 32)
 	w.p("MOVD ws+0(FP), R0")
 	w.p("MOVD stream+8(FP), R1")
 	w.p("MOVD end+16(FP), R2")
@@ -186,7 +186,7 @@ func (w *neon) horner() {
 }
 
 func (w *neon) mulSum() {
-	w.head(fmt.Sprintf("mulSum%dNEON", w.width), "func(ws unsafe.Pointer, stream, end *uint32)", 24)
+	w.head(fmt.Sprintf("mulSum%dNEON", w.width), "func(ws unsafe.Pointer, stream *uint32, end uintptr)", 24)
 	w.p("MOVD ws+0(FP), R0")
 	w.p("MOVD stream+8(FP), R1")
 	w.p("MOVD end+16(FP), R2")

@@ -150,7 +150,7 @@ func (w *writer) gather(id string) {
 }
 
 func (w *writer) sum() {
-	w.head(fmt.Sprintf("sum%d%s", w.width, w.name), "func(ws unsafe.Pointer, stream, end *uint32, loads *unsafe.Pointer, col int)", 40)
+	w.head(fmt.Sprintf("sum%d%s", w.width, w.name), "func(ws unsafe.Pointer, stream *uint32, end uintptr, loads *unsafe.Pointer, col int)", 40)
 	w.p("MOVQ ws+0(FP), DI")
 	w.p("MOVQ stream+8(FP), SI")
 	w.p("MOVQ end+16(FP), R8")
@@ -197,7 +197,7 @@ func (w *writer) sumOut() {
 }
 
 func (w *writer) horner() {
-	w.head(fmt.Sprintf("horner%d%s", w.width, w.name), "func(ws unsafe.Pointer, stream, end *uint32, last int)", 32)
+	w.head(fmt.Sprintf("horner%d%s", w.width, w.name), "func(ws unsafe.Pointer, stream *uint32, end uintptr, last int)", 32)
 	w.p("MOVQ ws+0(FP), DI")
 	w.p("MOVQ stream+8(FP), SI")
 	w.p("MOVQ end+16(FP), R8")
@@ -285,7 +285,7 @@ func (w *writer) table() {
 }
 
 func (w *writer) mulSum() {
-	w.head(fmt.Sprintf("mulSum%d%s", w.width, w.name), "func(ws unsafe.Pointer, stream, end *uint32)", 24)
+	w.head(fmt.Sprintf("mulSum%d%s", w.width, w.name), "func(ws unsafe.Pointer, stream *uint32, end uintptr)", 24)
 	w.p("MOVQ ws+0(FP), DI")
 	w.p("MOVQ stream+8(FP), SI")
 	w.p("MOVQ end+16(FP), R8")
@@ -377,7 +377,7 @@ func (w *writer) mulAdd() {
 // scatter is the transposed sum over slots of 64 octets: records are taken from
 // the last to the first, and each slot's value goes to the record's terms.
 func (w *writer) scatter() {
-	w.head("scatterAVX512", "func(ws unsafe.Pointer, stream *uint32, first, past *uint32, loads *unsafe.Pointer)", 40)
+	w.head("scatterAVX512", "func(ws unsafe.Pointer, stream, first *uint32, past, loads uintptr)", 40)
 	w.p("MOVQ ws+0(FP), DI")
 	w.p("MOVQ stream+8(FP), R12")
 	w.p("MOVQ first+16(FP), R8")
@@ -418,7 +418,7 @@ func (w *writer) scatter() {
 
 // hornerBack is the transposed recurrence over slots of 64 octets.
 func (w *writer) hornerBack() {
-	w.head("hornerBackAVX512", "func(ws unsafe.Pointer, stream, end *uint32, last int)", 32)
+	w.head("hornerBackAVX512", "func(ws unsafe.Pointer, stream *uint32, end uintptr, last int)", 32)
 	w.p("MOVQ ws+0(FP), DI")
 	w.p("MOVQ stream+8(FP), R8")
 	w.p("MOVQ end+16(FP), SI")
