@@ -286,3 +286,36 @@ func TestFlushEndsWithItsContext(t *testing.T) {
 	must(t, s.Flush(context.Background()))
 	must(t, s.Close())
 }
+
+func TestASecondOpenIsRefused(t *testing.T) {
+	fs := crashfs.New()
+	s := openTest(t, fs, Options{})
+	defer s.Close()
+	if _, err := Open(fs, "state", Options{}); !errors.Is(err, fcp.CodeLocked) {
+		t.Fatal(err)
+	}
+}
+
+// Overlays that leave the view while a digest is computed are walked later, or,
+// when they are too many, everything is computed anew.
+func TestFlushesDuringALongDigestAreNotMissed(t *testing.T) {
+	for _, flushes := range []int{2, maxAside, maxAside + 3} {
+		s := openTest(t, vfs.NewMem(), Options{})
+		put(t, s, 1, "a", "b", "c", "d")
+		_, err := s.Digest()
+		must(t, err)
+		s.digests.mu.Lock() // as a digest does while it computes
+		for i := range flushes {
+			put(t, s, uint64(i+2), fmt.Sprintf("b%d", i))
+			must(t, s.Flush(context.Background()))
+		}
+		s.digests.mu.Unlock()
+		put(t, s, 100, "e")
+		got, err := s.Digest()
+		must(t, err)
+		if want := content(t, s, nil, nil).freshDigest(t, Options{}, nil, nil); got != want {
+			t.Errorf("%d flushes: the digest misses some", flushes)
+		}
+		must(t, s.Close())
+	}
+}

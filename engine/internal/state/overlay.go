@@ -27,6 +27,7 @@ type overlay struct {
 	tab  atomic.Pointer[table]
 	dir  atomic.Pointer[[][]byte] // chunk i holds the offsets from i<<chunkShift on
 	mark atomic.Uint32            // records below it are visible
+	keys atomic.Int64             // entries as of the mark, for the metrics
 
 	ingesting atomic.Bool // set before the tables may show any record of this overlay
 
@@ -236,6 +237,7 @@ func (o *overlay) commit(position uint64) {
 	}
 	o.position = position
 	o.dirty = true
+	o.keys.Store(int64(o.entries()))
 	o.mark.Store(o.end)
 }
 

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"io"
 	"os"
 	"sync/atomic"
 
@@ -105,6 +106,11 @@ func (f *stopFS) MkdirAll(dir string, perm os.FileMode) error {
 		return err
 	}
 	return f.FS.MkdirAll(dir, perm)
+}
+
+func (f *stopFS) Lock(name string) (io.Closer, error) {
+	l, err := f.FS.Lock(name)
+	return l, fcp.Wrap(fcp.CodeLocked, err, "lock the state directory")
 }
 
 func (f *stopFS) Unwrap() vfs.FS { return f.FS }

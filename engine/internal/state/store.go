@@ -121,9 +121,6 @@ func Open(fs vfs.FS, dir string, o Options) (*Store, error) {
 	if err := s.fs.MkdirAll(dir, 0o755); err != nil {
 		return nil, coded(err, "make the state directory")
 	}
-	if err := s.removeTemp(); err != nil {
-		return nil, err
-	}
 	s.cache = pebble.NewCache(s.opts.CacheBytes)
 	db, err := pebble.Open(dir, s.pebbleOptions())
 	if err != nil {
@@ -132,6 +129,9 @@ func Open(fs vfs.FS, dir string, o Options) (*Store, error) {
 	}
 	s.db = db
 	err = s.readCursor()
+	if err == nil { // only now, with the directory locked
+		err = s.removeTemp()
+	}
 	if err == nil {
 		err = s.fs.check()
 	}
@@ -219,8 +219,8 @@ func (s *Store) Close() error {
 // Metrics are figures for people and tests.
 type Metrics struct {
 	Cursor         uint64
-	OverlayEntries int // of the active overlay
-	OverlayBytes   int64
+	OverlayEntries int    // of the active overlay
+	OverlayBytes   int64  // the same, with room lost at the ends of chunks
 	Frozen         int    // overlays waiting for the disk
 	Flushes        uint64 // since Open
 	FlushedEntries uint64
@@ -238,9 +238,7 @@ type Metrics struct {
 // Metrics returns the present figures.
 func (s *Store) Metrics() Metrics {
 	v := s.view.now.Load()
-	s.mu.Lock()
-	m := Metrics{OverlayEntries: v.active.entries(), OverlayBytes: v.active.bytes}
-	s.mu.Unlock()
+	m := Metrics{OverlayEntries: int(v.active.keys.Load()), OverlayBytes: int64(v.active.mark.Load()) - firstOffset}
 	m.Cursor = s.Cursor()
 	m.Frozen = len(v.frozen)
 	m.Flushes = s.stats.flushes.Load()
