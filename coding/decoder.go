@@ -44,8 +44,7 @@ type Decoder struct {
 	ws   []byte
 	runs []replayer
 	lost []uint32 // source symbols being rebuilt
-	rows []uint32 // the sums that give them, one behind the other
-	ends []int    // where each ends
+	rows []uint32 // the sums that give them, as SumOut takes them
 	few  few
 }
 
@@ -339,10 +338,9 @@ func (d *Decoder) dropHeaviest(n int) {
 
 // replay runs the program and writes the lost source symbols.
 func (d *Decoder) replay(ctx context.Context, p *program) error {
-	d.rows, d.ends = d.rows[:0], d.ends[:0]
+	d.rows = d.rows[:0]
 	for _, i := range d.lost {
-		d.rows, _ = d.blk.AppendRow(d.rows, i)
-		d.ends = append(d.ends, len(d.rows))
+		d.rows = appendRecord(d.rows, &d.blk, i)
 	}
 	workers := d.opt.Workers
 	width := d.tiles[0].width
@@ -380,22 +378,31 @@ func (d *Decoder) enter(r *replayer, index int) {
 		n++
 	}
 	r.enter(index, *s)
+	r.outs = resize(r.outs, len(d.lost)+gf256.Ahead)
+	for j, i := range d.lost {
+		r.outs[j] = unsafe.Pointer(&d.block[s.base+int(i)*s.size])
+	}
+	for j := len(d.lost); j < len(r.outs); j++ {
+		r.outs[j] = unsafe.Pointer(&zeros) // only looked at ahead
+	}
 }
 
 // write writes a tile's part of the lost source symbols.
 func (d *Decoder) write(r *replayer, ws unsafe.Pointer, t *tile) {
+	if t.size == t.width && t.skip == 0 {
+		gf256.Best.SumOut(ws, t.width, d.rows, r.outs, t.col)
+		return
+	}
 	s := &d.stripes[t.stripe]
-	first := 0
-	for j, i := range d.lost {
-		row := d.rows[first:d.ends[j]]
-		first = d.ends[j]
-		at := s.base + int(i)*s.size + t.col
-		if t.size == t.width && t.skip == 0 {
-			gf256.Best.SumOut(unsafe.Pointer(&d.block[at]), ws, t.width, row)
-		} else {
-			part := &r.part
-			gf256.Best.SumOut(unsafe.Pointer(part), ws, t.width, row)
-			copy(d.block[at+t.skip:at+t.size], part[t.skip:])
-		}
+	r.single = r.single[:0]
+	for range 1 + gf256.Ahead {
+		r.single = append(r.single, unsafe.Pointer(&r.part))
+	}
+	rows := d.rows
+	for _, i := range d.lost {
+		n := 1 + rows[0]
+		gf256.Best.SumOut(ws, t.width, rows[:n], r.single, 0)
+		rows = rows[n:]
+		copy(d.block[s.base+int(i)*s.size+t.col:][t.skip:t.size], r.part[t.skip:])
 	}
 }

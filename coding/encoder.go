@@ -196,13 +196,12 @@ func (e *Encoder) Repairs(dst []byte, esi uint32, n int) error {
 	defer sums.Put(w)
 	for n > 0 {
 		m := min(n, batch)
-		w.rows, w.ends = w.rows[:0], w.ends[:0]
+		w.rows = w.rows[:0]
 		for j := range m {
-			w.rows, _ = e.blk.AppendRow(w.rows, e.blk.ISI(esi+uint32(j)))
-			w.ends = append(w.ends, len(w.rows))
+			w.rows = appendRecord(w.rows, &e.blk, e.blk.ISI(esi+uint32(j)))
 		}
 		for i := range e.tiles {
-			e.sum(dst, &e.tiles[i], w)
+			e.sum(dst, &e.tiles[i], w, m)
 		}
 		dst = dst[m*size:]
 		esi += uint32(m)
@@ -211,33 +210,49 @@ func (e *Encoder) Repairs(dst []byte, esi uint32, n int) error {
 	return nil
 }
 
+// appendRecord appends the record that SumOut takes for the encoding symbol with
+// internal symbol id x.
+func appendRecord(stream []uint32, b *rfc6330.Block, x uint32) []uint32 {
+	at := len(stream)
+	stream = append(stream, 0)
+	stream, _ = b.AppendRow(stream, x)
+	stream[at] = uint32(len(stream) - at - 1)
+	return stream
+}
+
 // batch is how many repair symbols are made of a tile before the next tile.
-const batch = 16
+const batch = 32
 
 // sumScratch is what making a batch of repair symbols needs.
 type sumScratch struct {
-	rows []uint32 // the sums, one behind the other
-	ends []int    // where each ends
-	part [gf256.MinWidth]byte
+	rows []uint32
+	outs [batch + gf256.Ahead]unsafe.Pointer
+	part [batch * gf256.MinWidth]byte
 }
 
 var sums = sync.Pool{New: func() any {
-	return &sumScratch{rows: make([]uint32, 0, batch*rfc6330.MaxRow), ends: make([]int, 0, batch)}
+	return &sumScratch{rows: make([]uint32, 0, batch*(1+rfc6330.MaxRow))}
 }}
 
-// sum writes one tile's part of a batch of symbols.
-func (e *Encoder) sum(dst []byte, t *tile, w *sumScratch) {
-	ws := unsafe.Pointer(&e.store[t.ws])
-	at, first := e.stripes[t.stripe].at+t.col, 0
-	for _, end := range w.ends {
-		row := w.rows[first:end]
-		first = end
-		if t.size == t.width {
-			gf256.Best.SumOut(unsafe.Pointer(&dst[at]), ws, t.width, row)
-		} else {
-			gf256.Best.SumOut(unsafe.Pointer(&w.part), ws, t.width, row)
-			copy(dst[at:at+t.size], w.part[:])
+// sum writes one tile's part of a batch of n symbols.
+func (e *Encoder) sum(dst []byte, t *tile, w *sumScratch, n int) {
+	at, size := e.stripes[t.stripe].at+t.col, e.shape.SymbolSize
+	outs := w.outs[:n+gf256.Ahead]
+	for j := range outs {
+		switch {
+		case j >= n:
+			outs[j] = unsafe.Pointer(&w.part)
+		case t.size == t.width:
+			outs[j] = unsafe.Pointer(&dst[at+j*size])
+		default:
+			outs[j] = unsafe.Pointer(&w.part[j*gf256.MinWidth])
 		}
-		at += e.shape.SymbolSize
 	}
+	gf256.Best.SumOut(unsafe.Pointer(&e.store[t.ws]), t.width, w.rows, outs, 0)
+	if t.size < t.width {
+		for j := range n {
+			copy(dst[at+j*size:][:t.size], w.part[j*gf256.MinWidth:])
+		}
+	}
+	clear(outs) // the pool must not keep the caller's memory
 }

@@ -68,9 +68,9 @@ func eliminationBound(b *rfc6330.Block, opt DecoderOptions) int64 {
 		h*(3+h+limit) + // mul
 		2*l + terms + limit*(3+h) + 2*rows // back, loads
 	slots := l + pairs + h + 3 + limit + combs
-	each := slots*gf256.MaxWidth + rows*(3*8+gf256.MinWidth) + 4096
+	each := slots*gf256.MaxWidth + rows*(4*8+gf256.MinWidth) + 4096
 	return (matrix+peel+dense)*9/8 + 4*stream*appended/4 + 4*combs + int64(opt.Workers)*each +
-		int64(b.K)*rfc6330.MaxRow*4*appended/4
+		int64(b.K)*(1+rfc6330.MaxRow)*4*appended/4
 }
 
 // fewBound bounds what rebuilding a few lost symbols takes.

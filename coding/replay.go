@@ -18,7 +18,10 @@ type replayer struct {
 	forward []unsafe.Pointer // rows in the order forward loads them
 	back    []unsafe.Pointer
 	stage   []byte // copies of parts too short for a kernel
-	part    [gf256.MinWidth]byte
+
+	outs   []unsafe.Pointer // a decoder's lost symbols' parts
+	single []unsafe.Pointer // part, as a list
+	part   [gf256.MinWidth]byte
 }
 
 // reset prepares for a program over rows rows.

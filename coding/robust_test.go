@@ -12,13 +12,13 @@ import (
 
 // held sums what a decoder holds between calls.
 func (d *Decoder) bytes() int64 {
-	n := cap(d.block) + 8*cap(d.have) + 4*cap(d.esis) + 4*cap(d.seen.slots) + cap(d.ws) + 4*cap(d.rows) + 8*cap(d.ends) + 4*cap(d.lost)
+	n := cap(d.block) + 8*cap(d.have) + 4*cap(d.esis) + 4*cap(d.seen.slots) + cap(d.ws) + 4*cap(d.rows) + 4*cap(d.lost)
 	for _, s := range d.slabs {
 		n += cap(s)
 	}
 	for i := range d.runs {
 		r := &d.runs[i]
-		n += 8*(cap(r.rows)+cap(r.forward)+cap(r.back)) + cap(r.stage)
+		n += 8*(cap(r.rows)+cap(r.forward)+cap(r.back)+cap(r.outs)+cap(r.single)) + cap(r.stage)
 	}
 	f := &d.few
 	n += cap(f.ws) + 8*cap(f.ptrs) + 8*cap(f.order) + cap(f.matrix)

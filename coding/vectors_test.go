@@ -151,7 +151,7 @@ func intermediate(e *Encoder) []byte {
 	out := make([]byte, int(e.blk.L)*size)
 	for c := range int(e.blk.L) {
 		for i := range e.tiles {
-			e.sum(out[c*size:(c+1)*size], &e.tiles[i], &sumScratch{rows: []uint32{uint32(c)}, ends: []int{1}})
+			e.sum(out[c*size:(c+1)*size], &e.tiles[i], &sumScratch{rows: []uint32{1, uint32(c)}}, 1)
 		}
 	}
 	return out

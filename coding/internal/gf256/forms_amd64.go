@@ -53,15 +53,15 @@ func sumAVX512(ws unsafe.Pointer, width int, stream []uint32, loads []unsafe.Poi
 	}
 }
 
-func sumOutAVX512(out, ws unsafe.Pointer, width int, row []uint32) {
-	p, n := unsafe.SliceData(row), len(row)
-	switch width {
+func sumOutAVX512(ws unsafe.Pointer, width int, stream []uint32, outs []unsafe.Pointer, col int) {
+	first, end := bounds(stream)
+	switch p := unsafe.SliceData(outs); width {
 	case 64:
-		sumOut64AVX512(out, ws, p, n)
+		sumOut64AVX512(ws, first, end, p, col)
 	case 128:
-		sumOut128AVX512(out, ws, p, n)
+		sumOut128AVX512(ws, first, end, p, col)
 	default:
-		sumOut256AVX512(out, ws, p, n)
+		sumOut256AVX512(ws, first, end, p, col)
 	}
 }
 
@@ -92,15 +92,15 @@ func sumAVX2(ws unsafe.Pointer, width int, stream []uint32, loads []unsafe.Point
 	}
 }
 
-func sumOutAVX2(out, ws unsafe.Pointer, width int, row []uint32) {
-	p, n := unsafe.SliceData(row), len(row)
-	switch width {
+func sumOutAVX2(ws unsafe.Pointer, width int, stream []uint32, outs []unsafe.Pointer, col int) {
+	first, end := bounds(stream)
+	switch p := unsafe.SliceData(outs); width {
 	case 64:
-		sumOut64AVX2(out, ws, p, n)
+		sumOut64AVX2(ws, first, end, p, col)
 	case 128:
-		sumOut128AVX2(out, ws, p, n)
+		sumOut128AVX2(ws, first, end, p, col)
 	default:
-		sumOut256AVX2(out, ws, p, n)
+		sumOut256AVX2(ws, first, end, p, col)
 	}
 }
 

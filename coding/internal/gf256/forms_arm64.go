@@ -27,15 +27,15 @@ func sumNEON(ws unsafe.Pointer, width int, stream []uint32, loads []unsafe.Point
 	}
 }
 
-func sumOutNEON(out, ws unsafe.Pointer, width int, row []uint32) {
-	p, n := unsafe.SliceData(row), len(row)
-	switch width {
+func sumOutNEON(ws unsafe.Pointer, width int, stream []uint32, outs []unsafe.Pointer, col int) {
+	first, end := bounds(stream)
+	switch p := unsafe.SliceData(outs); width {
 	case 64:
-		sumOut64NEON(out, ws, p, n)
+		sumOut64NEON(ws, first, end, p, col)
 	case 128:
-		sumOut128NEON(out, ws, p, n)
+		sumOut128NEON(ws, first, end, p, col)
 	default:
-		sumOut256NEON(out, ws, p, n)
+		sumOut256NEON(ws, first, end, p, col)
 	}
 }
 

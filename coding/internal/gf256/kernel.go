@@ -34,8 +34,10 @@ type Form struct {
 	// becomes the sum of factor*slot. dst is not a source.
 	MulSum func(ws unsafe.Pointer, width int, stream []uint32)
 
-	// SumOut writes the sum of the slots of row to the width octets at out.
-	SumOut func(out unsafe.Pointer, ws unsafe.Pointer, width int, row []uint32)
+	// SumOut runs records (n, n source slots): the width octets at the next
+	// pointer of outs plus col become the sum of the slots. outs holds Ahead
+	// more valid pointers than are used.
+	SumOut func(ws unsafe.Pointer, width int, stream []uint32, outs []unsafe.Pointer, col int)
 
 	// MulAdd adds x*src to dst; the lengths are equal.
 	MulAdd func(dst, src []byte, x byte)
@@ -151,11 +153,16 @@ func mulSumGeneric(ws unsafe.Pointer, width int, stream []uint32) {
 	}
 }
 
-func sumOutGeneric(out, ws unsafe.Pointer, width int, row []uint32) {
-	acc := unsafe.Slice((*byte)(out), width)
-	clear(acc)
-	for _, s := range row {
-		subtle.XORBytes(acc, acc, view(ws, s, width))
+func sumOutGeneric(ws unsafe.Pointer, width int, stream []uint32, outs []unsafe.Pointer, col int) {
+	for len(stream) > 0 {
+		row := stream[1 : 1+stream[0]]
+		stream = stream[1+stream[0]:]
+		acc := unsafe.Slice((*byte)(unsafe.Add(outs[0], col)), width)
+		outs = outs[1:]
+		clear(acc)
+		for _, s := range row {
+			subtle.XORBytes(acc, acc, view(ws, s, width))
+		}
 	}
 }
 

@@ -12,7 +12,7 @@ import "unsafe"
 func sum64AVX512(ws unsafe.Pointer, stream *uint32, end uintptr, loads *unsafe.Pointer, col int)
 
 //go:noescape
-func sumOut64AVX512(out, ws unsafe.Pointer, row *uint32, n int)
+func sumOut64AVX512(ws unsafe.Pointer, stream *uint32, end uintptr, outs *unsafe.Pointer, col int)
 
 //go:noescape
 func horner64AVX512(ws unsafe.Pointer, stream *uint32, end uintptr, last int)
@@ -21,7 +21,7 @@ func horner64AVX512(ws unsafe.Pointer, stream *uint32, end uintptr, last int)
 func sum128AVX512(ws unsafe.Pointer, stream *uint32, end uintptr, loads *unsafe.Pointer, col int)
 
 //go:noescape
-func sumOut128AVX512(out, ws unsafe.Pointer, row *uint32, n int)
+func sumOut128AVX512(ws unsafe.Pointer, stream *uint32, end uintptr, outs *unsafe.Pointer, col int)
 
 //go:noescape
 func horner128AVX512(ws unsafe.Pointer, stream *uint32, end uintptr, last int)
@@ -30,7 +30,7 @@ func horner128AVX512(ws unsafe.Pointer, stream *uint32, end uintptr, last int)
 func sum256AVX512(ws unsafe.Pointer, stream *uint32, end uintptr, loads *unsafe.Pointer, col int)
 
 //go:noescape
-func sumOut256AVX512(out, ws unsafe.Pointer, row *uint32, n int)
+func sumOut256AVX512(ws unsafe.Pointer, stream *uint32, end uintptr, outs *unsafe.Pointer, col int)
 
 //go:noescape
 func horner256AVX512(ws unsafe.Pointer, stream *uint32, end uintptr, last int)
@@ -39,7 +39,7 @@ func horner256AVX512(ws unsafe.Pointer, stream *uint32, end uintptr, last int)
 func sum64AVX2(ws unsafe.Pointer, stream *uint32, end uintptr, loads *unsafe.Pointer, col int)
 
 //go:noescape
-func sumOut64AVX2(out, ws unsafe.Pointer, row *uint32, n int)
+func sumOut64AVX2(ws unsafe.Pointer, stream *uint32, end uintptr, outs *unsafe.Pointer, col int)
 
 //go:noescape
 func horner64AVX2(ws unsafe.Pointer, stream *uint32, end uintptr, last int)
@@ -48,7 +48,7 @@ func horner64AVX2(ws unsafe.Pointer, stream *uint32, end uintptr, last int)
 func sum128AVX2(ws unsafe.Pointer, stream *uint32, end uintptr, loads *unsafe.Pointer, col int)
 
 //go:noescape
-func sumOut128AVX2(out, ws unsafe.Pointer, row *uint32, n int)
+func sumOut128AVX2(ws unsafe.Pointer, stream *uint32, end uintptr, outs *unsafe.Pointer, col int)
 
 //go:noescape
 func horner128AVX2(ws unsafe.Pointer, stream *uint32, end uintptr, last int)
@@ -57,7 +57,7 @@ func horner128AVX2(ws unsafe.Pointer, stream *uint32, end uintptr, last int)
 func sum256AVX2(ws unsafe.Pointer, stream *uint32, end uintptr, loads *unsafe.Pointer, col int)
 
 //go:noescape
-func sumOut256AVX2(out, ws unsafe.Pointer, row *uint32, n int)
+func sumOut256AVX2(ws unsafe.Pointer, stream *uint32, end uintptr, outs *unsafe.Pointer, col int)
 
 //go:noescape
 func horner256AVX2(ws unsafe.Pointer, stream *uint32, end uintptr, last int)

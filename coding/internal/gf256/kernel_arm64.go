@@ -10,7 +10,7 @@ import "unsafe"
 func sum64NEON(ws unsafe.Pointer, stream *uint32, end uintptr, loads *unsafe.Pointer, col int)
 
 //go:noescape
-func sumOut64NEON(out, ws unsafe.Pointer, row *uint32, n int)
+func sumOut64NEON(ws unsafe.Pointer, stream *uint32, end uintptr, outs *unsafe.Pointer, col int)
 
 //go:noescape
 func horner64NEON(ws unsafe.Pointer, stream *uint32, end uintptr, last int)
@@ -22,7 +22,7 @@ func mulSum64NEON(ws unsafe.Pointer, stream *uint32, end uintptr)
 func sum128NEON(ws unsafe.Pointer, stream *uint32, end uintptr, loads *unsafe.Pointer, col int)
 
 //go:noescape
-func sumOut128NEON(out, ws unsafe.Pointer, row *uint32, n int)
+func sumOut128NEON(ws unsafe.Pointer, stream *uint32, end uintptr, outs *unsafe.Pointer, col int)
 
 //go:noescape
 func horner128NEON(ws unsafe.Pointer, stream *uint32, end uintptr, last int)
@@ -34,7 +34,7 @@ func mulSum128NEON(ws unsafe.Pointer, stream *uint32, end uintptr)
 func sum256NEON(ws unsafe.Pointer, stream *uint32, end uintptr, loads *unsafe.Pointer, col int)
 
 //go:noescape
-func sumOut256NEON(out, ws unsafe.Pointer, row *uint32, n int)
+func sumOut256NEON(ws unsafe.Pointer, stream *uint32, end uintptr, outs *unsafe.Pointer, col int)
 
 //go:noescape
 func horner256NEON(ws unsafe.Pointer, stream *uint32, end uintptr, last int)

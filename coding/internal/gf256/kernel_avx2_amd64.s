@@ -50,12 +50,23 @@ done:
 	VZEROUPPER
 	RET
 
-// func(out, ws unsafe.Pointer, row *uint32, n int)
-TEXT ·sumOut64AVX2(SB), NOSPLIT, $0-32
-	MOVQ out+0(FP), R8
-	MOVQ ws+8(FP), DI
-	MOVQ row+16(FP), SI
-	MOVQ n+24(FP), CX
+// func(ws unsafe.Pointer, stream *uint32, end uintptr, outs *unsafe.Pointer, col int)
+TEXT ·sumOut64AVX2(SB), NOSPLIT, $0-40
+	MOVQ ws+0(FP), DI
+	MOVQ stream+8(FP), SI
+	MOVQ end+16(FP), R8
+	MOVQ outs+24(FP), R9
+	MOVQ col+32(FP), R10
+record:
+	CMPQ SI, R8
+	JAE done
+	MOVL (SI), CX
+	ADDQ $4, SI
+	MOVQ (R9), AX
+	MOVQ 64(R9), DX
+	ADDQ $8, R9
+	ADDQ R10, AX
+	PREFETCHT0 0(DX)(R10*1)
 	VPXOR Y0, Y0, Y0
 	VPXOR Y1, Y1, Y1
 	TESTL CX, CX
@@ -69,8 +80,10 @@ gone:
 	SUBL $1, CX
 	JNE gone
 gend:
-	VMOVDQU Y0, 0(R8)
-	VMOVDQU Y1, 32(R8)
+	VMOVDQU Y0, 0(AX)
+	VMOVDQU Y1, 32(AX)
+	JMP record
+done:
 	VZEROUPPER
 	RET
 
@@ -227,12 +240,24 @@ done:
 	VZEROUPPER
 	RET
 
-// func(out, ws unsafe.Pointer, row *uint32, n int)
-TEXT ·sumOut128AVX2(SB), NOSPLIT, $0-32
-	MOVQ out+0(FP), R8
-	MOVQ ws+8(FP), DI
-	MOVQ row+16(FP), SI
-	MOVQ n+24(FP), CX
+// func(ws unsafe.Pointer, stream *uint32, end uintptr, outs *unsafe.Pointer, col int)
+TEXT ·sumOut128AVX2(SB), NOSPLIT, $0-40
+	MOVQ ws+0(FP), DI
+	MOVQ stream+8(FP), SI
+	MOVQ end+16(FP), R8
+	MOVQ outs+24(FP), R9
+	MOVQ col+32(FP), R10
+record:
+	CMPQ SI, R8
+	JAE done
+	MOVL (SI), CX
+	ADDQ $4, SI
+	MOVQ (R9), AX
+	MOVQ 64(R9), DX
+	ADDQ $8, R9
+	ADDQ R10, AX
+	PREFETCHT0 0(DX)(R10*1)
+	PREFETCHT0 64(DX)(R10*1)
 	VPXOR Y0, Y0, Y0
 	VPXOR Y1, Y1, Y1
 	VPXOR Y2, Y2, Y2
@@ -250,10 +275,12 @@ gone:
 	SUBL $1, CX
 	JNE gone
 gend:
-	VMOVDQU Y0, 0(R8)
-	VMOVDQU Y1, 32(R8)
-	VMOVDQU Y2, 64(R8)
-	VMOVDQU Y3, 96(R8)
+	VMOVDQU Y0, 0(AX)
+	VMOVDQU Y1, 32(AX)
+	VMOVDQU Y2, 64(AX)
+	VMOVDQU Y3, 96(AX)
+	JMP record
+done:
 	VZEROUPPER
 	RET
 
@@ -466,12 +493,26 @@ done:
 	VZEROUPPER
 	RET
 
-// func(out, ws unsafe.Pointer, row *uint32, n int)
-TEXT ·sumOut256AVX2(SB), NOSPLIT, $0-32
-	MOVQ out+0(FP), R8
-	MOVQ ws+8(FP), DI
-	MOVQ row+16(FP), SI
-	MOVQ n+24(FP), CX
+// func(ws unsafe.Pointer, stream *uint32, end uintptr, outs *unsafe.Pointer, col int)
+TEXT ·sumOut256AVX2(SB), NOSPLIT, $0-40
+	MOVQ ws+0(FP), DI
+	MOVQ stream+8(FP), SI
+	MOVQ end+16(FP), R8
+	MOVQ outs+24(FP), R9
+	MOVQ col+32(FP), R10
+record:
+	CMPQ SI, R8
+	JAE done
+	MOVL (SI), CX
+	ADDQ $4, SI
+	MOVQ (R9), AX
+	MOVQ 64(R9), DX
+	ADDQ $8, R9
+	ADDQ R10, AX
+	PREFETCHT0 0(DX)(R10*1)
+	PREFETCHT0 64(DX)(R10*1)
+	PREFETCHT0 128(DX)(R10*1)
+	PREFETCHT0 192(DX)(R10*1)
 	VPXOR Y0, Y0, Y0
 	VPXOR Y1, Y1, Y1
 	VPXOR Y2, Y2, Y2
@@ -497,14 +538,16 @@ gone:
 	SUBL $1, CX
 	JNE gone
 gend:
-	VMOVDQU Y0, 0(R8)
-	VMOVDQU Y1, 32(R8)
-	VMOVDQU Y2, 64(R8)
-	VMOVDQU Y3, 96(R8)
-	VMOVDQU Y4, 128(R8)
-	VMOVDQU Y5, 160(R8)
-	VMOVDQU Y6, 192(R8)
-	VMOVDQU Y7, 224(R8)
+	VMOVDQU Y0, 0(AX)
+	VMOVDQU Y1, 32(AX)
+	VMOVDQU Y2, 64(AX)
+	VMOVDQU Y3, 96(AX)
+	VMOVDQU Y4, 128(AX)
+	VMOVDQU Y5, 160(AX)
+	VMOVDQU Y6, 192(AX)
+	VMOVDQU Y7, 224(AX)
+	JMP record
+done:
 	VZEROUPPER
 	RET
 

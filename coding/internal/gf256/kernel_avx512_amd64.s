@@ -56,12 +56,23 @@ done:
 	VZEROUPPER
 	RET
 
-// func(out, ws unsafe.Pointer, row *uint32, n int)
-TEXT ·sumOut64AVX512(SB), NOSPLIT, $0-32
-	MOVQ out+0(FP), R8
-	MOVQ ws+8(FP), DI
-	MOVQ row+16(FP), SI
-	MOVQ n+24(FP), CX
+// func(ws unsafe.Pointer, stream *uint32, end uintptr, outs *unsafe.Pointer, col int)
+TEXT ·sumOut64AVX512(SB), NOSPLIT, $0-40
+	MOVQ ws+0(FP), DI
+	MOVQ stream+8(FP), SI
+	MOVQ end+16(FP), R8
+	MOVQ outs+24(FP), R9
+	MOVQ col+32(FP), R10
+record:
+	CMPQ SI, R8
+	JAE done
+	MOVL (SI), CX
+	ADDQ $4, SI
+	MOVQ (R9), AX
+	MOVQ 64(R9), DX
+	ADDQ $8, R9
+	ADDQ R10, AX
+	PREFETCHT0 0(DX)(R10*1)
 	VPXORQ Z0, Z0, Z0
 	SUBL $2, CX
 	JL gone
@@ -83,7 +94,9 @@ gone:
 	SHLQ $6, BX
 	VPXORQ 0(DI)(BX*1), Z0, Z0
 gend:
-	VMOVDQU64 Z0, 0(R8)
+	VMOVDQU64 Z0, 0(AX)
+	JMP record
+done:
 	VZEROUPPER
 	RET
 
@@ -210,12 +223,24 @@ done:
 	VZEROUPPER
 	RET
 
-// func(out, ws unsafe.Pointer, row *uint32, n int)
-TEXT ·sumOut128AVX512(SB), NOSPLIT, $0-32
-	MOVQ out+0(FP), R8
-	MOVQ ws+8(FP), DI
-	MOVQ row+16(FP), SI
-	MOVQ n+24(FP), CX
+// func(ws unsafe.Pointer, stream *uint32, end uintptr, outs *unsafe.Pointer, col int)
+TEXT ·sumOut128AVX512(SB), NOSPLIT, $0-40
+	MOVQ ws+0(FP), DI
+	MOVQ stream+8(FP), SI
+	MOVQ end+16(FP), R8
+	MOVQ outs+24(FP), R9
+	MOVQ col+32(FP), R10
+record:
+	CMPQ SI, R8
+	JAE done
+	MOVL (SI), CX
+	ADDQ $4, SI
+	MOVQ (R9), AX
+	MOVQ 64(R9), DX
+	ADDQ $8, R9
+	ADDQ R10, AX
+	PREFETCHT0 0(DX)(R10*1)
+	PREFETCHT0 64(DX)(R10*1)
 	VPXORQ Z0, Z0, Z0
 	VPXORQ Z1, Z1, Z1
 	SUBL $2, CX
@@ -241,8 +266,10 @@ gone:
 	VPXORQ 0(DI)(BX*1), Z0, Z0
 	VPXORQ 64(DI)(BX*1), Z1, Z1
 gend:
-	VMOVDQU64 Z0, 0(R8)
-	VMOVDQU64 Z1, 64(R8)
+	VMOVDQU64 Z0, 0(AX)
+	VMOVDQU64 Z1, 64(AX)
+	JMP record
+done:
 	VZEROUPPER
 	RET
 
@@ -394,12 +421,26 @@ done:
 	VZEROUPPER
 	RET
 
-// func(out, ws unsafe.Pointer, row *uint32, n int)
-TEXT ·sumOut256AVX512(SB), NOSPLIT, $0-32
-	MOVQ out+0(FP), R8
-	MOVQ ws+8(FP), DI
-	MOVQ row+16(FP), SI
-	MOVQ n+24(FP), CX
+// func(ws unsafe.Pointer, stream *uint32, end uintptr, outs *unsafe.Pointer, col int)
+TEXT ·sumOut256AVX512(SB), NOSPLIT, $0-40
+	MOVQ ws+0(FP), DI
+	MOVQ stream+8(FP), SI
+	MOVQ end+16(FP), R8
+	MOVQ outs+24(FP), R9
+	MOVQ col+32(FP), R10
+record:
+	CMPQ SI, R8
+	JAE done
+	MOVL (SI), CX
+	ADDQ $4, SI
+	MOVQ (R9), AX
+	MOVQ 64(R9), DX
+	ADDQ $8, R9
+	ADDQ R10, AX
+	PREFETCHT0 0(DX)(R10*1)
+	PREFETCHT0 64(DX)(R10*1)
+	PREFETCHT0 128(DX)(R10*1)
+	PREFETCHT0 192(DX)(R10*1)
 	VPXORQ Z0, Z0, Z0
 	VPXORQ Z1, Z1, Z1
 	VPXORQ Z2, Z2, Z2
@@ -433,10 +474,12 @@ gone:
 	VPXORQ 128(DI)(BX*1), Z2, Z2
 	VPXORQ 192(DI)(BX*1), Z3, Z3
 gend:
-	VMOVDQU64 Z0, 0(R8)
-	VMOVDQU64 Z1, 64(R8)
-	VMOVDQU64 Z2, 128(R8)
-	VMOVDQU64 Z3, 192(R8)
+	VMOVDQU64 Z0, 0(AX)
+	VMOVDQU64 Z1, 64(AX)
+	VMOVDQU64 Z2, 128(AX)
+	VMOVDQU64 Z3, 192(AX)
+	JMP record
+done:
 	VZEROUPPER
 	RET
 

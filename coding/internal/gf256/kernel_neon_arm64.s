@@ -48,12 +48,17 @@ gend:
 done:
 	RET
 
-// func(out, ws unsafe.Pointer, row *uint32, n int)
-TEXT ·sumOut64NEON(SB), NOSPLIT, $0-32
-	MOVD out+0(FP), R5
-	MOVD ws+8(FP), R0
-	MOVD row+16(FP), R1
-	MOVD n+24(FP), R6
+// func(ws unsafe.Pointer, stream *uint32, end uintptr, outs *unsafe.Pointer, col int)
+TEXT ·sumOut64NEON(SB), NOSPLIT, $0-40
+	MOVD ws+0(FP), R0
+	MOVD stream+8(FP), R1
+	MOVD end+16(FP), R2
+	MOVD outs+24(FP), R3
+	MOVD col+32(FP), R4
+record:
+	CMP R2, R1
+	BHS done
+	MOVWU.P 4(R1), R6
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V1.B16, V1.B16, V1.B16
 	VEOR V2.B16, V2.B16, V2.B16
@@ -70,8 +75,11 @@ gone:
 	SUB $1, R6, R6
 	CBNZ R6, gone
 gend:
-	MOVD R5, R8
+	MOVD.P 8(R3), R8
+	ADD R4, R8, R8
 	VST1.P [V0.B16, V1.B16, V2.B16, V3.B16], 64(R8)
+	B record
+done:
 	RET
 
 // func(ws unsafe.Pointer, stream *uint32, end uintptr, last int)
@@ -252,12 +260,17 @@ gend:
 done:
 	RET
 
-// func(out, ws unsafe.Pointer, row *uint32, n int)
-TEXT ·sumOut128NEON(SB), NOSPLIT, $0-32
-	MOVD out+0(FP), R5
-	MOVD ws+8(FP), R0
-	MOVD row+16(FP), R1
-	MOVD n+24(FP), R6
+// func(ws unsafe.Pointer, stream *uint32, end uintptr, outs *unsafe.Pointer, col int)
+TEXT ·sumOut128NEON(SB), NOSPLIT, $0-40
+	MOVD ws+0(FP), R0
+	MOVD stream+8(FP), R1
+	MOVD end+16(FP), R2
+	MOVD outs+24(FP), R3
+	MOVD col+32(FP), R4
+record:
+	CMP R2, R1
+	BHS done
+	MOVWU.P 4(R1), R6
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V1.B16, V1.B16, V1.B16
 	VEOR V2.B16, V2.B16, V2.B16
@@ -283,9 +296,12 @@ gone:
 	SUB $1, R6, R6
 	CBNZ R6, gone
 gend:
-	MOVD R5, R8
+	MOVD.P 8(R3), R8
+	ADD R4, R8, R8
 	VST1.P [V0.B16, V1.B16, V2.B16, V3.B16], 64(R8)
 	VST1.P [V4.B16, V5.B16, V6.B16, V7.B16], 64(R8)
+	B record
+done:
 	RET
 
 // func(ws unsafe.Pointer, stream *uint32, end uintptr, last int)
@@ -562,12 +578,17 @@ gend:
 done:
 	RET
 
-// func(out, ws unsafe.Pointer, row *uint32, n int)
-TEXT ·sumOut256NEON(SB), NOSPLIT, $0-32
-	MOVD out+0(FP), R5
-	MOVD ws+8(FP), R0
-	MOVD row+16(FP), R1
-	MOVD n+24(FP), R6
+// func(ws unsafe.Pointer, stream *uint32, end uintptr, outs *unsafe.Pointer, col int)
+TEXT ·sumOut256NEON(SB), NOSPLIT, $0-40
+	MOVD ws+0(FP), R0
+	MOVD stream+8(FP), R1
+	MOVD end+16(FP), R2
+	MOVD outs+24(FP), R3
+	MOVD col+32(FP), R4
+record:
+	CMP R2, R1
+	BHS done
+	MOVWU.P 4(R1), R6
 	VEOR V0.B16, V0.B16, V0.B16
 	VEOR V1.B16, V1.B16, V1.B16
 	VEOR V2.B16, V2.B16, V2.B16
@@ -611,11 +632,14 @@ gone:
 	SUB $1, R6, R6
 	CBNZ R6, gone
 gend:
-	MOVD R5, R8
+	MOVD.P 8(R3), R8
+	ADD R4, R8, R8
 	VST1.P [V0.B16, V1.B16, V2.B16, V3.B16], 64(R8)
 	VST1.P [V4.B16, V5.B16, V6.B16, V7.B16], 64(R8)
 	VST1.P [V8.B16, V9.B16, V10.B16, V11.B16], 64(R8)
 	VST1.P [V12.B16, V13.B16, V14.B16, V15.B16], 64(R8)
+	B record
+done:
 	RET
 
 // func(ws unsafe.Pointer, stream *uint32, end uintptr, last int)

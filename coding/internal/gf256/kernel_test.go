@@ -99,16 +99,21 @@ func (s *scene) run(f *Form) []byte {
 	f.Sum(ws, s.width, s.sums, s.loads, s.col)
 	f.Horner(ws, s.width, s.horner, uint32(s.slots-1))
 	f.MulSum(ws, s.width, s.mul)
-	out := make([]byte, 300)
-	f.SumOut(unsafe.Pointer(&out[1]), ws, s.width, s.row)
+	out := make([]byte, 700)
+	stream := append([]uint32{uint32(len(s.row))}, s.row...)
+	outs := make([]unsafe.Pointer, 2+Ahead)
+	for i := range outs {
+		outs[i] = unsafe.Pointer(&out[i%2*300])
+	}
+	f.SumOut(ws, s.width, append(stream, stream...), outs, 1+s.col%40)
 	acc := make([]byte, 17*128)
-	outs := len(s.row) % 18
-	f.Products(unsafe.Pointer(&acc[0]), min(outs, 17), min(s.width, 128), s.loads, len(s.symbols), unsafe.Pointer(&s.factors[0]), s.col)
+	n := len(s.row) % 18
+	f.Products(unsafe.Pointer(&acc[0]), min(n, 17), min(s.width, 128), s.loads, len(s.symbols), unsafe.Pointer(&s.factors[0]), s.col)
 	if s.width == 64 {
 		f.Scatter(ws, s.sums, s.starts, s.loads[:len(s.symbols)])
 		f.HornerBack(ws, s.horner, uint32(s.slots/2))
 	}
-	n := len(s.row) + s.col
+	n = len(s.row) + s.col
 	line := make([]byte, n)
 	f.MulAdd(line, s.ws[1:1+n], byte(s.col))
 	return bytes.Join(append([][]byte{s.ws, out, acc, line}, s.symbols...), nil)

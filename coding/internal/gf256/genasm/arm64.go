@@ -116,15 +116,23 @@ func (w *neon) sum() {
 }
 
 func (w *neon) sumOut() {
-	w.head(fmt.Sprintf("sumOut%dNEON", w.width), "func(out, ws unsafe.Pointer, row *uint32, n int)", 32)
-	w.p("MOVD out+0(FP), R5")
-	w.p("MOVD ws+8(FP), R0")
-	w.p("MOVD row+16(FP), R1")
-	w.p("MOVD n+24(FP), R6")
+	w.head(fmt.Sprintf("sumOut%dNEON", w.width), "func(ws unsafe.Pointer, stream *uint32, end uintptr, outs *unsafe.Pointer, col int)", 40)
+	w.p("MOVD ws+0(FP), R0")
+	w.p("MOVD stream+8(FP), R1")
+	w.p("MOVD end+16(FP), R2")
+	w.p("MOVD outs+24(FP), R3")
+	w.p("MOVD col+32(FP), R4")
+	w.label("record")
+	w.p("CMP R2, R1")
+	w.p("BHS done")
+	w.p("MOVWU.P 4(R1), R6")
 	w.clear()
 	w.gather()
-	w.p("MOVD R5, R8")
+	w.p("MOVD.P 8(R3), R8")
+	w.p("ADD R4, R8, R8")
 	w.storeAt()
+	w.p("B record")
+	w.label("done")
 	w.tail()
 }
 

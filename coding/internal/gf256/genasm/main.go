@@ -185,14 +185,29 @@ func (w *writer) sum() {
 }
 
 func (w *writer) sumOut() {
-	w.head(fmt.Sprintf("sumOut%d%s", w.width, w.name), "func(out, ws unsafe.Pointer, row *uint32, n int)", 32)
-	w.p("MOVQ out+0(FP), R8")
-	w.p("MOVQ ws+8(FP), DI")
-	w.p("MOVQ row+16(FP), SI")
-	w.p("MOVQ n+24(FP), CX")
+	w.head(fmt.Sprintf("sumOut%d%s", w.width, w.name), "func(ws unsafe.Pointer, stream *uint32, end uintptr, outs *unsafe.Pointer, col int)", 40)
+	w.p("MOVQ ws+0(FP), DI")
+	w.p("MOVQ stream+8(FP), SI")
+	w.p("MOVQ end+16(FP), R8")
+	w.p("MOVQ outs+24(FP), R9")
+	w.p("MOVQ col+32(FP), R10")
+	w.label("record")
+	w.p("CMPQ SI, R8")
+	w.p("JAE done")
+	w.p("MOVL (SI), CX")
+	w.p("ADDQ $4, SI")
+	w.p("MOVQ (R9), AX")
+	w.p("MOVQ 64(R9), DX")
+	w.p("ADDQ $8, R9")
+	w.p("ADDQ R10, AX")
+	for off := 0; off < w.width; off += 64 {
+		w.p("PREFETCHT0 %d(DX)(R10*1)", off)
+	}
 	w.clear()
 	w.gather("g")
-	w.each(func(i, off int) { w.p("%s %s, %d(R8)", w.load, w.r(i), off) })
+	w.each(func(i, off int) { w.p("%s %s, %d(AX)", w.load, w.r(i), off) })
+	w.p("JMP record")
+	w.label("done")
 	w.tail()
 }
 
