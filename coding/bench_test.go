@@ -194,3 +194,21 @@ func benchDecode(b *testing.B, k, lost, workers int) {
 		b.StartTimer()
 	}
 }
+
+// BenchmarkLimit is what the codec's rates are divided by: XOR-accumulate in a
+// second-level cache, 1 MiB in all.
+func BenchmarkLimit(b *testing.B) {
+	b.Run("codec/limit/xor-accumulate/L2", func(b *testing.B) {
+		const size, n = benchT, 400
+		block := randomBlock(rand.New(rand.NewPCG(1, 1)), 2*n*size)
+		m := newMeter(b, n*size)
+		for b.Loop() {
+			m.start()
+			for i := range n {
+				XORAccumulate(block[i*size:(i+1)*size], block[(n+i)*size:(n+i+1)*size])
+			}
+			m.stop()
+		}
+		m.report()
+	})
+}

@@ -31,6 +31,9 @@ type solver struct {
 	width int      // words of one dense pivot
 	free  []uint32 // inactive symbols without a binary pivot
 
+	pairs   []uint8 // see hdpcPairs
+	pairsOf uint32  // the K' they are for
+
 	hdpc    []byte // H rows of stride octets over the inactive symbols
 	stride  int
 	masks   []uint64 // per free symbol: the binary pivots that depend on it
@@ -238,13 +241,22 @@ func (s *solver) reduce() {
 // recurrence's value to a pair of rows, so the values are summed per pair first.
 func hdpcGroups(h uint32) uint32 { return h * (h - 1) / 2 }
 
-// hdpcGroup numbers the pair of rows that column j is in.
-func (s *solver) hdpcGroup(j uint32) uint32 {
-	a, b := s.blk.HDPCRows(j)
-	if a < b {
-		a, b = b, a
+// hdpcPairs numbers, for every column of MT but the last, the pair of rows it is
+// in. They depend on K' alone and are kept for the next run.
+func (s *solver) hdpcPairs() []uint8 {
+	if s.pairsOf == s.blk.KPrime {
+		return s.pairs
 	}
-	return a*(a-1)/2 + b
+	s.pairs = resize(s.pairs, int(s.blk.KPrime+s.blk.S-1))
+	for j := range s.pairs {
+		a, b := s.blk.HDPCRows(uint32(j))
+		if a < b {
+			a, b = b, a
+		}
+		s.pairs[j] = uint8(a*(a-1)/2 + b) // below 16*15/2
+	}
+	s.pairsOf = s.blk.KPrime
+	return s.pairs
 }
 
 // weighHDPC computes the coefficients of the HDPC rows over the inactive
@@ -262,7 +274,7 @@ func (s *solver) weighHDPC() {
 	sums := s.planes[8*w:]
 	s.tail = resize(s.tail, h)
 	clear(s.tail)
-	last := b.KPrime + b.S - 1
+	pairs, last := s.hdpcPairs(), b.KPrime+b.S-1
 	base := 0 // plane p of t is stored at (base+p)&7
 	for n := uint32(0); n <= last; n++ {
 		base = (base + 7) & 7 // alpha: plane 7 becomes plane 0 and joins 2, 3, 4
@@ -280,7 +292,7 @@ func (s *solver) weighHDPC() {
 		if n == last {
 			break
 		}
-		g := sums[int(s.hdpcGroup(n))*8*w:]
+		g := sums[int(pairs[n])*8*w:]
 		// Group sums are kept in the planes' own order.
 		xorWords(g[:(8-base)*w], t[base*w:])
 		xorWords(g[(8-base)*w:8*w], t[:base*w])

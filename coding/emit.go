@@ -77,7 +77,7 @@ func (s *solver) emitPartial(dst, r uint32) {
 // emitHorner writes the HDPC recurrence over the columns below W; beyond them
 // every E is zero and the recurrence is a power of alpha, see tail.
 func (s *solver) emitHorner(zero, group uint32) {
-	b := &s.blk
+	b, pairs := &s.blk, s.hdpcPairs()
 	for n := range b.W {
 		src := zero
 		if k := s.pos[n]; k&posInactive == 0 && s.some[k] {
@@ -85,7 +85,7 @@ func (s *solver) emitHorner(zero, group uint32) {
 		}
 		dst := group + hdpcGroups(b.H) // where nothing is read from
 		if n != b.KPrime+b.S-1 {
-			dst = group + s.hdpcGroup(n)
+			dst = group + uint32(pairs[n])
 		}
 		s.prog.horner = append(s.prog.horner, src, dst)
 	}

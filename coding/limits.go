@@ -62,7 +62,7 @@ func eliminationBound(b *rfc6330.Block, opt DecoderOptions) int64 {
 	)
 	matrix := 4 * (3*rows + terms*appended/4 + w + terms*9/8)
 	peel := 4*(5*rows+2*l+6*w) + 8*w*appended/4
-	dense := 8*(w*words+(limit+1)*2*words+(pairs+4)*8*words) + w + 8*limit + h*(words*64+h) + h*words*8
+	dense := 8*(w*words+(limit+1)*2*words+(pairs+4)*8*words) + 2*l + 8*limit + h*(words*64+h) + h*words*8
 	stream := 2*(w+limit) + terms + 2*w + // forward, horner
 		h*(h+1) + 4*combs + limit*(3+limit/6) + // middle
 		h*(3+h+limit) + // mul

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"runtime"
+	"sync"
 	"testing"
 )
 
@@ -285,4 +286,26 @@ func TestPlanCacheIsBounded(t *testing.T) {
 	if a != b {
 		t.Error("two plans for one K'")
 	}
+}
+
+func TestRepairFromManyGoroutines(t *testing.T) {
+	const k, size = 60, 200
+	rng := rand.New(rand.NewPCG(3, 3))
+	e := encoderFor(t, k, Shape{SymbolSize: size}, randomBlock(rng, k*size), 2)
+	want := make([]byte, 40*size)
+	if err := e.Repairs(want, k, 40); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			buf := make([]byte, size)
+			for i := range 40 {
+				if err := e.Repair(buf, uint32(k+i)); err != nil || !bytes.Equal(buf, want[i*size:(i+1)*size]) {
+					t.Errorf("repair symbol %d differs (%v)", k+i, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
