@@ -6,9 +6,14 @@ import (
 	"errors"
 	"io"
 	"os/exec"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/spf13/cobra"
+
+	"fcp"
 )
 
 // app is one invocation with everything it takes from outside.
@@ -46,7 +51,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 	root.SetIn(a.stdin)
 	root.SetOut(a.out)
 	root.SetErr(a.stderr)
-	err := root.ExecuteContext(ctx)
+	err := execute(ctx, root)
 	if flushErr := a.out.Flush(); err == nil {
 		err = flushErr
 	}
@@ -62,6 +67,25 @@ func (a *app) run(ctx context.Context, args []string) int {
 	}
 	return exitOf(err)
 }
+
+// execute turns a panic of the command into an error: the exit code of a crashed Go
+// program is 2, which here means a wrong command line.
+func execute(ctx context.Context, root *cobra.Command) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = &panicError{fcp.Errorf(fcp.CodeInternal, "panic: %v", r), debug.Stack()}
+		}
+	}()
+	return root.ExecuteContext(ctx)
+}
+
+// panicError is a bug with the place it happened at.
+type panicError struct {
+	error
+	stack []byte
+}
+
+func (e *panicError) Unwrap() error { return e.error }
 
 // errBrokenPipe says that the reader of stdout went away.
 var errBrokenPipe = errors.New("the reader of the output went away")

@@ -39,6 +39,9 @@ func (a *app) printError(err error) {
 		fmt.Fprintf(a.stderr, "  cause: %s\n", printable(v.Cause))
 	}
 	fmt.Fprintf(a.stderr, "  next:  %s\n", printable(v.Next))
+	if p := (*panicError)(nil); errors.As(err, &p) {
+		fmt.Fprintf(a.stderr, "\n%s", p.stack)
+	}
 }
 
 // advise gives the errors of one code a next step that fits the command.

@@ -81,6 +81,9 @@ func (a *app) logTailCommand() *cobra.Command {
 			if follow && !o.at.IsNow() {
 				return usagef("leave one of them out", "--follow and --at exclude each other")
 			}
+			if follow && a.flags.format == formatJSON {
+				return usagef("use -o ndjson", "--follow has no end, one JSON object has")
+			}
 			req.Last, req.Follow = last, follow
 			return a.withStore(cmd.Context(), reading, func(e *engine.Engine) error { return a.printEvents(cmd.Context(), e, req, o.at.At) })
 		},

@@ -22,7 +22,7 @@ func (a *app) rootCommand() *cobra.Command {
 	a.flags = global{format: formatTable, color: "auto"}
 	root := &cobra.Command{
 		Use: "fcpctl", Short: "The command line of a store", Long: rootLong,
-		SilenceErrors: true, SilenceUsage: true, SuggestionsMinimumDistance: 2,
+		SilenceErrors: true, SilenceUsage: true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.bindEnvironment(cmd) },
 	}
 	group(root)
@@ -35,8 +35,9 @@ func (a *app) rootCommand() *cobra.Command {
 		return usagef("see `"+cmd.CommandPath()+" --help`", "%w", err)
 	})
 	root.AddCommand(a.initCommand(), a.statusCommand(), a.objectCommand(), a.logCommand(), a.segmentCommand(), a.projCommand(),
-		a.replayCommand(), a.proveCommand(), a.verifyCommand(), a.backupCommand(), a.restoreCommand(), a.demoCommand(), a.versionCommand(),
+		a.replayCommand(), a.proveCommand(), a.verifyCommand(), a.backupCommand(), a.restoreCommand(), a.demoCommand(), a.demoLoadCommand(), a.versionCommand(),
 		&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitPage()})
+	root.InitDefaultHelpFlag() // now, so that `fcpctl --help exit-codes` knows it takes no value
 	root.CompletionOptions.DisableDescriptions = false
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
 	_ = root.RegisterFlagCompletionFunc("color", cobra.FixedCompletions(colors, cobra.ShellCompDirectiveNoFileComp))
@@ -47,12 +48,12 @@ func (a *app) rootCommand() *cobra.Command {
 // group makes cmd a noun: alone it shows its help, and an unknown verb is a usage
 // error with the nearest ones.
 func group(cmd *cobra.Command) {
-	cmd.SuggestionsMinimumDistance = 2
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			return nil
 		}
 		next := "see `" + cmd.CommandPath() + " --help`"
+		cmd.SuggestionsMinimumDistance = min(2, len(args[0])/3+1) // short words are near to everything
 		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 			for i := range near {
 				near[i] = "`" + cmd.CommandPath() + " " + near[i] + "`"

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -270,7 +271,7 @@ func findSegment(e *engine.Engine, name string) (*log.SegmentInfo, error) {
 	})
 	next := "list them with `fcpctl segment ls`"
 	switch {
-	case err != nil && err != errFound:
+	case err != nil && !errors.Is(err, errFound):
 		return nil, err
 	case len(found) == 0:
 		return nil, fcp.Errorf(fcp.CodeNotFound, "no segment %q", name).WithNext(next)
@@ -281,7 +282,7 @@ func findSegment(e *engine.Engine, name string) (*log.SegmentInfo, error) {
 }
 
 // errFound ends a walk early.
-var errFound = fcp.Errorf(fcp.CodeInternal, "found")
+var errFound = errors.New("found")
 
 func (a *app) completeSegments(cmd *cobra.Command, args []string, _ string) (out []string, _ cobra.ShellCompDirective) {
 	if len(args) > 0 || a.bindEnvironment(cmd) != nil {

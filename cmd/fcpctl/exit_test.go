@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"fcp"
+)
+
+// wantExit is every code and its exit code, written out: a new code must be
+// thought about, and none may change.
+var wantExit = map[fcp.Code]int{
+	fcp.CodeInvalidArgument: 6, fcp.CodeMalformed: 9, fcp.CodeNonCanonical: 9, fcp.CodeChecksum: 9, fcp.CodeVersion: 6,
+	fcp.CodeMissingField: 6, fcp.CodeTooLarge: 6, fcp.CodeSchema: 9, fcp.CodeUnauthorized: 4, fcp.CodeWrongKey: 12,
+	fcp.CodeSignature: 9, fcp.CodeKeyForgotten: 4, fcp.CodeVoided: 4, fcp.CodeZone: 6, fcp.CodeCrossZone: 6, fcp.CodeNoStore: 10,
+	fcp.CodeStoreExists: 8, fcp.CodeLocked: 11, fcp.CodeTailLost: 9, fcp.CodeReadOnly: 6, fcp.CodeClosed: 1, fcp.CodeCrashed: 1,
+	fcp.CodeNotFound: 10, fcp.CodeExhausted: 5, fcp.CodeConflict: 8, fcp.CodeDiskFull: 1, fcp.CodeGuess: 7, fcp.CodeFuture: 1,
+	fcp.CodeNotEnough: 10, fcp.CodeHorizon: 6, fcp.CodeNotPosition: 6, fcp.CodeTimeout: 3, fcp.CodeInternal: 1, fcp.CodeCorrupt: 9,
+	fcp.CodeRootMismatch: 9, fcp.CodeDisk: 1, fcp.CodeEquivocation: 9, fcp.CodeKeyTableLost: 9, fcp.CodeInterrupted: 130,
+	fcp.CodeUnknownKind: 6, fcp.CodeWrongPlane: 6, fcp.CodeNotEmpty: 8, fcp.CodeManifest: 9, fcp.CodeNotExclusive: 11,
+}
+
+func TestEveryCodeHasItsExitCode(t *testing.T) {
+	documented := map[int]bool{}
+	for _, m := range exitMeanings {
+		documented[m.exit] = true
+	}
+	for _, c := range fcp.Codes() {
+		want, ok := wantExit[c]
+		got := exitOf(fmt.Errorf("while testing: %w", fcp.Errorf(c, "x")))
+		if !ok || got != want {
+			t.Errorf("%s (%s) gives exit code %d, want %d (listed: %v)", c, c.Sentence(), got, want, ok)
+		}
+		if !documented[got] {
+			t.Errorf("exit code %d of %s is not on the page", got, c)
+		}
+		if got == exitOK || got == exitUsage {
+			t.Errorf("%s gives exit code %d, which is not for errors of the store", c, got)
+		}
+	}
+	if len(wantExit) != len(fcp.Codes()) {
+		t.Errorf("%d codes are listed, there are %d", len(wantExit), len(fcp.Codes()))
+	}
+	for class := fcp.Invalid; class <= fcp.Fatal; class++ {
+		if _, ok := exitByClass[class]; !ok {
+			t.Errorf("class %s has no exit code", class)
+		}
+	}
+}
+
+func TestOtherErrorsHaveExitCodes(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want int
+	}{
+		{nil, 0},
+		{errors.New("anything"), 1},
+		{usagef("", "x"), 2},
+		{fmt.Errorf("wrapped: %w", usagef("", "x")), 2},
+		{context.Canceled, 130},
+		{fmt.Errorf("wrapped: %w", context.Canceled), 130},
+		{findings([]fcp.Code{fcp.CodeKeyForgotten}, ""), 11},
+		{findings([]fcp.Code{fcp.CodeKeyForgotten, fcp.CodeCorrupt}, ""), 9},
+		{findings(nil, ""), 0},
+		{errors.Join(fcp.Errorf(fcp.CodeConflict, "x"), nil), 8},
+	} {
+		if got := exitOf(c.err); got != c.want {
+			t.Errorf("%v gives exit code %d, want %d", c.err, got, c.want)
+		}
+	}
+}
+
+// TestTheReferenceListsEveryExitCode keeps docs/cli.md and the help page together.
+func TestTheReferenceListsEveryExitCode(t *testing.T) {
+	b, err := os.ReadFile("../../docs/cli.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range exitMeanings {
+		if row := fmt.Sprintf("| %d | %s | %s |", m.exit, m.name, m.meaning); !strings.Contains(string(b), row) {
+			t.Errorf("docs/cli.md lacks the row %s", row)
+		}
+		if !strings.Contains(exitPage(), m.meaning) {
+			t.Errorf("the page lacks %s", m.meaning)
+		}
+	}
+}

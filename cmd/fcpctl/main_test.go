@@ -1,0 +1,255 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+var update = flag.Bool("update", false, "write the golden parts of testdata/script anew")
+
+// process is the program that is fcpctl as a process of its own.
+const process = "fcpctl-process"
+
+// TestMain lets scripts and the demo run fcpctl as another process.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){process: func() { os.Exit(realMain()) }})
+}
+
+// TestScripts runs testdata/script. `fcpctl` runs in this process;
+// `exec fcpctl-process` starts another one. Besides testscript's own commands:
+//
+//	exit N fcpctl ARGS...   the exit code is N
+//	input FILE              stdin of the next fcpctl in this process
+//	scrub                   put words for what differs from run to run in stdout and stderr
+//	flip FILE               flip one bit in the middle of a file
+//	cut FILE                cut a file in half
+//	field NAME VAR          VAR = the string or number under NAME in the JSON on stdout
+//	odd DIR                 make files with odd names
+//	same A B                two trees have the same files
+//	largest DIR VAR         VAR = the path of the largest file below DIR
+//	waitlock DIR            wait until another process has the store DIR open
+//	mkrandom FILE N         a file of N bytes that look random, always the same
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                "testdata/script",
+		UpdateScripts:      *update,
+		RequireUniqueNames: true,
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("FCP_DIR", filepath.Join(e.WorkDir, "store"))
+			e.Setenv("NO_COLOR", "1")
+			e.Values[inputKey] = new([]byte)
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"fcpctl":   func(ts *testscript.TestScript, neg bool, args []string) { scriptRun(ts, neg, exitOK, args) },
+			"exit":     scriptExit,
+			"input":    scriptInput,
+			"scrub":    scriptScrub,
+			"flip":     scriptFlip,
+			"cut":      scriptCut,
+			"field":    scriptField,
+			"odd":      scriptOdd,
+			"same":     scriptSame,
+			"largest":  scriptLargest,
+			"mkrandom": scriptRandom,
+			"waitlock": scriptWaitLock,
+		},
+	})
+}
+
+type scriptKey int
+
+const inputKey scriptKey = 0
+
+// scriptEnvironment is what an fcpctl of a script can look up.
+func scriptEnvironment(ts *testscript.TestScript) func(string) (string, bool) {
+	return func(name string) (string, bool) {
+		v := ts.Getenv(name)
+		return v, v != ""
+	}
+}
+
+// scriptApp is an app over a script's streams. Paths are resolved by the process,
+// so arguments that are files of the script are made absolute by the caller.
+func scriptApp(ts *testscript.TestScript) *app {
+	in := ts.Value(inputKey).(*[]byte)
+	stdin := bytes.NewReader(*in)
+	*in = nil
+	return &app{stdin: stdin, stdout: ts.Stdout(), stderr: ts.Stderr(), now: time.Now, lookupEnv: scriptEnvironment(ts),
+		readPassword: func() ([]byte, error) { panic("no terminal") },
+		again: func(ctx context.Context, args ...string) (*exec.Cmd, error) {
+			path, err := exec.LookPath(process)
+			return exec.CommandContext(ctx, path, args...), err
+		}}
+}
+
+func scriptRun(ts *testscript.TestScript, neg bool, want int, args []string) {
+	// Scripts run in parallel in one process that has one working directory.
+	// Paths in a script are written as $WORK/name where it matters.
+	got := scriptApp(ts).run(context.Background(), args)
+	if neg {
+		if got == exitOK {
+			ts.Fatalf("unexpected success")
+		}
+		return
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, want %d\n%s", got, want, ts.ReadFile("stderr"))
+	}
+}
+
+func scriptExit(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exit N fcpctl ARGS... or exit N exec PROGRAM ARGS...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	switch args[1] {
+	case "fcpctl":
+		scriptRun(ts, false, want, args[2:])
+	case "exec":
+		err := ts.Exec(args[2], args[3:]...)
+		got := 0
+		if e, ok := err.(*exec.ExitError); ok {
+			got = e.ExitCode()
+		} else {
+			ts.Check(err)
+		}
+		if got != want {
+			ts.Fatalf("exit code %d, want %d", got, want)
+		}
+	default:
+		ts.Fatalf("exit runs fcpctl or exec")
+	}
+}
+
+func scriptInput(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: input FILE")
+	}
+	*ts.Value(inputKey).(*[]byte) = []byte(ts.ReadFile(args[0]))
+}
+
+// scrubs are what differs from run to run, and the words that stand for it.
+var scrubs = []struct {
+	re   *regexp.Regexp
+	word string
+}{
+	{regexp.MustCompile(`\b[0-9a-f]{64}\b`), "<hash>"},
+	{regexp.MustCompile(`\b[0-9a-f]{16}\b`), "<id>"},
+	{regexp.MustCompile(`\b[0-9a-f]{12}\b`), "<short>"},
+	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`), "<time>"},
+	{regexp.MustCompile(`"elapsed_ms":\d+`), `"elapsed_ms":0`},
+	{regexp.MustCompile(`\b\d+ ms\b`), "0 ms"},
+	{regexp.MustCompile(`\bgo1\.[0-9.a-z]+`), "<go>"},
+}
+
+func scriptScrub(ts *testscript.TestScript, neg bool, args []string) {
+	work := ts.Getenv("WORK")
+	scrub := func(s string) string {
+		s = strings.ReplaceAll(s, work, "$WORK")
+		for _, c := range scrubs {
+			s = c.re.ReplaceAllString(s, c.word)
+		}
+		return s
+	}
+	out, errs := scrub(ts.ReadFile("stdout")), scrub(ts.ReadFile("stderr"))
+	_, err := ts.Stdout().Write([]byte(out))
+	ts.Check(err)
+	_, err = ts.Stderr().Write([]byte(errs))
+	ts.Check(err)
+}
+
+func scriptFlip(ts *testscript.TestScript, neg bool, args []string) {
+	path := ts.MkAbs(args[0])
+	b, err := os.ReadFile(path)
+	ts.Check(err)
+	b[len(b)/2] ^= 1
+	ts.Check(os.Chmod(path, 0o600))
+	ts.Check(os.WriteFile(path, b, 0o600))
+}
+
+func scriptCut(ts *testscript.TestScript, neg bool, args []string) {
+	path := ts.MkAbs(args[0])
+	st, err := os.Stat(path)
+	ts.Check(err)
+	ts.Check(os.Chmod(path, 0o600))
+	ts.Check(os.Truncate(path, st.Size()/2))
+}
+
+func scriptField(ts *testscript.TestScript, neg bool, args []string) {
+	re := regexp.MustCompile(`"` + regexp.QuoteMeta(args[0]) + `":(?:"([^"]*)"|(\d+))`)
+	m := re.FindStringSubmatch(ts.ReadFile("stdout"))
+	if m == nil {
+		ts.Fatalf("no %s in %s", args[0], ts.ReadFile("stdout"))
+	}
+	ts.Setenv(args[1], m[1]+m[2])
+}
+
+func scriptOdd(ts *testscript.TestScript, neg bool, args []string) {
+	dir := ts.MkAbs(args[0])
+	ts.Check(os.MkdirAll(filepath.Join(dir, "sub dir", "..."), 0o777))
+	for _, name := range []string{"-dash", "with space", "übergröße", "日本語", "tab\there", "new\nline", "quote'\"", "sub dir/.../deep", "back\\slash", "$HOME", "sub dir/emoji 🙂"} {
+		ts.Check(os.WriteFile(filepath.Join(dir, name), []byte("content of "+name), 0o666))
+	}
+}
+
+func scriptSame(ts *testscript.TestScript, neg bool, args []string) {
+	a, _, err := treeDigests(ts.MkAbs(args[0]))
+	ts.Check(err)
+	b, _, err := treeDigests(ts.MkAbs(args[1]))
+	ts.Check(err)
+	if len(a) == 0 {
+		ts.Fatalf("%s is empty", args[0])
+	}
+	for name, digest := range a {
+		if b[name] != digest {
+			ts.Fatalf("%q differs or is missing", name)
+		}
+		delete(b, name)
+	}
+	for name := range b {
+		ts.Fatalf("%q is only in %s", name, args[1])
+	}
+}
+
+func scriptLargest(ts *testscript.TestScript, neg bool, args []string) {
+	name, err := largestFile(ts.MkAbs(args[0]))
+	ts.Check(err)
+	ts.Setenv(args[1], name)
+}
+
+func scriptRandom(ts *testscript.TestScript, neg bool, args []string) {
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	b := make([]byte, n)
+	x := uint64(88172645463325252)
+	for i := range b {
+		x ^= x << 13
+		x ^= x >> 7
+		x ^= x << 17
+		b[i] = byte(x >> 32)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), b, 0o666))
+}
+
+func scriptWaitLock(ts *testscript.TestScript, neg bool, args []string) {
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		err := exec.Command(process, "-q", "--dir", ts.MkAbs(args[0]), "status").Run()
+		if e, ok := err.(*exec.ExitError); ok && e.ExitCode() == exitFindings {
+			return
+		}
+	}
+	ts.Fatalf("nobody opened %s", args[0])
+}
