@@ -14,6 +14,11 @@ func rowSources() []func() ([]Row, error) {
 		plain(rawRows),
 		plain(peerRows),
 		func() ([]Row, error) { return appendRows(logTarget()) },
+		func() ([]Row, error) { return appendRows(engineTarget()) },
+		plain(logReplayRows),
+		plain(logSealRows),
+		plain(logGetRows),
+		engineRows,
 	}
 }
 

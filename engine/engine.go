@@ -77,6 +77,7 @@ func Open(ctx context.Context, dir string, o Options) (_ *Engine, err error) {
 	if err := e.catchUp(ctx); err != nil {
 		return nil, err
 	}
+	e.log.Serve()
 	if err := e.rebuildChanged(ctx); err != nil {
 		return nil, err
 	}

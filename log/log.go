@@ -57,12 +57,13 @@ type Log struct {
 	frames frameCache
 	leaves leafCache // for proofs
 
-	mark   markFile
-	stop   context.CancelFunc // ends the background goroutines
-	wg     sync.WaitGroup
-	kick   chan struct{} // wakes the sealer
-	closed atomic.Bool
-	doubt  *fcp.Error // why the store is read-only (tail lost), else nil
+	mark       markFile
+	stop       context.CancelFunc // ends the background goroutines
+	background context.Context    // of the background goroutines; nil when read-only
+	wg         sync.WaitGroup
+	kick       chan struct{} // wakes the sealer
+	closed     atomic.Bool
+	doubt      *fcp.Error // why the store is read-only (tail lost), else nil
 }
 
 func (o *Options) setDefaults() {

@@ -229,14 +229,25 @@ func (l *Log) start() error {
 		return err
 	}
 	l.wg.Go(func() { l.watch(ctx) })
-	if l.opts.Sealer != nil && l.opts.Signer != nil {
-		l.wg.Go(func() { l.sealLoop(ctx) })
-		select {
-		case l.kick <- struct{}{}:
-		default:
-		}
+	l.background = ctx
+	if l.opts.Applier == nil {
+		l.Serve()
 	}
 	return nil
+}
+
+// Serve starts background sealing, which appends events of its own. Open does so
+// by itself, unless there is an Applier: then it is called once, when the Applier
+// has caught up with the log and can take events.
+func (l *Log) Serve() {
+	if l.background == nil || l.opts.Sealer == nil || l.opts.Signer == nil {
+		return
+	}
+	l.wg.Go(func() { l.sealLoop(l.background) })
+	select {
+	case l.kick <- struct{}{}:
+	default:
+	}
 }
 
 // watch writes marks and looks at the free space.
