@@ -240,9 +240,9 @@ func (d *Decoder) Decode(ctx context.Context) error {
 	}
 	d.listLost()
 	found := false
-	if d.fewIsCheaper() {
+	if by := d.cheapest(); by != byElimination {
 		var err error
-		if found, err = d.decodeFew(ctx); err != nil {
+		if found, err = d.decodeFew(ctx, by); err != nil {
 			return err
 		}
 	}

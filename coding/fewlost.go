@@ -7,22 +7,24 @@ import (
 	"fcp/coding/internal/gf256"
 )
 
-// few rebuilds a few lost source symbols without solving for the intermediate
-// symbols. A repair symbol is a sum of products of all source symbols; its
-// factors come from the plan run backwards (the transposed program), for 64
-// repair symbols at once and at a cost that does not depend on the symbol
-// size. With m symbols lost this leaves m syndromes, one dense product over the
-// received source symbols, and an m x m system.
+// few rebuilds lost source symbols without eliminating anew for the symbols at
+// hand. A repair symbol is a sum of products of all source symbols; its factors
+// come from the plan run backwards (the transposed program), for 64 repair
+// symbols at once and at a cost that does not depend on the symbol size. That
+// leaves an m x m system for m lost symbols. Its right-hand side, the syndromes,
+// is what the repair symbols would be with the lost symbols zero, added to what
+// they are. There are two ways to it: a dense product over the received source
+// symbols (direct), better for few, or the plan replayed forward.
 type few struct {
 	ws      []byte   // the transposed run's workspace, 64 octets a slot
 	factors [][]byte // per 64 repair symbols: 64 factors for every row of the plan
 	ptrs    []unsafe.Pointer
 	order   []unsafe.Pointer
-	row     []uint32
 	matrix  []byte
 	weights [][]byte // per 64 lost symbols: 64 weights for every repair symbol
 	tiles   []tile
 	state   []fewState
+	stream  []uint32 // the sums that give the repair symbols used
 }
 
 // fewState belongs to one worker.
@@ -32,6 +34,7 @@ type fewState struct {
 	stage   []byte
 	acc     []byte // syndromes, then the lost symbols, of one tile
 	rows    []unsafe.Pointer
+	run     replayer
 }
 
 const (
@@ -39,22 +42,44 @@ const (
 	fewExtra = 4   // repair symbols used beyond the number lost, if there are
 )
 
-// fewIsCheaper says whether m lost symbols are cheaper to rebuild directly, in
-// rough nanoseconds measured at one core with AVX-512.
-func (d *Decoder) fewIsCheaper() bool {
-	if d.opt.Plans == nil {
-		return false
-	}
+// way is how lost symbols are rebuilt.
+type way int
+
+const (
+	byElimination way = iota
+	byProducts
+	byReplay
+)
+
+// cheapest picks the way for the symbols lost. The weights are rough
+// nanoseconds, measured on one core with AVX-512.
+func (d *Decoder) cheapest() way {
 	k, m, units := int(d.blk.K), len(d.lost), (d.shape.SymbolSize+63)/64
-	batches := (m + 63) / 64
-	direct := k*m*units*2/5 + batches*k*80 + m*m*(m/8+10)
-	solve := k*units*12 + k*400 + m*units*8
-	return direct < solve && m <= fewMost
+	if d.opt.Plans == nil || m > fewMost {
+		return byElimination
+	}
+	step, solve := 11, 350 // replay per symbol and unit, elimination per symbol
+	if d.blk.L > 14000 {
+		step, solve = 55, 750
+	} else if d.blk.L > 6000 {
+		step, solve = 22, 400
+	}
+	system := (m+63)/64*k*50 + m*m*(6+m/32)
+	eliminate := k*units*step + k*solve + m*units*6
+	products := system + (k+m)*m*units*2/5
+	replay := system + k*units*step + m*m*units*2/5 + m*units*6
+	switch min(eliminate, products, replay) {
+	case products:
+		return byProducts
+	case replay:
+		return byReplay
+	}
+	return byElimination
 }
 
 // decodeFew rebuilds the lost symbols from the first repair symbols. It reports
 // false when those do not determine them.
-func (d *Decoder) decodeFew(ctx context.Context) (bool, error) {
+func (d *Decoder) decodeFew(ctx context.Context, by way) (bool, error) {
 	plan, err := d.opt.Plans.Get(ctx, int(d.blk.K))
 	if err != nil {
 		return false, err
@@ -66,16 +91,27 @@ func (d *Decoder) decodeFew(ctx context.Context) (bool, error) {
 	if !f.invert(d.lost, n) {
 		return false, nil
 	}
-	if f.tiles == nil {
-		f.tiles = tiles(d.stripes, fewWidth)
+	list, work := d.tiles, d.fewReplay
+	if by == byProducts {
+		if f.tiles == nil {
+			f.tiles = tiles(d.stripes, fewWidth)
+		}
+		list, work = f.tiles, d.fewProducts
 	}
-	workers := min(d.opt.Workers, len(f.tiles))
+	workers := min(d.opt.Workers, len(list))
+	each := plan.prog.slots * d.tiles[0].width
+	if by == byReplay && len(d.ws) < each*workers {
+		d.ws = aligned(each * workers)
+	}
 	f.state = resize(f.state, workers)
 	for i := range f.state {
 		f.state[i].reset(int(d.blk.K), m, n)
+		f.state[i].run.reset(plan.prog, int(plan.blk.KPrime))
 	}
-	return true, parallel(ctx, len(f.tiles), workers, func(w, i int) {
-		d.fewTile(&f.state[w], &f.tiles[i], m, n)
+	return true, parallel(ctx, len(list), workers, func(w, i int) {
+		st, t := &f.state[w], &list[i]
+		work(st, t, m, n, w*each)
+		d.solveFew(st, t, m, n)
 	})
 }
 
@@ -90,6 +126,7 @@ func (f *few) findFactors(plan *Plan, d *Decoder, esis []uint32) {
 	}
 	f.ptrs = resize(f.ptrs, rows)
 	f.order = resize(f.order, max(len(p.loadForward), len(p.loadBack))+gf256.Ahead)
+	f.stream = f.stream[:0]
 	ws := unsafe.Pointer(unsafe.SliceData(f.ws))
 	for b := range batches {
 		out := resize(f.factors[b], rows*64)
@@ -97,8 +134,9 @@ func (f *few) findFactors(plan *Plan, d *Decoder, esis []uint32) {
 		clear(out)
 		clear(f.ws)
 		for j, esi := range esis[b*64 : min(len(esis), b*64+64)] {
-			f.row, _ = d.blk.AppendRow(f.row[:0], d.blk.ISI(esi))
-			for _, s := range f.row {
+			at := len(f.stream)
+			f.stream = appendRecord(f.stream, &d.blk, d.blk.ISI(esi))
+			for _, s := range f.stream[at+1:] {
 				f.ws[int(s)*64+j] ^= 1
 			}
 		}
@@ -176,23 +214,52 @@ func (f *few) invert(lost []uint32, n int) bool {
 func (s *fewState) reset(k, m, n int) {
 	s.stripe = -1
 	s.sources = resize(s.sources, k+gf256.Ahead)
-	s.acc = resize(s.acc, (m+n)*fewWidth)
+	s.acc = resize(s.acc, n*gf256.MaxWidth+m*fewWidth)
 	s.rows = resize(s.rows, n+gf256.Ahead)
 }
 
-// enter points at the stripe's part of every source symbol; the lost ones count
-// as zero.
-func (d *Decoder) enterFew(st *fewState, index int) {
+// fewSource returns the stripe's part of source symbol i, zero when it is lost
+// or padding.
+func (d *Decoder) fewSource(s *stripe, i int) unsafe.Pointer {
+	if i >= int(d.blk.K) || !d.has(i) {
+		return unsafe.Pointer(&zeros)
+	}
+	return unsafe.Pointer(&d.block[s.base+i*s.size])
+}
+
+// place points at the syndromes of a tile of the given width, and at what a
+// kernel may look at beyond them.
+func (st *fewState) place(n, width int) {
+	for j := range st.rows {
+		st.rows[j] = unsafe.Pointer(&zeros)
+		if j < n {
+			st.rows[j] = unsafe.Pointer(&st.acc[j*width])
+		}
+	}
+}
+
+// fewProducts computes the syndromes of a tile by products.
+func (d *Decoder) fewProducts(st *fewState, t *tile, _, n, _ int) {
+	s, f, w := &d.stripes[t.stripe], &d.few, t.width
+	if st.stripe != t.stripe {
+		st.enter(d, t.stripe)
+	}
+	for j := range n {
+		copy(st.acc[j*w:(j+1)*w], d.stored(j)[s.at+t.col:][:t.size])
+	}
+	st.place(n, w)
+	for b := 0; b*64 < n; b++ {
+		gf256.Best.Products(st.rows[b*64], min(64, n-b*64), w,
+			st.sources, int(d.blk.K), unsafe.Pointer(&f.factors[b][0]), t.col)
+	}
+}
+
+// enter points at the source symbols' parts of a stripe.
+func (st *fewState) enter(d *Decoder, index int) {
 	s := &d.stripes[index]
 	st.stripe = index
-	for i := range int(d.blk.K) {
-		st.sources[i] = unsafe.Pointer(&d.block[s.base+i*s.size])
-	}
-	for _, i := range d.lost {
-		st.sources[i] = unsafe.Pointer(&zeros)
-	}
-	for i := int(d.blk.K); i < len(st.sources); i++ {
-		st.sources[i] = unsafe.Pointer(&zeros)
+	for i := range st.sources {
+		st.sources[i] = d.fewSource(s, i)
 	}
 	if s.size >= gf256.MinWidth {
 		return
@@ -205,31 +272,39 @@ func (d *Decoder) enterFew(st *fewState, index int) {
 	}
 }
 
-// fewTile rebuilds the lost symbols' part of one tile.
-func (d *Decoder) fewTile(st *fewState, t *tile, m, n int) {
-	if st.stripe != t.stripe {
-		d.enterFew(st, t.stripe)
+// fewReplay computes the syndromes of a tile by replaying the plan.
+func (d *Decoder) fewReplay(st *fewState, t *tile, _, n, at int) {
+	s, w := &d.stripes[t.stripe], t.width
+	if st.run.stripe != t.stripe {
+		for i := range st.run.rows {
+			st.run.rows[i] = d.fewSource(s, i)
+		}
+		st.run.enter(t.stripe, *s)
 	}
-	s, f, w := &d.stripes[t.stripe], &d.few, t.width
-	syndromes, found := st.acc[:n*w], st.acc[n*w:(n+m)*w]
+	ws := unsafe.Pointer(&d.ws[at])
+	st.run.run(ws, t)
+	st.place(n, w)
+	gf256.Best.SumOut(ws, w, d.few.stream, st.rows, 0)
 	for j := range n {
-		row := syndromes[j*w : (j+1)*w]
-		copy(row, d.stored(j)[s.at+t.col:][:t.size])
-		st.rows[j] = unsafe.Pointer(&row[0])
+		XORAccumulate(st.acc[j*w:(j+1)*w], d.stored(j)[s.at+t.col:][:t.size])
 	}
-	for j := n; j < len(st.rows); j++ {
-		st.rows[j] = unsafe.Pointer(&zeros)
-	}
-	for b := 0; b*64 < n; b++ {
-		gf256.Best.Products(unsafe.Pointer(&syndromes[b*64*w]), min(64, n-b*64), w,
-			st.sources, int(d.blk.K), unsafe.Pointer(&f.factors[b][0]), t.col)
-	}
-	clear(found)
-	for g := 0; g*64 < m; g++ {
-		gf256.Best.Products(unsafe.Pointer(&found[g*64*w]), min(64, m-g*64), w,
-			st.rows, n, unsafe.Pointer(&f.weights[g][0]), 0)
-	}
-	for i, x := range d.lost {
-		copy(d.block[s.base+int(x)*s.size+t.col:][t.skip:t.size], found[i*w+t.skip:])
+}
+
+// solveFew turns the syndromes of a tile into the lost symbols' parts.
+func (d *Decoder) solveFew(st *fewState, t *tile, m, n int) {
+	s, f := &d.stripes[t.stripe], &d.few
+	w := min(t.width, fewWidth)
+	found := st.acc[n*gf256.MaxWidth:][:m*w]
+	for col := 0; col < t.width; col += w {
+		clear(found)
+		for g := 0; g*64 < m; g++ {
+			gf256.Best.Products(unsafe.Pointer(&found[g*64*w]), min(64, m-g*64), w,
+				st.rows, n, unsafe.Pointer(&f.weights[g][0]), col)
+		}
+		end := min(w, t.size-col)
+		for i, x := range d.lost {
+			to := d.block[s.base+int(x)*s.size+t.col+col:]
+			copy(to[t.skip:end], found[i*w+t.skip:])
+		}
 	}
 }

@@ -82,8 +82,8 @@ func fewBound(b *rfc6330.Block, opt DecoderOptions) int64 {
 	batches := (most + 63) / 64
 	slots := int64(b.L)*3/2 + 4096
 	factors := batches*int64(b.KPrime)*64 + slots*64 + 16*int64(b.L)
-	system := 2*most*(2*most+32) + batches*most*64
-	each := 2*most*fewWidth + int64(b.K)*(8+gf256.MinWidth) + 4096
+	system := 2*most*(2*most+32) + batches*most*64 + most*(1+rfc6330.MaxRow)*4*appended/4
+	each := most*(gf256.MaxWidth+fewWidth+16) + int64(b.KPrime)*(4*8+2*gf256.MinWidth) + slots*gf256.MaxWidth + 4096
 	return (factors+system)*9/8 + int64(opt.Workers)*each
 }
 

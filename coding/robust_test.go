@@ -29,6 +29,7 @@ func (d *Decoder) bytes() int64 {
 	for i := range f.state {
 		s := &f.state[i]
 		n += 8*cap(s.sources) + cap(s.stage) + cap(s.acc) + 8*cap(s.rows)
+		n += 8*(cap(s.run.rows)+cap(s.run.forward)+cap(s.run.back)) + cap(s.run.stage)
 	}
 	return int64(n)
 }
