@@ -53,6 +53,8 @@ type Log struct {
 
 	sealMu      sync.Mutex // one seal or segment import at a time
 	nextSegment uint64     // guarded by sealMu
+	sealing     packer     // guarded by sealMu
+	sealFree    [][]byte   // ciphertext buffers to be used again; guarded by sealMu
 
 	frames frameCache
 	leaves leafCache // for proofs

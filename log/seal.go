@@ -60,8 +60,10 @@ type segmentDraft struct {
 	rem    Remainder
 	body   []byte // encoded remainder
 	under  fcp.Hash
-	frames [][]byte
+	frames [][]byte // slices of ciphertext
 	runs   []positionRange
+
+	ciphertext []byte
 }
 
 // Seal seals open runs now and returns the new segments.
@@ -156,12 +158,13 @@ func (l *Log) build(f *feed, end cut, round []*segmentDraft) (*segmentDraft, err
 	}
 	root := end.tree.root()
 	d.rem.Head, d.rem.Root = append([]byte(nil), end.hash[:]...), root[:]
-	p := packer{objects: objectIndex{on: f.feed.Plane == fcp.PlaneData}}
-	if err := l.collect(d, &p); err != nil {
+	p := &l.sealing
+	p.reset(f.feed.Plane == fcp.PlaneData)
+	if err := l.collect(d, p); err != nil {
 		return nil, err
 	}
 	d.rem.Objects, d.rem.Seqs = p.objects.sorted(d.first)
-	return d, l.encrypt(d, p.blocks)
+	return d, l.encrypt(d, p)
 }
 
 // collect repacks the hot blocks of the run.
@@ -221,10 +224,10 @@ func mergeRuns(dst, more []positionRange) []positionRange {
 	return dst
 }
 
-// sealBlock is a block as it goes into a segment.
+// sealBlock is a block as it goes into a segment: where it stands in packer.out.
 type sealBlock struct {
-	first uint64
-	bytes []byte
+	first    uint64
+	from, to int
 }
 
 // packer joins neighbouring hot blocks into blocks of at most frameSize. It
@@ -232,10 +235,17 @@ type sealBlock struct {
 // stored, and the committer keeps hot blocks below frameSize.
 type packer struct {
 	blocks  []sealBlock
+	out     []byte // the finished blocks, end to end
 	cur     []byte // records of the block in work
 	h       blockHeader
 	last    fcp.Time
 	objects objectIndex
+}
+
+// reset keeps the memory: segments follow each other.
+func (p *packer) reset(objects bool) {
+	p.blocks, p.out, p.cur, p.h = p.blocks[:0], p.out[:0], p.cur[:0], blockHeader{}
+	p.objects = objectIndex{on: objects, entries: p.objects.entries[:0]}
 }
 
 func (p *packer) add(h *blockHeader, records []byte) error {
@@ -272,8 +282,9 @@ func (p *packer) close() {
 	if p.h.count == 0 {
 		return
 	}
-	b := p.h.appendTo(make([]byte, 0, p.h.size()+len(p.cur)))
-	p.blocks = append(p.blocks, sealBlock{p.h.first, append(b, p.cur...)})
+	from := len(p.out)
+	p.out = append(p.h.appendTo(p.out), p.cur...)
+	p.blocks = append(p.blocks, sealBlock{p.h.first, from, len(p.out)})
 	p.cur, p.h = p.cur[:0], blockHeader{}
 }
 
@@ -318,21 +329,21 @@ func (o *objectIndex) sorted(first uint64) (ids []byte, seqs []uint64) {
 }
 
 // encrypt seals the blocks frame by frame, hashes the ciphertext and signs the card.
-func (l *Log) encrypt(d *segmentDraft, blocks []sealBlock) error {
+func (l *Log) encrypt(d *segmentDraft, p *packer) error {
 	cipher, wrapped, zoneKey, err := l.opts.Sealer.NewSegment(d.rem.Run())
 	if err != nil {
 		return err
 	}
 	d.rem.Key, d.rem.ZoneKey = wrapped, zoneKey[:]
 	frames := 0
-	for _, b := range blocks {
-		frames += (len(b.bytes) + frameSize - 1) / frameSize
-		d.rem.Plain += uint64(len(b.bytes))
+	for _, b := range p.blocks {
+		frames += (b.to - b.from + frameSize - 1) / frameSize
 	}
-	ct := make([]byte, 0, int(d.rem.Plain)+frames*cipher.Overhead())
-	for _, b := range blocks {
+	d.rem.Plain = uint64(len(p.out))
+	ct := l.sealBuffer(len(p.out) + frames*cipher.Overhead())
+	for _, b := range p.blocks {
 		d.rem.Blocks = append(d.rem.Blocks, uint64(len(d.frames)), b.first-d.first)
-		for rest := b.bytes; len(rest) > 0; {
+		for rest := p.out[b.from:b.to]; len(rest) > 0; {
 			n := min(len(rest), frameSize)
 			i, start := len(d.frames), len(ct)
 			ct = cipher.SealFrame(ct, rest[:n], uint32(i), i == frames-1)
@@ -344,7 +355,21 @@ func (l *Log) encrypt(d *segmentDraft, blocks []sealBlock) error {
 	if len(ct) > fcp.MaxSegment {
 		return fcp.Errorf(fcp.CodeInternal, "a segment of %d bytes was built", len(ct))
 	}
+	d.ciphertext = ct
 	return l.signCard(d, ct)
+}
+
+// sealBuffer returns an empty buffer of the given capacity, one that an earlier
+// segment needed no longer if there is one. The caller holds sealMu.
+func (l *Log) sealBuffer(size int) []byte {
+	if n := len(l.sealFree); n > 0 {
+		b := l.sealFree[n-1]
+		l.sealFree = l.sealFree[:n-1]
+		if cap(b) >= size {
+			return b[:0]
+		}
+	}
+	return make([]byte, 0, size+size/8)
 }
 
 func (l *Log) signCard(d *segmentDraft, ct []byte) error {
@@ -372,6 +397,12 @@ func (l *Log) signCard(d *segmentDraft, ct []byte) error {
 func (l *Log) commitSegments(ctx context.Context, round []*segmentDraft) ([]SegmentInfo, error) {
 	if err := l.ingest(ctx, round); err != nil {
 		return nil, err
+	}
+	for _, d := range round { // the frames are in the store
+		if len(l.sealFree) < maxSealRound/fcp.SegmentTarget {
+			l.sealFree = append(l.sealFree, d.ciphertext)
+		}
+		d.frames, d.ciphertext = nil, nil
 	}
 	r := &request{extra: func(b *pebble.Batch) error { return l.writeSealed(b, round) }}
 	size := 0
