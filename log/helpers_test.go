@@ -127,3 +127,33 @@ func saveImage(t testing.TB, image *crashfs.FS) {
 	}
 	t.Logf("image saved in %s (%v)", dir, err)
 }
+
+// foreign makes the events of another writer, one after the other.
+type foreign struct {
+	feed fcp.Feed
+	rng  *rand.Rand
+	seq  uint64
+	prev fcp.Hash
+	time fcp.Time
+}
+
+func newForeign(seed byte, zone fcp.ZoneID, plane fcp.Plane) *foreign {
+	return &foreign{feed: fcp.Feed{Zone: zone, Writer: fcp.WriterID{99, seed}, Incarnation: 5, Plane: plane},
+		rng: rand.New(rand.NewPCG(uint64(seed), 1)), time: fcp.TimeFromWall(time.Now().Add(-time.Hour))}
+}
+
+func (f *foreign) next() fcp.Event {
+	f.seq++
+	f.time += 1 + fcp.Time(f.rng.IntN(1000))
+	e := fcp.Event{Feed: f.feed, Seq: f.seq, Prev: f.prev, Time: f.time, Content: opaque(1+f.rng.IntN(100), byte(f.seq))}
+	f.prev = e.Hash()
+	return e
+}
+
+func (f *foreign) take(n int) []fcp.Event {
+	out := make([]fcp.Event, n)
+	for i := range out {
+		out[i] = f.next()
+	}
+	return out
+}

@@ -59,6 +59,8 @@ type Log struct {
 	frames frameCache
 	leaves leafCache // for proofs
 
+	replayed atomic.Int64 // batches that Open took from the WAL
+
 	mark       markFile
 	stop       context.CancelFunc // ends the background goroutines
 	background context.Context    // of the background goroutines; nil when read-only
@@ -212,7 +214,7 @@ func (l *Log) Crashed() error {
 // crash-stop instead of a process exit.
 type pebbleLogger struct{ l *Log }
 
-func (p pebbleLogger) Infof(string, ...any) {}
+func (p pebbleLogger) Infof(format string, args ...any) { p.l.noteReplay(format, args) }
 func (p pebbleLogger) Errorf(format string, args ...any) {
 	p.l.log.Warn("pebble", "msg", fcp.Errorf(fcp.CodeDisk, format, args...).Detail)
 }

@@ -1,0 +1,1132 @@
+package log
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"math/bits"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/cockroachdb/pebble/v2"
+	pebblerecord "github.com/cockroachdb/pebble/v2/record"
+	"github.com/cockroachdb/pebble/v2/sstable"
+	"github.com/cockroachdb/pebble/v2/sstable/block"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"fcp"
+)
+
+// VerifyOptions configure Verify. The zero value is usable.
+type VerifyOptions struct {
+	FS     vfs.FS // nil: the operating system
+	Sealer Sealer // nil: of sealed segments only ciphertext, card and remainder are checked
+	// Progress is called now and then with the events checked and their number;
+	// nil: nobody is told.
+	Progress func(done, total uint64)
+}
+
+// Finding is one thing that Verify found.
+type Finding struct {
+	Code  string // one of the Find constants
+	What  string // one sentence
+	Where string // the feed, event, segment, file or key
+	Note  bool   // nothing is wrong: a trace of a crash, or something not checked
+}
+
+// String returns the finding on one line.
+func (f Finding) String() string { return f.Code + ": " + f.Where + ": " + f.What }
+
+// What a Finding can be about.
+const (
+	FindOpen        = "open"       // the store does not open
+	FindFile        = "file"       // a file of the store is damaged or missing
+	FindTable       = "table"      // a block of a table fails its checksum
+	FindManifest    = "manifest"   // the table list does not read to its end
+	FindKey         = "key"        // a key that the format does not know
+	FindMeta        = "meta"       // the meta record
+	FindFeed        = "feed"       // a feed record
+	FindBlock       = "block"      // a block or event does not decode
+	FindChain       = "chain"      // the hash chain breaks
+	FindOrder       = "order"      // sequence numbers or times do not continue
+	FindHead        = "head"       // a head or end record
+	FindPosition    = "position"   // positions and events do not map one to one
+	FindNode        = "node"       // a stored tree node
+	FindSegment     = "segment"    // card, remainder or index of a segment
+	FindCiphertext  = "ciphertext" // a segment's ciphertext
+	FindRoot        = "root"       // a segment's Merkle root
+	FindLocked      = "locked"     // a segment whose key is not at hand
+	FindOrphan      = "orphan"     // frames that belong to no segment
+	FindSalts       = "salts"      // the key table
+	FindMark        = "mark"       // the high-water mark
+	FindTailLost    = "tail-lost"  // the log ends before the mark
+	FindInterrupted = "torn"       // an unfinished write of a crash
+	FindTooMany     = "more"       // there are more findings than are listed
+	maxFindings     = 1000         // listed in one report
+	progressEvents  = 50_000       // between calls of Progress
+
+)
+
+// Report is what Verify found.
+type Report struct {
+	Findings []Finding
+	Clean    bool // no finding but notes
+
+	Feeds     int
+	Events    uint64 // decoded and hashed
+	Blocks    uint64 // hot and sealed
+	Segments  int    // ciphertext, card and remainder checked
+	Opened    int    // of these decrypted and checked to the event
+	Nodes     uint64 // stored tree nodes
+	Positions uint64 // records
+	Salts     uint64 // records
+	Tables    int    // all of whose blocks were read
+	Bytes     int64  // of these tables
+
+	Durable uint64 // last position
+	Mark    uint64 // position of the high-water mark
+	Crashed bool   // the store was not closed cleanly: its WAL holds records
+	// Doubt is how many events lie above the mark in a crashed store. Damage
+	// there may have removed events without a trace: what is missing above the
+	// mark cannot be told from what was never written.
+	Doubt uint64
+}
+
+// Verify reads the whole log in dir and checks everything that can be checked
+// about it, without changing anything. It works on a closed and on a crashed
+// store, but not on one that is open: CodeLocked. What is wrong is in the
+// report; the error says that Verify could not do its work (CodeNoStore,
+// CodeVersion, CodeLocked, CodeInterrupted, CodeDisk).
+func Verify(ctx context.Context, dir string, o VerifyOptions) (Report, error) {
+	opts := Options{FS: o.FS, Sealer: o.Sealer, ReadOnly: true}
+	opts.setDefaults()
+	l := &Log{opts: opts, fs: opts.FS, dir: dir, log: opts.Logger, byFeed: map[fcp.Feed]*feed{}}
+	v := &verifier{ctx: ctx, l: l, o: o, feeds: map[FeedNo]*verifiedFeed{}, segments: map[uint64]FeedNo{},
+		announced: map[fcp.SegmentID]bool{}}
+	err := v.run()
+	v.report.Clean = true
+	for _, f := range v.report.Findings {
+		v.report.Clean = v.report.Clean && f.Note
+	}
+	return v.report, err
+}
+
+// verifier is one run of Verify.
+type verifier struct {
+	ctx    context.Context
+	l      *Log
+	o      VerifyOptions
+	report Report
+
+	writer      fcp.WriterID
+	incarnation uint64
+	feeds       map[FeedNo]*verifiedFeed
+	order       []FeedNo
+	segments    map[uint64]FeedNo              // segments that a feed's index names
+	announced   map[fcp.SegmentID]bool         // segments that a segment.sealed event of this store names
+	slots       []byte                         // the mark's file
+	marked      map[FeedNo]map[uint64]fcp.Hash // hashes that the mark remembers
+	tables      int                            // damaged
+	told        uint64                         // events at the last call of Progress
+}
+
+// verifiedFeed is what is known about a feed while it is being checked.
+type verifiedFeed struct {
+	no   FeedNo
+	feed fcp.Feed
+	id   fcp.FeedID
+	own  bool
+
+	head     head // over what was checked
+	whole    bool // every event was seen, so that head.tree is meaningful
+	sealed   uint64
+	ended    int // findings that stopped the walk through this feed
+	last     *Remainder
+	runs     []positionRange // of hot blocks and index rows
+	mapped   []positionRange // of position records
+	nodes    []treeNode      // expected
+	recorded *head           // head record, until the walk passed it
+}
+
+func (v *verifier) find(code, where, format string, args ...any) {
+	v.add(Finding{Code: code, Where: where, What: fmt.Sprintf(format, args...)})
+}
+
+func (v *verifier) note(code, where, format string, args ...any) {
+	v.add(Finding{Code: code, Where: where, What: fmt.Sprintf(format, args...), Note: true})
+}
+
+func (v *verifier) add(f Finding) {
+	switch n := len(v.report.Findings); {
+	case n < maxFindings:
+		v.report.Findings = append(v.report.Findings, f)
+	case n == maxFindings:
+		v.report.Findings = append(v.report.Findings, Finding{Code: FindTooMany, What: "there is more than is listed"})
+	}
+}
+
+// damage turns damage into a finding; anything else ends the run.
+func (v *verifier) damage(code, where string, err error) error {
+	if err == nil {
+		return nil
+	}
+	c := fcp.CodeOf(err)
+	if c.Class() == fcp.Corrupt || c == fcp.CodeTooLarge || c == fcp.CodeUnknownKind || c == fcp.CodeVersion ||
+		c == fcp.CodeZone || c == fcp.CodeMissingField {
+		v.find(code, where, "%v", err)
+		return nil
+	}
+	return err
+}
+
+func (v *verifier) run() (err error) {
+	defer func() { // damaged tables can make Pebble panic
+		if r := recover(); r != nil {
+			v.find(FindOpen, v.l.dir, "reading ends in: %v", r)
+			err = nil
+		}
+	}()
+	desc, err := pebble.Peek(v.l.dir, v.l.fs)
+	if errors.Is(err, os.ErrNotExist) || err == nil && !desc.Exists {
+		return fcp.Errorf(fcp.CodeNoStore, "%s", v.l.dir)
+	}
+	opened := v.l.openPebble()
+	if errors.Is(opened, fcp.CodeCorrupt) || errors.Is(opened, fcp.CodeDisk) {
+		v.find(FindOpen, v.l.dir, "%v", opened)
+		return v.checkManifest(desc)
+	}
+	if opened != nil {
+		return opened
+	}
+	v.report.Crashed = v.l.replayed.Load() > 0
+	if err := v.checkManifest(desc); err != nil {
+		return errors.Join(err, wrapDisk(v.l.db.Close(), "closing the log"))
+	}
+	err = v.checkStore()
+	if e := v.l.db.Close(); err == nil {
+		err = wrapDisk(e, "closing the log")
+	}
+	return err
+}
+
+func (v *verifier) checkStore() error {
+	if err := v.checkTables(); err != nil {
+		return err
+	}
+	if v.tables > 0 {
+		// Reading on would stumble over the same blocks again and again.
+		v.note(FindOpen, v.l.dir, "the events were not checked, because tables are damaged")
+		return nil
+	}
+	for _, step := range []func() error{
+		v.checkKeys, v.readMeta, v.readFeeds, v.readPositions, v.readMark,
+		v.checkFeeds, v.checkPositions, v.checkSegments, v.checkSalts, v.checkMark,
+	} {
+		if v.ctx.Err() != nil {
+			return ctxError(v.ctx)
+		}
+		if err := v.damage(FindOpen, v.l.dir, step()); err != nil {
+			return err
+		}
+	}
+	v.progress(true)
+	return nil
+}
+
+func (v *verifier) progress(end bool) {
+	if n := v.report.Events; v.o.Progress != nil && (end || n-v.told >= progressEvents) {
+		v.told = n
+		v.o.Progress(n, max(n, v.report.Durable))
+	}
+}
+
+// checkManifest looks at what Pebble passes over: the end of the list of tables.
+func (v *verifier) checkManifest(desc *pebble.DBDesc) error {
+	if desc == nil || desc.ManifestFilename == "" {
+		return nil
+	}
+	fs, name := v.l.fs, desc.ManifestFilename
+	sound, err := soundRecords(fs, name)
+	switch {
+	case err != nil:
+		v.find(FindManifest, fs.PathBase(name), "%v", err)
+	case !sound && v.report.Crashed:
+		v.note(FindInterrupted, fs.PathBase(name), "the list of tables does not read to its end")
+	case !sound:
+		v.find(FindManifest, fs.PathBase(name), "the list of tables does not read to its end")
+	}
+	return nil
+}
+
+// noteReplay keeps the one thing that Pebble says in a message only: how many
+// batches Open took from the WAL.
+func (l *Log) noteReplay(format string, args []any) {
+	if n := len(args); n > 0 && strings.HasSuffix(format, "keys in %d batches") {
+		if batches, ok := args[n-1].(int64); ok {
+			l.replayed.Add(batches)
+		}
+	}
+}
+
+// soundRecords says whether a file of Pebble's record format reads to its end.
+func soundRecords(fs vfs.FS, path string) (sound bool, err error) {
+	f, err := fs.Open(path)
+	if err != nil {
+		return false, wrapDisk(err, "reading the list of tables")
+	}
+	defer func() { err = errors.Join(err, wrapDisk(f.Close(), "reading the list of tables")) }()
+	for r := pebblerecord.NewReader(f, 0); ; {
+		rec, err := r.Next()
+		if err == nil {
+			_, err = io.Copy(io.Discard, rec)
+		}
+		if err != nil {
+			return errors.Is(err, io.EOF), nil
+		}
+	}
+}
+
+// checkTables reads every block of every table that the store refers to.
+func (v *verifier) checkTables() error {
+	levels, err := v.l.db.SSTables()
+	if err != nil {
+		return readError(err)
+	}
+	seen := map[string]bool{}
+	for _, level := range levels {
+		for i := range level {
+			t := &level[i]
+			name := fmt.Sprintf("%s.sst", t.BackingSSTNum)
+			if seen[name] {
+				continue
+			}
+			seen[name] = true
+			if v.ctx.Err() != nil {
+				return ctxError(v.ctx)
+			}
+			size, err := checkTable(v.ctx, v.l.fs, v.l.fs.PathJoin(v.l.dir, name))
+			if err != nil {
+				v.tables++
+				v.find(FindTable, name, "%v; the table holds %s to %s", err, describeKey(t.Smallest.UserKey), describeKey(t.Largest.UserKey))
+			}
+			v.report.Tables++
+			v.report.Bytes += size
+		}
+	}
+	return nil
+}
+
+// describeKey says what a key of the store is about.
+func describeKey(k []byte) string {
+	names := map[byte]string{keyMeta: "meta", keyFeed: "feed records", keyHead: "head records", keyEnd: "end records",
+		keyHot: "events", keySalts: "salts", keyPosition: "positions", keyNode: "tree nodes", keyFrame: "frames",
+		keySegment: "remainders", keySealed: "segment index", keyByID: "segment ids"}
+	if len(k) == 0 || keyShapes[k[0]] != len(k) {
+		return "other keys"
+	}
+	switch s := names[k[0]]; k[0] {
+	case keyHot, keySalts, keySealed:
+		no, seq := splitSeqKey(k)
+		return fmt.Sprintf("%s of feed %d from %d", s, no, seq)
+	case keyPosition, keySegment, keyFrame:
+		return fmt.Sprintf("%s of %d", s, binary.BigEndian.Uint64(k[1:]))
+	default:
+		return s
+	}
+}
+
+// tableTrailer is the length of what follows a block: how it is compressed, and
+// the checksum over both.
+const tableTrailer = 5
+
+// checkTable reads every block of a table and accounts for every byte. It
+// compares the checksums itself: Pebble spends seconds on a wrong one in search
+// of the flipped bit.
+func checkTable(ctx context.Context, fs vfs.FS, path string) (size int64, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fcp.Errorf(fcp.CodeCorrupt, "reading the table ends in: %v", r)
+		}
+	}()
+	f, err := fs.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	readable, err := sstable.NewSimpleReadable(f)
+	if err != nil {
+		return 0, errors.Join(err, f.Close())
+	}
+	size = readable.Size()
+	r, err := sstable.NewReader(ctx, readable, sstable.ReaderOptions{})
+	if err != nil {
+		return size, err // the reader closed the file
+	}
+	layout, err := r.Layout()
+	if err == nil {
+		err = checkBlocks(f, size, layout)
+	}
+	return size, errors.Join(err, r.Close())
+}
+
+func checkBlocks(f io.ReaderAt, size int64, l *sstable.Layout) error {
+	blocks := []block.Handle{l.TopIndex, l.RangeDel, l.RangeKey, l.ValueIndex, l.Properties, l.MetaIndex, l.BlobReferenceIndex}
+	blocks = append(append(blocks, l.Index...), l.ValueBlock...)
+	for i := range l.Data {
+		blocks = append(blocks, l.Data[i].Handle)
+	}
+	for i := range l.Filter {
+		blocks = append(blocks, l.Filter[i].Handle)
+	}
+	blocks = slices.DeleteFunc(blocks, func(h block.Handle) bool { return h.Length == 0 })
+	slices.SortFunc(blocks, func(a, b block.Handle) int { return cmp.Compare(a.Offset, b.Offset) })
+	blocks = slices.Compact(blocks)
+	var buf []byte
+	next := uint64(0)
+	for _, h := range blocks {
+		if h.Offset != next || h.Length > uint64(size) {
+			return fcp.Errorf(fcp.CodeCorrupt, "the table's blocks do not follow each other at %d", next)
+		}
+		n := int(h.Length) + tableTrailer
+		buf = slices.Grow(buf[:0], n)[:n]
+		if _, err := f.ReadAt(buf, int64(h.Offset)); err != nil {
+			return err
+		}
+		sum := crc32.Checksum(buf[:n-4], castagnoli)
+		if binary.LittleEndian.Uint32(buf[n-4:]) != (sum>>15|sum<<17)+0xa282ead8 {
+			return fcp.Errorf(fcp.CodeCorrupt, "the block of %d bytes at %d fails its checksum", h.Length, h.Offset)
+		}
+		next += uint64(n)
+	}
+	if l.Footer.Offset != next || next+l.Footer.Length != uint64(size) {
+		return fcp.Errorf(fcp.CodeCorrupt, "the table's blocks end at %d, its footer starts at %d", next, l.Footer.Offset)
+	}
+	return nil
+}
+
+// keyShapes gives the length of every kind of key.
+var keyShapes = map[byte]int{
+	keyMeta: 1, keyFeed: 5, keyHead: 5, keyEnd: 5, keyHot: feedSeqKeySize, keySalts: feedSeqKeySize,
+	keyPosition: 9, keyNode: 14, keyFrame: 13, keySegment: 9, keySealed: feedSeqKeySize, keyByID: 1 + fcp.HashSize,
+}
+
+// checkKeys finds keys that the format does not know. It reads every key once.
+func (v *verifier) checkKeys() error {
+	it, err := v.l.iter(nil, nil)
+	if err != nil {
+		return err
+	}
+	for ok := it.First(); ok; ok = it.Next() {
+		k := it.Key()
+		if len(k) == 0 || keyShapes[k[0]] != len(k) {
+			v.find(FindKey, fmt.Sprintf("%.40x", k), "no such key is in the format")
+		}
+	}
+	return readError(errors.Join(it.Error(), it.Close()))
+}
+
+func (v *verifier) readMeta() error {
+	b, ok, err := v.l.get([]byte{keyMeta})
+	if err != nil {
+		return err
+	}
+	switch {
+	case !ok:
+		v.find(FindMeta, "meta", "the meta record is missing")
+	case len(b) != 2+8+fcp.HashSize || binary.BigEndian.Uint16(b) != Format:
+		v.find(FindMeta, "meta", "the meta record does not decode")
+	default:
+		v.incarnation, v.writer = binary.BigEndian.Uint64(b[2:]), fcp.WriterID(b[10:])
+		if v.incarnation == 0 || v.writer.IsZero() {
+			v.find(FindMeta, "meta", "the meta record names no writer or no incarnation")
+		}
+	}
+	return nil
+}
+
+func (v *verifier) readFeeds() error {
+	return v.l.scanPrefix([]byte{keyFeed}, func(k, b []byte) error {
+		if len(k) != 5 {
+			return nil
+		}
+		no := FeedNo(binary.BigEndian.Uint32(k[1:]))
+		where := fmt.Sprintf("feed %d", no)
+		f, err := decodeFeed(b)
+		if err != nil {
+			return v.damage(FindFeed, where, err)
+		}
+		v.order = append(v.order, no)
+		if int(no) != len(v.order) {
+			v.find(FindFeed, where, "feed numbers are not consecutive")
+		}
+		v.feeds[no] = &verifiedFeed{no: no, feed: f, id: f.ID(), whole: true,
+			own: f.Writer == v.writer && f.Incarnation == v.incarnation}
+		v.report.Feeds++
+		return nil
+	})
+}
+
+// readPositions checks that position records follow each other without a gap
+// and sorts them by feed.
+func (v *verifier) readPositions() error {
+	next := uint64(1)
+	err := v.l.scanPrefix([]byte{keyPosition}, func(k, b []byte) error {
+		p, err := parsePosition(k, b)
+		where := fmt.Sprintf("position %d", next)
+		if err != nil {
+			return v.damage(FindPosition, where, err)
+		}
+		v.report.Positions++
+		if p.position != next || p.position+p.count < p.position {
+			v.find(FindPosition, where, "the next record is of position %d", p.position)
+		}
+		next = p.position + p.count
+		f := v.feeds[p.feed]
+		if f == nil {
+			v.find(FindPosition, where, "the record names feed %d, which has no record", p.feed)
+			return nil
+		}
+		f.mapped = mergeRuns(f.mapped, []positionRange{p})
+		return nil
+	})
+	v.report.Durable = next - 1
+	return err
+}
+
+// mergeFeedRuns joins runs that continue each other in position and sequence.
+func mergeFeedRuns(runs []positionRange) []positionRange {
+	var out []positionRange
+	for _, r := range runs {
+		if n := len(out); n > 0 && out[n-1].position+out[n-1].count == r.position && out[n-1].first+out[n-1].count == r.first {
+			out[n-1].count += r.count
+			continue
+		}
+		out = append(out, positionRange{position: r.position, first: r.first, count: r.count})
+	}
+	return out
+}
+
+func (v *verifier) checkFeeds() error {
+	for _, no := range v.order {
+		f := v.feeds[no]
+		if err := v.checkFeed(f); err != nil {
+			return err
+		}
+	}
+	// Hot blocks and records of feeds without a feed record.
+	for _, prefix := range []byte{keyHot, keyHead, keyEnd, keyNode, keySealed} {
+		last := FeedNo(0)
+		err := v.l.scanPrefix([]byte{prefix}, func(k, _ []byte) error {
+			if no := FeedNo(binary.BigEndian.Uint32(k[1:])); len(k) >= 5 && v.feeds[no] == nil && no != last {
+				last = no
+				v.find(FindFeed, fmt.Sprintf("feed %d", no), "the feed has keys %q but no record", prefix)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (v *verifier) checkFeed(f *verifiedFeed) error {
+	where := fmt.Sprintf("feed %d", f.no)
+	recorded, err := v.headRecord(f, keyHead)
+	if err != nil {
+		return err
+	}
+	f.recorded = recorded
+	if err := v.walkSealed(f); err != nil {
+		return err
+	}
+	end, err := v.headRecord(f, keyEnd)
+	if err != nil {
+		return err
+	}
+	v.checkEnd(f, end)
+	if err := v.walkHot(f); err != nil {
+		return err
+	}
+	if f.recorded != nil && f.whole && f.ended == 0 {
+		v.find(FindHead, where, "the head record names event %d, which does not exist", f.recorded.seq)
+	}
+	if f.head.seq == 0 && f.ended == 0 {
+		v.find(FindFeed, where, "the feed has no events")
+	}
+	return v.checkNodes(f)
+}
+
+func (v *verifier) headRecord(f *verifiedFeed, prefix byte) (*head, error) {
+	b, ok, err := v.l.get(keyOfFeed(prefix, f.no))
+	if err != nil || !ok {
+		return nil, v.damage(FindHead, fmt.Sprintf("feed %d", f.no), err)
+	}
+	h, err := parseHead(b, f.feed.Plane.Chained())
+	if err != nil {
+		return nil, v.damage(FindHead, fmt.Sprintf("feed %d", f.no), err)
+	}
+	return &h, nil
+}
+
+func sameHead(a, b *head) bool {
+	return a.seq == b.seq && a.hash == b.hash && a.time == b.time && slices.Equal(a.tree.roots, b.tree.roots)
+}
+
+// passed compares the head record with the events once the walk is at it.
+func (v *verifier) passed(f *verifiedFeed) {
+	if f.whole && !sameHead(f.recorded, &f.head) {
+		v.find(FindHead, fmt.Sprintf("feed %d", f.no), "the head record of event %d does not match the events", f.head.seq)
+	}
+	f.recorded = nil
+}
+
+// checkEnd compares the end record with the last segment, and continues from it
+// when segments could not be opened.
+func (v *verifier) checkEnd(f *verifiedFeed, end *head) {
+	where := fmt.Sprintf("feed %d", f.no)
+	switch {
+	case f.last == nil && end == nil:
+	case f.last == nil || end == nil:
+		v.find(FindHead, where, "the record of the sealed part's end and the segments disagree")
+	case end.seq != f.last.Last || end.hash != fcp.Hash(f.last.Head) || uint64(end.time) != f.last.Time ||
+		end.tree.root() != fcp.Hash(f.last.Root):
+		v.find(FindHead, where, "the record of the sealed part's end does not match its last segment")
+	case f.whole && f.ended == 0 && !sameHead(end, &f.head):
+		v.find(FindHead, where, "the record of the sealed part's end does not match the events")
+	case !f.whole:
+		f.head.copyFrom(end)
+		f.whole = true // from here on
+	}
+}
+
+// stop reports that a feed cannot be followed further.
+func (v *verifier) stop(f *verifiedFeed, code, where, format string, args ...any) {
+	f.ended++
+	f.whole = false
+	v.find(code, where, format, args...)
+}
+
+// walkSealed goes through a feed's segments in order.
+func (v *verifier) walkSealed(f *verifiedFeed) error {
+	return v.l.scanPrefix(keyOfFeed(keySealed, f.no), func(k, b []byte) error {
+		where := fmt.Sprintf("feed %d, segment behind event %d", f.no, f.sealed)
+		ref, err := parseSealed(k, b)
+		if err != nil {
+			f.ended++
+			return v.damage(FindSegment, where, err)
+		}
+		if ref.first != f.sealed+1 {
+			v.stop(f, FindSegment, where, "the next segment starts at event %d", ref.first)
+		}
+		count := uint64(0)
+		for _, r := range ref.runs {
+			count += r.count
+		}
+		if count != ref.last-ref.first+1 {
+			v.find(FindPosition, where, "%d positions for %d events", count, ref.last-ref.first+1)
+		}
+		f.runs = append(f.runs, ref.runs...)
+		v.segments[ref.segment] = f.no
+		if err := v.checkSegment(f, &ref, where); err != nil {
+			return err
+		}
+		f.sealed = ref.last
+		if f.head.seq != ref.last {
+			f.whole = false
+			f.head = head{seq: ref.last}
+			if f.last != nil {
+				f.head.hash, f.head.time = fcp.Hash(f.last.Head), fcp.Time(f.last.Time)
+			}
+			if f.recorded != nil && f.recorded.seq <= ref.last {
+				f.recorded = nil // it stands inside what cannot be read
+			}
+		}
+		return nil
+	})
+}
+
+// checkSegment checks one segment's records and ciphertext and, with keys, its
+// events.
+func (v *verifier) checkSegment(f *verifiedFeed, ref *sealedRef, where string) error {
+	previous := f.last
+	f.last = nil
+	rem, err := v.l.remainder(ref.segment)
+	if err != nil {
+		if errors.Is(err, fcp.CodeNotFound) {
+			v.stop(f, FindSegment, where, "segment number %d has no record", ref.segment)
+			return nil
+		}
+		return v.damage(FindSegment, where, err)
+	}
+	f.last = &rem
+	v.report.Segments++
+	id := fcp.SegmentID(rem.Segment)
+	where = "segment " + id.String()[:16]
+	if rem.First != ref.first || rem.Last != ref.last || rem.Feed() != f.feed {
+		v.stop(f, FindSegment, where, "the remainder is of another run than the index says")
+		return nil
+	}
+	var before []byte
+	if previous != nil {
+		before = previous.Segment
+	}
+	if !bytes.Equal(rem.Previous, before) {
+		v.find(FindSegment, where, "the remainder names another previous segment")
+	}
+	if previous != nil && !bytes.Equal(rem.Prev, previous.Head) {
+		v.find(FindChain, where, "the segment does not continue the one before")
+	}
+	if no, ok, err := v.l.FindSegment(id); err != nil || !ok || no != ref.segment {
+		v.find(FindSegment, where, "the index by id does not lead to it (%v)", err)
+	}
+	ct, err := v.ciphertext(ref.segment, where)
+	if err != nil {
+		return v.damage(FindCiphertext, where, err)
+	}
+	card, err := CheckCiphertext(rem.Card, ct)
+	if err != nil {
+		v.stop(f, FindCiphertext, where, "%v", err)
+		return nil
+	}
+	info, err := card.Transmission()
+	if err != nil || card.Segment != id {
+		v.find(FindSegment, where, "the card is of another segment")
+		return nil
+	}
+	if fcp.CommitmentRoot(fcp.SourceCommitments(ct, int(info.T))) != card.Source {
+		v.find(FindCiphertext, where, "the card's commitments do not match the symbols")
+	}
+	return v.openSegment(f, ref, &rem, ct, where)
+}
+
+// ciphertext reads a segment's frames.
+func (v *verifier) ciphertext(segment uint64, where string) ([]byte, error) {
+	var out []byte
+	next := uint32(0)
+	err := v.l.scanPrefix(key1(keyFrame, segment), func(k, b []byte) error {
+		if n := binary.BigEndian.Uint32(k[9:]); n != next {
+			v.find(FindCiphertext, where, "frame %d stands where %d belongs", n, next)
+		}
+		next++
+		if out = append(out, b...); len(out) > fcp.MaxSegment {
+			return fcp.Errorf(fcp.CodeTooLarge, "the frames of %s", where)
+		}
+		return nil
+	})
+	return out, err
+}
+
+// openSegment decrypts a segment and walks through its events.
+func (v *verifier) openSegment(f *verifiedFeed, ref *sealedRef, rem *Remainder, ct []byte, where string) error {
+	if v.o.Sealer == nil {
+		f.whole = false
+		return nil
+	}
+	c, err := v.o.Sealer.OpenSegment(rem.Run(), rem.Key, fcp.Hash(rem.ZoneKey))
+	if err != nil {
+		v.note(FindLocked, where, "its key cannot be opened: %v", err)
+		f.whole = false
+		return nil
+	}
+	seg := &openSegment{no: ref.segment, rem: *rem, cipher: c}
+	frames, err := seg.split(ct)
+	if err != nil {
+		f.whole = false
+		return v.damage(FindSegment, where, err)
+	}
+	objects := objectIndex{on: f.feed.Plane == fcp.PlaneData}
+	for i := range rem.blocks() {
+		from, to := rem.frameRange(i)
+		b, err := seg.openFrames(nil, from, frames[from:to])
+		if err != nil {
+			v.stop(f, FindCiphertext, where, "%v", err)
+			return nil
+		}
+		if !v.walkBlock(f, b, rem.First+rem.Blocks[2*i+1], where, &objects) {
+			return nil
+		}
+	}
+	ids, seqs := objects.sorted(rem.First)
+	if !bytes.Equal(ids, rem.Objects) || !slices.Equal(seqs, rem.Seqs) {
+		v.find(FindSegment, where, "the remainder's object index does not match the events")
+	}
+	if f.head.seq != rem.Last || f.head.hash != fcp.Hash(rem.Head) || uint64(f.head.time) != rem.Time {
+		v.stop(f, FindChain, where, "the segment does not end with the event it names")
+	}
+	if f.whole && f.head.tree.root() != fcp.Hash(rem.Root) {
+		v.find(FindRoot, where, "the Merkle root does not match the events")
+	}
+	v.report.Opened++
+	return nil
+}
+
+// walkHot goes through a feed's hot blocks behind its last segment.
+func (v *verifier) walkHot(f *verifiedFeed) error {
+	err := v.l.scanPrefix(keyOfFeed(keyHot, f.no), func(k, b []byte) error {
+		if v.ctx.Err() != nil {
+			return ctxError(v.ctx)
+		}
+		_, first := splitSeqKey(k)
+		where := fmt.Sprintf("feed %d, block of event %d", f.no, first)
+		runs, err := hotRuns(f.no, first, b)
+		if err != nil {
+			f.ended++
+			return v.damage(FindPosition, where, err)
+		}
+		_, block, err := splitHot(b)
+		if err != nil {
+			f.ended++
+			return v.damage(FindBlock, where, err)
+		}
+		before := f.head.seq
+		if !v.walkBlock(f, block, first, where, nil) {
+			return nil
+		}
+		count := uint64(0)
+		for _, r := range runs {
+			count += r.count
+		}
+		if count != f.head.seq-before {
+			v.find(FindPosition, where, "%d positions for %d events", count, f.head.seq-before)
+		}
+		f.runs = append(f.runs, runs...)
+		return nil
+	})
+	return err
+}
+
+// walkBlock checks a block and moves the feed's head over it. It returns false
+// when the feed cannot be followed any further.
+func (v *verifier) walkBlock(f *verifiedFeed, b []byte, first uint64, where string, objects *objectIndex) bool {
+	if f.ended > 0 {
+		return false
+	}
+	events, h, _, err := decodeBlock(nil, f.no, &f.id, b, VerifyChain)
+	chained := f.feed.Plane.Chained()
+	switch {
+	case err != nil:
+		v.stop(f, FindBlock, where, "%v", err)
+		return false
+	case h.first != first || first != f.head.seq+1:
+		v.stop(f, FindOrder, where, "event %d stands where %d belongs", h.first, f.head.seq+1)
+		return false
+	case h.chained != chained:
+		v.stop(f, FindBlock, where, "the block does not belong on the %s plane", f.feed.Plane)
+		return false
+	case chained && h.prev != f.head.hash:
+		v.stop(f, FindChain, where, "the block does not continue the hash chain at event %d", first)
+		return false
+	}
+	v.report.Blocks++
+	var level []treeNode
+	for i := range events {
+		e := &events[i]
+		if e.Time <= f.head.time {
+			v.find(FindOrder, where, "the time of event %d does not rise", e.Seq)
+		}
+		if err := e.Content.Validate(f.feed.Plane); err != nil {
+			v.find(FindBlock, where, "event %d: %v", e.Seq, err)
+		}
+		if chained && f.whole {
+			level = f.head.tree.append(e.Hash, level[:0])
+			f.nodes = append(f.nodes, level...)
+		}
+		f.head.seq, f.head.hash, f.head.time = e.Seq, e.Hash, e.Time
+		if f.recorded != nil && f.recorded.seq == e.Seq {
+			v.passed(f)
+		}
+		if want, ok := v.marked[f.no][e.Seq]; ok && want != e.Hash {
+			v.find(FindTailLost, where, "the mark remembers another event %d", e.Seq)
+		}
+		if f.own && e.Content.Kind == fcp.KindSegmentSealed {
+			v.announce(e.Content.Body, where)
+		}
+		if objects != nil && objects.on && !e.Content.Object.IsZero() {
+			objects.entries = append(objects.entries, objectEntry{e.Content.Object, e.Seq})
+		}
+	}
+	v.report.Events += uint64(len(events))
+	v.progress(false)
+	return true
+}
+
+// announce notes a segment.sealed event.
+func (v *verifier) announce(body []byte, where string) {
+	rem, err := DecodeRemainder(body)
+	if err != nil {
+		v.find(FindSegment, where, "a segment.sealed event: %v", err)
+		return
+	}
+	v.announced[fcp.SegmentID(rem.Segment)] = true
+}
+
+// checkNodes compares the stored tree nodes of a feed with its events, with each
+// other and with its head.
+func (v *verifier) checkNodes(f *verifiedFeed) error {
+	stored := map[uint8][]fcp.Hash{}
+	where := fmt.Sprintf("feed %d", f.no)
+	err := v.l.scanPrefix(keyOfFeed(keyNode, f.no), func(k, b []byte) error {
+		if len(k) != 14 {
+			return nil
+		}
+		level, index := k[5], binary.BigEndian.Uint64(k[6:])
+		if !slices.Contains(nodeLevels[:], level) || index != uint64(len(stored[level])) || len(b) != fcp.HashSize {
+			v.find(FindNode, where, "a node %d/%d that does not belong", level, index)
+			return nil
+		}
+		stored[level] = append(stored[level], fcp.Hash(b))
+		v.report.Nodes++
+		return nil
+	})
+	if err != nil || f.ended > 0 {
+		return err
+	}
+	if !f.feed.Plane.Chained() {
+		if len(stored) > 0 {
+			v.find(FindNode, where, "the local plane has no tree")
+		}
+		return nil
+	}
+	for i, level := range nodeLevels {
+		have := stored[level]
+		if want := f.head.seq >> level; uint64(len(have)) != want {
+			v.find(FindNode, where, "%d nodes at height %d, %d belong there", len(have), level, want)
+			return nil
+		}
+		if i == 0 {
+			continue
+		}
+		below := stored[nodeLevels[i-1]]
+		for n := range have {
+			if foldNodes(slices.Clone(below[n<<8:(n+1)<<8])) != have[n] {
+				v.find(FindNode, where, "node %d/%d does not follow from those below it", level, n)
+			}
+		}
+	}
+	for _, n := range f.nodes {
+		if stored[n.level][n.index] != n.hash {
+			v.find(FindNode, where, "node %d/%d does not match the events", n.level, n.index)
+		}
+	}
+	if f.whole {
+		v.checkEdge(f, stored, where)
+	}
+	return nil
+}
+
+// checkEdge compares the subtree roots of the feed's head with the stored nodes,
+// which also covers nodes over events that could not be decrypted.
+func (v *verifier) checkEdge(f *verifiedFeed, stored map[uint8][]fcp.Hash, where string) {
+	start, root := uint64(0), 0
+	for height := 63; height >= 0; height-- {
+		if f.head.tree.size&(1<<height) == 0 {
+			continue
+		}
+		base := uint8(0)
+		for _, s := range nodeLevels {
+			if int(s) <= height {
+				base = s
+			}
+		}
+		if base > 0 && root < len(f.head.tree.roots) {
+			from := start >> base
+			count := uint64(1) << (uint8(height) - base)
+			if foldNodes(slices.Clone(stored[base][from:from+count])) != f.head.tree.roots[root] {
+				v.find(FindNode, where, "the nodes of height %d do not give the head's subtree of height %d", base, height)
+			}
+		}
+		start += 1 << height
+		root++
+	}
+	if bits.OnesCount64(f.head.tree.size) != len(f.head.tree.roots) {
+		v.find(FindHead, where, "the head's subtrees do not fit its size")
+	}
+}
+
+// checkPositions compares both directions of the map between positions and
+// events: each feed's position records against its blocks and index rows.
+func (v *verifier) checkPositions() error {
+	for _, no := range v.order {
+		f := v.feeds[no]
+		if f.ended > 0 {
+			continue
+		}
+		where := fmt.Sprintf("feed %d", no)
+		mapped, runs := mergeFeedRuns(f.mapped), mergeFeedRuns(f.runs)
+		if !slices.Equal(mapped, runs) {
+			v.find(FindPosition, where, "its events and the position records do not agree")
+		}
+		next := uint64(1)
+		for _, r := range mapped {
+			if r.first != next {
+				v.find(FindPosition, where, "position %d is of event %d, not of %d", r.position, r.first, next)
+				break
+			}
+			next += r.count
+		}
+		if next != f.head.seq+1 {
+			v.find(FindPosition, where, "%d events have positions, the feed has %d", next-1, f.head.seq)
+		}
+	}
+	return nil
+}
+
+// checkSegments looks for segments that no feed names, and frames without a
+// segment.
+func (v *verifier) checkSegments() error {
+	ids := map[fcp.SegmentID]bool{}
+	err := v.l.scanPrefix([]byte{keySegment}, func(k, b []byte) error {
+		no := binary.BigEndian.Uint64(k[1:])
+		where := fmt.Sprintf("segment number %d", no)
+		rem, err := DecodeRemainder(b)
+		if err != nil {
+			return v.damage(FindSegment, where, err)
+		}
+		ids[fcp.SegmentID(rem.Segment)] = true
+		owner, ok := v.segments[no]
+		if !ok {
+			v.find(FindSegment, where, "no feed's index names it")
+			return nil
+		}
+		if f := v.feeds[owner]; f.own && v.readable(f.feed.Zone) && !v.announced[fcp.SegmentID(rem.Segment)] {
+			v.find(FindSegment, where, "no event announces it")
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	err = v.l.scanPrefix([]byte{keyByID}, func(k, _ []byte) error {
+		if !ids[fcp.SegmentID(k[1:])] {
+			v.find(FindSegment, fmt.Sprintf("segment %.8x", k[1:]), "the index by id names it, there is no such segment")
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for id := range v.announced {
+		if !ids[id] {
+			v.find(FindSegment, "segment "+id.String()[:16], "an event announces it, there is no such segment")
+		}
+	}
+	last := uint64(0)
+	return v.l.scanPrefix([]byte{keyFrame}, func(k, _ []byte) error {
+		no := binary.BigEndian.Uint64(k[1:])
+		if _, ok := v.segments[no]; !ok && no != last {
+			last = no
+			v.note(FindOrphan, fmt.Sprintf("segment number %d", no), "frames of a seal that was not finished")
+		}
+		return nil
+	})
+}
+
+// readable says whether every event of this store's control feed of a zone was
+// seen.
+func (v *verifier) readable(zone fcp.ZoneID) bool {
+	for _, f := range v.feeds {
+		if f.own && f.feed.Zone == zone && f.feed.Plane == fcp.PlaneControl {
+			return f.ended == 0 && (f.last == nil || v.o.Sealer != nil && v.allOpened())
+		}
+	}
+	return true
+}
+
+func (v *verifier) allOpened() bool { return v.report.Opened == v.report.Segments }
+
+func (v *verifier) checkSalts() error {
+	return v.l.scanPrefix([]byte{keySalts}, func(k, b []byte) error {
+		no, first := splitSeqKey(k)
+		where := fmt.Sprintf("salts of feed %d, event %d", no, first)
+		v.report.Salts++
+		f := v.feeds[no]
+		switch {
+		case f == nil:
+			v.find(FindSalts, where, "there is no such feed")
+		case len(b) == 0 || len(b)%SaltSize != 0:
+			v.find(FindSalts, where, "the record has %d bytes", len(b))
+		case f.ended == 0 && (first == 0 || first+uint64(len(b)/SaltSize)-1 > f.head.seq):
+			v.find(FindSalts, where, "salts for events that do not exist")
+		}
+		return nil
+	})
+}
+
+func (v *verifier) readMark() error {
+	var err error
+	if v.slots, err = readMark(v.l.fs, v.l.fs.PathJoin(v.l.dir, markName)); err != nil {
+		return err
+	}
+	v.marked = map[FeedNo]map[uint64]fcp.Hash{}
+	for i := 0; i+markSlot <= len(v.slots); i += markSlot {
+		m, ok := decodeMark(v.slots[i : i+markSlot])
+		if !ok {
+			continue
+		}
+		for _, w := range m.feeds {
+			if v.marked[w.no] == nil {
+				v.marked[w.no] = map[uint64]fcp.Hash{}
+			}
+			v.marked[w.no][w.seq] = w.hash
+		}
+	}
+	return nil
+}
+
+// checkMark compares the log with the high-water mark.
+func (v *verifier) checkMark() error {
+	m, found := newestMark(v.slots)
+	v.report.Mark = m.position
+	torn := v.find
+	if v.report.Crashed {
+		torn = func(_, where, format string, args ...any) { v.note(FindInterrupted, where, format, args...) }
+	}
+	switch {
+	case v.slots == nil && v.report.Durable > 0:
+		v.find(FindMark, markName, "the file is missing")
+	case v.slots != nil && len(v.slots) != 2*markSlot:
+		torn(FindMark, markName, "the file has %d bytes", len(v.slots))
+	case !found && v.report.Durable > 0 && !v.report.Crashed:
+		v.find(FindMark, markName, "no slot holds a mark")
+	}
+	for i := 0; i+markSlot <= len(v.slots); i += markSlot {
+		s := v.slots[i : i+markSlot]
+		if _, ok := decodeMark(s); !ok && !allZeros(s) {
+			torn(FindMark, fmt.Sprintf("%s slot %d", markName, i/markSlot), "the slot fails its checksum")
+		}
+	}
+	if found && m.incarnation != v.incarnation {
+		v.find(FindMark, markName, "the mark is of another incarnation")
+	}
+	if m.position > v.report.Durable {
+		v.find(FindTailLost, markName, "the log ends at position %d, %d was acknowledged", v.report.Durable, m.position)
+	}
+	for _, w := range m.feeds {
+		if f := v.feeds[w.no]; f == nil || f.ended == 0 && f.head.seq < w.seq {
+			v.find(FindTailLost, fmt.Sprintf("feed %d", w.no), "event %d was acknowledged and is missing", w.seq)
+		}
+	}
+	switch {
+	case v.report.Durable <= m.position:
+	case v.report.Crashed:
+		v.report.Doubt = v.report.Durable - m.position
+	default:
+		v.find(FindMark, markName, "the store was closed at position %d, the mark says %d", v.report.Durable, m.position)
+	}
+	return nil
+}
+
+func allZeros(b []byte) bool {
+	for _, c := range b {
+		if c != 0 {
+			return false
+		}
+	}
+	return true
+}
