@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -452,15 +455,17 @@ func copyOf(t testing.TB, files map[string][]byte) vfs.FS {
 func TestEveryFlippedByteIsFoundWithoutAKey(t *testing.T) {
 	w := smallBackup(t, 7)
 	files := tree(t, w.env.FS, "/backup")
+	// Every byte takes minutes; without the variable it is both ends of each file
+	// and every 97th byte between.
+	every := os.Getenv("FCP_EVERY_BYTE") != ""
 	kinds := map[string]bool{}
 	for name, b := range files {
 		kinds[strings.SplitN(name, "/", 2)[0]] = true
-		step := 1
-		if testing.Short() || len(b) > 8<<10 {
-			step = 7
-		}
 		m := copyOf(t, files)
-		for i := 0; i < len(b); i += step {
+		for i := range b {
+			if !every && i >= 8 && i < len(b)-8 && i%97 != 0 {
+				continue
+			}
 			flip(t, m, "/backup/"+name, i, b)
 			env := w.env
 			env.FS = m
@@ -644,10 +649,11 @@ func TestABackupOfAStoreInUseIsWhole(t *testing.T) {
 				t.Error(err)
 				break
 			}
+			time.Sleep(500 * time.Microsecond)
 		}
 		done <- n
 	}()
-	for range 5 {
+	for range 3 {
 		w.backup("/backup")
 		r := w.verify("/backup", w.owner)
 		noFindings(t, r)
@@ -657,143 +663,128 @@ func TestABackupOfAStoreInUseIsWhole(t *testing.T) {
 	}
 	stop()
 	if n := <-done; n < 10 {
-		t.Errorf("only %d writes during five backups", n)
+		t.Errorf("only %d writes during three backups", n)
 	}
 }
 
+// images runs work and takes the image of a power cut at every step-th mutation.
+func images(t testing.TB, disk *crashfs.FS, step int64, work func()) (out []*crashfs.FS) {
+	t.Helper()
+	var mu sync.Mutex
+	var count int64
+	disk.SetHook(func(op crashfs.Op) error {
+		if !op.Kind.Mutating() {
+			return nil
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if count++; count%step == 0 {
+			out = append(out, disk.Crash(rand.New(rand.NewPCG(uint64(count), 2)), crashfs.Harsh()))
+		}
+		return nil
+	})
+	work()
+	disk.SetHook(nil)
+	return out
+}
+
 func TestInterruptedBackupsLeaveTheOneBefore(t *testing.T) {
-	base := crashfs.New()
-	w := newWorld(t, base, 14)
+	disk := crashfs.New()
+	w := newWorld(t, disk, 14)
 	w.put(fcp.ZonePrivate, "a", noise(1, 2000))
 	first := w.backup("/backup")
 	w.put(fcp.ZonePrivate, "b", noise(2, 30_000))
 	w.put(fcp.ZonePrivate, "a", noise(3, 2000))
-	if err := w.e.Close(); err != nil {
-		t.Fatal(err)
-	}
-	image := func() *crashfs.FS { return base.Crash(rand.New(rand.NewPCG(1, 1)), crashfs.Options{Keep: 1, KeepEntries: 1}) }
-	run := func(fs *crashfs.FS, stop int64) (BackupResult, error) {
+	var second BackupResult
+	before, after := 0, 0
+	for i, image := range images(t, disk, 3, func() { second = w.backup("/backup") }) {
 		env := w.env
-		env.FS = fs
-		e, err := Open(t.Context(), w.dir, Options{Environment: env})
+		env.FS = image
+		r, err := VerifyBackup(t.Context(), "/backup", VerifyBackupOptions{Environment: env})
 		if err != nil {
-			return BackupResult{}, err
-		}
-		defer e.Close()
-		if stop > 0 {
-			fs.StopAt(fs.Mutations() + stop)
-		}
-		return e.Backup(t.Context(), "/backup", BackupOptions{})
-	}
-	probe := image()
-	from := probe.Mutations()
-	if _, err := run(probe, 0); err != nil {
-		t.Fatal(err)
-	}
-	total := probe.Mutations() - from
-	step := max(total/25, 1)
-	crashed, finished := 0, 0
-	for stop := int64(1); stop < total; stop += step {
-		fs := image()
-		b, err := run(fs, stop)
-		after := fs.Crash(rand.New(rand.NewPCG(uint64(stop), 2)), crashfs.Harsh())
-		env := w.env
-		env.FS = after
-		r, verr := VerifyBackup(t.Context(), "/backup", VerifyBackupOptions{Environment: env})
-		if verr != nil {
-			t.Fatalf("stop %d: %v", stop, verr)
+			t.Fatalf("image %d: %v", i, err)
 		}
 		want := first.Manifest
-		if r.Seq == 2 {
-			finished++
-			want = r.Manifest
-		} else if crashed++; err == nil && b.Seq == 2 {
-			t.Fatalf("stop %d: an acknowledged backup is gone", stop)
+		if before++; r.Seq == 2 {
+			before, after, want = before-1, after+1, second.Manifest
 		}
 		for _, f := range r.Findings {
 			if f.Code != fcp.CodeManifest || !strings.Contains(f.What, "not listed") {
-				t.Fatalf("stop %d, seq %d: %+v", stop, r.Seq, f)
+				t.Fatalf("image %d, seq %d: %+v", i, r.Seq, f)
 			}
 		}
 		res, err := Restore(t.Context(), "/backup", "/restored", RestoreOptions{Environment: env, Owner: w.owner, Manifest: want})
 		if err != nil || !res.Identical {
-			t.Fatalf("stop %d: restore: %v", stop, err)
+			t.Fatalf("image %d: restore: %v", i, err)
 		}
 		// The next backup completes it.
-		env.FS = after
 		e, err := Open(t.Context(), w.dir, Options{Environment: env})
 		if err != nil {
-			t.Fatalf("stop %d: %v", stop, err)
+			t.Fatalf("image %d: %v", i, err)
 		}
 		if _, err := e.Backup(t.Context(), "/backup", BackupOptions{}); err != nil {
-			t.Fatalf("stop %d: next backup: %v", stop, err)
+			t.Fatalf("image %d: next backup: %v", i, err)
 		}
 		e.Close()
-		r, verr = VerifyBackup(t.Context(), "/backup", VerifyBackupOptions{Environment: env, Owner: w.owner})
-		if verr != nil || len(r.Findings) > 0 {
-			t.Fatalf("stop %d: after the next backup: %+v %v", stop, r.Findings, verr)
+		r, err = VerifyBackup(t.Context(), "/backup", VerifyBackupOptions{Environment: env, Owner: w.owner})
+		if err != nil || len(r.Findings) > 0 || !r.Identical {
+			t.Fatalf("image %d: after the next backup: %+v %v", i, r.Findings, err)
 		}
 	}
-	if crashed == 0 {
-		t.Error("no crash hit the backup")
+	if before < 10 || after == 0 {
+		t.Errorf("%d cuts before the manifest was there, %d after", before, after)
 	}
-	t.Logf("%d mutations, %d crashes before and %d after the manifest", total, crashed, finished)
+	env := w.env
+	env.FS = disk.CrashClone()
+	if r, err := VerifyBackup(t.Context(), "/backup", VerifyBackupOptions{Environment: env, Manifest: second.Manifest}); err != nil || len(r.Findings) > 0 {
+		t.Errorf("an acknowledged backup did not survive: %+v %v", r.Findings, err)
+	}
 }
 
 func TestInterruptedRestoresLeaveNothingOrAWholeStore(t *testing.T) {
-	base := crashfs.New()
-	w := newWorld(t, base, 15)
+	disk := crashfs.New()
+	w := newWorld(t, disk, 15)
 	w.put(fcp.ZonePrivate, "a", noise(1, 2000))
 	w.put(fcp.ZonePrivate, "b", noise(2, 30_000))
 	w.backup("/backup")
-	w.e.Close()
-	image := func() *crashfs.FS { return base.Crash(rand.New(rand.NewPCG(1, 1)), crashfs.Options{Keep: 1, KeepEntries: 1}) }
 	o := RestoreOptions{Environment: w.env, Owner: w.owner}
-	probe := image()
-	from := probe.Mutations()
-	o.FS = probe
-	if _, err := Restore(t.Context(), "/backup", "/restored", o); err != nil {
-		t.Fatal(err)
-	}
-	total := probe.Mutations() - from
-	step := max(total/30, 1)
-	for stop := int64(1); stop < total+step; stop += step {
-		fs := image()
-		fs.StopAt(fs.Mutations() + min(stop, total-1))
-		o.FS = fs
-		_, err := Restore(t.Context(), "/backup", "/restored", o)
-		after := fs.Crash(rand.New(rand.NewPCG(uint64(stop), 3)), crashfs.Harsh())
-		o.FS = after
-		if _, serr := after.Stat("/restored"); serr != nil {
-			if err == nil {
-				t.Fatalf("stop %d: an acknowledged restore is gone", stop)
+	none, whole := 0, 0
+	list := images(t, disk, 13, func() { w.restore("/backup", "/restored") })
+	for i, image := range append(list, disk.CrashClone()) {
+		o.FS = image
+		if _, err := image.Stat("/restored"); err != nil {
+			none++
+			if i == len(list) {
+				t.Fatal("an acknowledged restore did not survive")
 			}
 			if _, err := Restore(t.Context(), "/backup", "/restored", o); err != nil {
-				t.Fatalf("stop %d: again: %v", stop, err)
+				t.Fatalf("image %d: again: %v", i, err)
 			}
+		} else {
+			whole++
 		}
-		env := w.env
-		env.FS = after
-		e, err := Open(t.Context(), "/restored", Options{Environment: env})
+		e, err := Open(t.Context(), "/restored", Options{Environment: o.Environment})
 		if err != nil {
-			t.Fatalf("stop %d: %v", stop, err)
+			t.Fatalf("image %d: %v", i, err)
 		}
-		for key, want := range w.names {
-			_, key, _ := strings.Cut(key, " ")
+		for name, want := range w.names {
+			_, key, _ := strings.Cut(name, " ")
 			r, err := e.Get(t.Context(), GetRequest{Key: key})
 			var got []byte
 			if err == nil {
 				got, err = io.ReadAll(r)
 			}
 			if err != nil || !bytes.Equal(got, want) {
-				t.Fatalf("stop %d: %s: %v", stop, key, err)
+				t.Fatalf("image %d: %s: %v", i, key, err)
 			}
 		}
 		if err := e.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	t.Logf("%d mutations", total)
+	if none < 10 || whole == 0 {
+		t.Errorf("%d cuts before the store had its name, %d after", none, whole)
+	}
 }
 
 func TestCancelledWorkStopsAndCleansUp(t *testing.T) {
