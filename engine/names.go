@@ -174,16 +174,20 @@ func (r *nameRecord) decode(v state.Value) error {
 	return nil
 }
 
-// fold takes one version in. changed is false when the heads stay as they are.
-// seen reports whether a version that is no head is already known; it may say
+// seer reports whether a version that is no head is already known. It may say
 // false for one that is, at the cost of an entry in replaced.
-func (r *nameRecord) fold(v *head, replaces fcp.HashList, seen func(*fcp.Hash) bool) (changed bool) {
+type seer interface {
+	seen(name []byte, h *fcp.Hash) bool
+}
+
+// fold takes one version in. changed is false when the heads stay as they are.
+func (r *nameRecord) fold(name []byte, v *head, replaces fcp.HashList, known seer) (changed bool) {
 	for i := range replaces.Len() {
 		h := replaces.At(i)
 		if at, ok := r.find(&h); ok {
 			r.heads = slices.Delete(r.heads, at, at+1)
 			changed = true
-		} else if at, ok := findHash(r.replaced, &h); !ok && !seen(&h) {
+		} else if at, ok := findHash(r.replaced, &h); !ok && !known.seen(name, &h) {
 			r.replaced = slices.Insert(r.replaced, at, h)
 		}
 	}
@@ -216,7 +220,7 @@ func (namesProjection) Touches(ev *Event, key []byte) []byte {
 }
 
 func (namesProjection) Apply(f *Fold, ev *Event, key []byte) error {
-	v := head{
+	f.version = head{
 		hash: ev.Hash, object: ev.Content.Object, time: ev.Time, seq: ev.Seq, position: ev.Position,
 		generation: ev.Content.Generation, size: ev.Content.Size, feed: ev.Feed,
 		tombstone: ev.Content.Kind == fcp.KindObjectTombstone,
@@ -232,7 +236,7 @@ func (namesProjection) Apply(f *Fold, ev *Event, key []byte) error {
 			return err
 		}
 	}
-	changed := r.fold(&v, ev.Content.Replaces, func(h *fcp.Hash) bool { return f.inHistory(ev, h) })
+	changed := r.fold(ev.Content.Key, &f.version, ev.Content.Replaces, f)
 	if changed && ok && !f.refolding {
 		if err := f.keepHistory(ev.Content.Key, ev.Position, old); err != nil {
 			return err
@@ -279,16 +283,10 @@ func (r *nameRecord) decodeHistory(v state.Value) error {
 	return r.decode(state.Value{Canonical: p.b[:n:n], Local: p.b[n:]})
 }
 
-// inHistory reports whether a version of the event's name was a head not too long
-// ago. Only a version that replaces something that is no head asks.
-func (f *Fold) inHistory(ev *Event, h *fcp.Hash) bool {
-	if f.history == nil {
-		return false
-	}
-	prefix := f.prefix(nil, projHistory)
-	prefix = binary.BigEndian.AppendUint16(prefix, uint16(len(ev.Content.Key)))
-	prefix = append(prefix, ev.Content.Key...)
-	return f.history(prefix, h)
+// seen implements seer: was the version a head not too long ago? Only a version
+// that replaces something that is no head asks.
+func (f *Fold) seen(name []byte, h *fcp.Hash) bool {
+	return f.history != nil && f.history(historyPrefix(f.prefix(nil, projHistory), name), h)
 }
 
 // splitHistoryKey undoes historyKey. The name aliases key.

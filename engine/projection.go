@@ -108,6 +108,7 @@ type Fold struct {
 	history   func(prefix []byte, h *fcp.Hash) bool // nil: unknown
 
 	name                              nameRecord
+	version                           head
 	key, aux, canonical, local, value []byte
 }
 
