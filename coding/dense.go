@@ -36,11 +36,12 @@ type solver struct {
 
 	hdpc    []byte // H rows of stride octets over the inactive symbols
 	stride  int
-	masks   []uint64 // per free symbol: the binary pivots that depend on it
-	planes  []uint64
-	carry   []uint64
-	fill    []byte // per free symbol: weights of the H HDPC rows
-	tail    []byte // per HDPC row: weight of the recurrence's last value
+	masks   []uint64   // per free symbol: the binary pivots that depend on it
+	sums    []octets64 // per word and group: the recurrence's values added up
+	carry   []octets64 // per word: its last value
+	line    []octets64 // per word: one HDPC row
+	fill    []byte     // per free symbol: weights of the H HDPC rows
+	tail    []byte     // per HDPC row: weight of the recurrence's last value
 	weights []byte
 
 	prog program
@@ -80,29 +81,61 @@ func (s *solver) decide(ctx context.Context) (int, error) {
 	return 0, nil
 }
 
-// express computes the bit set of every pivot over the inactive symbols.
+// express computes the bit set of every pivot over the inactive symbols, and
+// writes the sums E_k on the way: the forward part of the program.
 func (s *solver) express() {
 	w := (len(s.out) + 63) / 64
 	s.words = w
 	s.expr = resize(s.expr, len(s.pivC)*w)
 	s.some = resize(s.some, len(s.pivC))
 	clear(s.expr)
+	p := &s.prog
+	p.reset(int(s.blk.L))
+	stream := p.forward
 	for k, r := range s.pivR {
 		acc := s.expr[k*w : k*w+w]
-		own := s.pivC[k]
-		some := int(r) < s.data
+		own, head := s.pivC[k], len(stream)
+		stream = append(stream, own, 0)
 		for _, c := range s.row(r) {
-			p := s.pos[c]
+			at := s.pos[c]
 			switch {
-			case p&posInactive != 0:
-				p &^= posInactive
-				acc[p>>6] ^= 1 << (p & 63)
+			case at&posInactive != 0:
+				at &^= posInactive
+				acc[at>>6] ^= 1 << (at & 63)
 			case c != own:
-				some = some || s.some[p]
-				xorWords(acc, s.expr[int(p)*w:])
+				if s.some[at] {
+					stream = append(stream, c)
+				}
+				s.addExpr(acc, at)
 			}
 		}
-		s.some[k] = some
+		n, load := uint32(len(stream)-head-2), int(r) < s.data
+		s.some[k] = n > 0 || load
+		switch {
+		case load:
+			p.loadForward = append(p.loadForward, r)
+			stream[head+1] = n | 1<<31
+		case n > 0:
+			stream[head+1] = n
+		default:
+			stream = stream[:head]
+		}
+	}
+	p.forward = stream
+}
+
+// addExpr adds the bit set of pivot k to acc. Blocks of up to about 1,500
+// symbols have sets of one or two words.
+func (s *solver) addExpr(acc []uint64, k uint32) {
+	switch len(acc) {
+	case 1:
+		acc[0] ^= s.expr[k]
+	case 2:
+		e := s.expr[2*k : 2*k+2]
+		acc[0] ^= e[0]
+		acc[1] ^= e[1]
+	default:
+		xorWords(acc, s.expr[int(k)*s.words:])
 	}
 }
 
@@ -259,102 +292,110 @@ func (s *solver) hdpcPairs() []uint8 {
 	return s.pairs
 }
 
+// octets64 holds 64 octets as bit planes: bit c of plane p is bit p of octet c.
+type octets64 [8]uint64
+
+// double multiplies all octets by alpha: the planes move up, and the last one
+// becomes the first and joins three others (x^8 = x^4+x^3+x^2+1).
+func (t *octets64) double() {
+	top := t[7]
+	t[7], t[6], t[5] = t[6], t[5], t[4]
+	t[4], t[3], t[2] = t[3]^top, t[2]^top, t[1]^top
+	t[1], t[0] = t[0], top
+}
+
+func (t *octets64) add(o *octets64) {
+	for p := range t {
+		t[p] ^= o[p]
+	}
+}
+
 // weighHDPC computes the coefficients of the HDPC rows over the inactive
-// symbols, with the recurrence t = alpha*t + C (shared/rfc6330, section
-// 5.3.3.3) on bit planes: plane p holds bit p of the coefficient of every
-// inactive symbol, so that multiplying by alpha renames the planes and adds
-// one of them to three others.
+// symbols, with the recurrence t = alpha*t + C (see doc.go), for 64 inactive
+// symbols at a time.
 func (s *solver) weighHDPC() {
 	b := &s.blk
-	w, h := s.words, int(b.H)
-	groups := int(hdpcGroups(b.H))
-	s.planes = resize(s.planes, (1+groups+1)*8*w)
-	clear(s.planes)
-	t := s.planes[:8*w]
-	sums := s.planes[8*w:]
-	s.tail = resize(s.tail, h)
+	groups, pairs := int(hdpcGroups(b.H)), s.hdpcPairs()
+	s.sums = resize(s.sums, s.words*groups)
+	s.carry = resize(s.carry, s.words)
+	clear(s.sums)
+	for i := range s.words {
+		s.carry[i] = s.weighWord(i, s.sums[i*groups:(i+1)*groups], pairs)
+	}
+	s.tail = resize(s.tail, int(b.H))
 	clear(s.tail)
-	pairs, last := s.hdpcPairs(), b.KPrime+b.S-1
-	base := 0 // plane p of t is stored at (base+p)&7
-	for n := uint32(0); n <= last; n++ {
-		base = (base + 7) & 7 // alpha: plane 7 becomes plane 0 and joins 2, 3, 4
-		top := t[base*w : base*w+w]
-		for _, p := range [3]int{2, 3, 4} {
-			at := (base + p) & 7
-			xorWords(t[at*w:at*w+w], top)
+	for n := b.W; n < b.KPrime+b.S-1; n++ {
+		i0, i1 := b.HDPCRows(n)
+		s.tail[i0] ^= gf256.Exp(n - b.W + 1)
+		s.tail[i1] ^= gf256.Exp(n - b.W + 1)
+	}
+	for i := range s.tail {
+		s.tail[i] ^= gf256.Exp(uint32(i) + b.U)
+	}
+	s.gatherHDPC()
+}
+
+// weighWord runs the recurrence for the inactive symbols of word i. It adds the
+// values to the groups and returns the last one.
+func (s *solver) weighWord(i int, sums []octets64, pairs []uint8) octets64 {
+	var t octets64
+	w := s.words
+	for n, p := range s.pos[:len(pairs)+1] {
+		t.double()
+		if p&posInactive == 0 {
+			t[0] ^= s.expr[int(p)*w+i]
+		} else if p &^= posInactive; int(p>>6) == i {
+			t[0] ^= 1 << (p & 63)
 		}
-		if p := s.pos[n]; p&posInactive != 0 {
-			p &^= posInactive
-			top[p>>6] ^= 1 << (p & 63)
-		} else {
-			xorWords(top, s.expr[int(p)*w:])
-		}
-		if n == last {
-			break
-		}
-		g := sums[int(pairs[n])*8*w:]
-		// Group sums are kept in the planes' own order.
-		xorWords(g[:(8-base)*w], t[base*w:])
-		xorWords(g[(8-base)*w:8*w], t[:base*w])
-		if n >= b.W {
-			a0, a1 := b.HDPCRows(n)
-			s.tail[a0] ^= gf256.Exp(n - b.W + 1)
-			s.tail[a1] ^= gf256.Exp(n - b.W + 1)
+		if n < len(pairs) {
+			sums[pairs[n]].add(&t)
 		}
 	}
-	s.gatherHDPC(t, sums, base)
+	return t
 }
 
 // gatherHDPC adds up the group sums to one row of coefficients per HDPC row, as
 // octets in hdpc, and forms the rows of the system over the free symbols in
 // fill: the binary pivots are replaced by what their dense rows say.
-func (s *solver) gatherHDPC(t, sums []uint64, base int) {
-	b := &s.blk
-	w, h, f := s.words, int(b.H), len(s.free)
-	s.stride = (w*64 + 31) &^ 31
+func (s *solver) gatherHDPC() {
+	h, f := int(s.blk.H), len(s.free)
+	groups := int(hdpcGroups(s.blk.H))
+	s.stride = s.words * 64
 	s.hdpc = resize(s.hdpc, h*s.stride)
 	s.fill = resize(s.fill, h*(f+h))
 	clear(s.fill)
-	// carry is alpha^i times the last t: column K'+S-1 of MT is alpha^i in row i.
-	s.carry = resize(s.carry, 8*w)
-	carry := s.carry
-	for p := range 8 {
-		copy(carry[p*w:], t[((base+p)&7)*w:((base+p)&7)*w+w])
-	}
 	s.maskFree()
-	row := sums[int(hdpcGroups(b.H))*8*w:]
+	s.line = resize(s.line, s.words)
 	for i := range h {
-		copy(row, carry)
-		for j := range h {
-			if i != j {
-				a, c := max(i, j), min(i, j)
-				xorWords(row[:8*w], sums[(a*(a-1)/2+c)*8*w:])
+		copy(s.line, s.carry) // column K'+S-1 of MT is alpha^i in row i
+		for w := range s.line {
+			s.carry[w].double()
+			for j := range h {
+				if i != j {
+					a, c := max(i, j), min(i, j)
+					s.line[w].add(&s.sums[w*groups+a*(a-1)/2+c])
+				}
 			}
 		}
-		own := int(b.U) + i // the identity column of HDPC row i
-		row[own>>6] ^= 1 << (own & 63)
-		s.tail[i] ^= gf256.Exp(uint32(i) + b.U)
-		s.octets(i, row)
-		s.fillRow(i, row)
-		copy(row, carry[7*w:]) // times alpha
-		copy(carry[w:], carry[:7*w])
-		copy(carry[:w], row)
-		for p := 2; p < 5; p++ {
-			xorWords(carry[p*w:p*w+w], carry[:w])
-		}
+		own := int(s.blk.U) + i // the identity column of HDPC row i
+		s.line[own>>6][0] ^= 1 << (own & 63)
+		s.octets(i)
+		s.fillRow(i)
 	}
 }
 
-// octets writes the coefficients of HDPC row i, given as bit planes, to hdpc.
-func (s *solver) octets(i int, planes []uint64) {
-	w := s.words
+// octets writes the coefficients of HDPC row i from line to hdpc.
+func (s *solver) octets(i int) {
 	out := s.hdpc[i*s.stride : (i+1)*s.stride]
-	for c := 0; c < len(out); c += 8 {
-		var x uint64 // octet p holds plane p's bits of eight columns
-		for p := range 8 {
-			x |= planes[p*w+c>>6] >> (c & 63) & 0xff << (8 * p)
+	for w := range s.line {
+		t := &s.line[w]
+		for c := 0; c < 64; c += 8 {
+			var x uint64 // octet p holds plane p's bits of eight columns
+			for p := range 8 {
+				x |= t[p] >> c & 0xff << (8 * p)
+			}
+			binary.LittleEndian.PutUint64(out[w*64+c:], transpose8(x))
 		}
-		binary.LittleEndian.PutUint64(out[c:], transpose8(x))
 	}
 }
 
@@ -385,19 +426,20 @@ func (s *solver) maskFree() {
 }
 
 // fillRow writes row i of the system over the free symbols.
-func (s *solver) fillRow(i int, planes []uint64) {
-	w, f, wide := s.words, len(s.free), len(s.free)+int(s.blk.H)
+func (s *solver) fillRow(i int) {
+	wide := len(s.free) + int(s.blk.H)
 	row := s.fill[i*wide : (i+1)*wide]
-	row[f+i] = 1
+	row[len(s.free)+i] = 1
 	for j, d := range s.free {
-		x := s.hdpc[i*s.stride+int(d)]
-		mask := s.masks[j*w : j*w+w]
-		for p := range 8 {
-			var odd uint64
-			for k, m := range mask {
-				odd ^= m & planes[p*w+k]
+		var odd octets64
+		for w, m := range s.masks[j*s.words : (j+1)*s.words] {
+			for p, v := range s.line[w] {
+				odd[p] ^= m & v
 			}
-			x ^= byte(bits.OnesCount64(odd)&1) << p
+		}
+		x := s.hdpc[i*s.stride+int(d)]
+		for p, v := range odd {
+			x ^= byte(bits.OnesCount64(v)&1) << p
 		}
 		row[j] = x
 	}

@@ -10,7 +10,6 @@ import (
 func (s *solver) emit() {
 	b := &s.blk
 	p := &s.prog
-	p.reset(int(b.L))
 	p.zero = p.slots
 	slot := func(n int) uint32 {
 		at := p.slots
@@ -43,15 +42,10 @@ func (s *solver) emit() {
 	s.emitBack()
 }
 
-// emitForward writes the sums E_k of the pivots, and of the dense rows.
+// emitForward adds the sums E of the dense rows to those express wrote.
 func (s *solver) emitForward(syndrome uint32) {
 	p := &s.prog
 	s.sum.stream = p.forward
-	for k, r := range s.pivR {
-		if s.some[k] {
-			s.emitPartial(s.pivC[k], r)
-		}
-	}
 	for q, r := range s.used {
 		s.emitPartial(syndrome+uint32(q), r)
 	}
