@@ -824,3 +824,118 @@ func TestCancelledWorkStopsAndCleansUp(t *testing.T) {
 		t.Errorf("verify: %v", err)
 	}
 }
+
+func TestEveryZoneKeyEverUsedIsSealedToTheNewNode(t *testing.T) {
+	w := newWorld(t, vfs.NewMem(), 17)
+	w.put(fcp.ZonePrivate, "old", noise(1, 5000))
+	phone, lost := testNodeKeys(t, 50), testNodeKeys(t, 51)
+	for name, n := range map[string]*authority.NodeKeys{"phone": phone, "lost": lost} {
+		if _, err := w.e.Enroll(t.Context(), EnrollOptions{Owner: w.owner, Node: n.Public(), Name: name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The owner rotates the zone's keys, sealed to all three nodes.
+	keys, err := authority.NewZoneKeys(w.env.Rand, fcp.ZonePrivate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	z := w.e.ring.Load().zones[fcp.ZonePrivate]
+	m, err := authority.SealManifest(w.env.Rand, w.clock.Now(), w.owner, keys, authority.ManifestSpec{
+		Version: z.numbers[0] + 1, Prev: z.current().IDs().Zone, Recovery: w.e.Genesis().Recovery,
+		Recipients: []authority.Recipient{w.e.Node().Recipient(), phone.Public().Recipient(), lost.Public().Recipient()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.e.AppendSigned(t.Context(), fcp.ZonePrivate, fcp.KindZoneKeyManifest, m); err != nil {
+		t.Fatal(err)
+	}
+	w.put(fcp.ZonePrivate, "new", noise(2, 5000))
+	cut := authority.Cut{Feed: fcp.Feed{Zone: fcp.ZonePrivate, Writer: lost.Writer(), Incarnation: 3, Plane: fcp.PlaneControl}}
+	body, err := authority.SignRevocation(w.clock.Now(), w.owner, cut, "stolen")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.e.AppendSigned(t.Context(), fcp.ZonePrivate, fcp.KindRevocationIssued, body); err != nil {
+		t.Fatal(err)
+	}
+	w.backup("/backup")
+	noFindings(t, w.verify("/backup", w.owner))
+	w.restore("/backup", "/restored")
+	w.e.Close()
+	w.open("/restored")
+	w.check()
+	z = w.e.ring.Load().zones[fcp.ZonePrivate]
+	if z.current().IDs() != keys.IDs() {
+		t.Error("the current key of the zone is another one")
+	}
+	manifests, err := w.e.ManifestBytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range manifests {
+		m, err := authority.VerifyManifest(w.owner.Public(), b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Zone() != fcp.ZonePrivate || !slices.Contains(m.Recipients(), w.e.Node().Writer().String()) {
+			continue
+		}
+		if _, err := m.OpenNode(phone); err != nil {
+			t.Errorf("version %d is not sealed to the phone: %v", m.Version(), err)
+		}
+		if _, err := m.OpenNode(lost); fcp.CodeOf(err) != fcp.CodeWrongKey {
+			t.Errorf("version %d is sealed to the node that was revoked: %v", m.Version(), err)
+		}
+	}
+}
+
+func TestAFullBackupDiskIsSaidAndTheNextBackupGoesOn(t *testing.T) {
+	w := newWorld(t, vfs.NewMem(), 18)
+	w.fill()
+	disk := crashfs.New()
+	disk.SetSpace(1 << 20)
+	to := blob.NewFiles(disk, "/usb")
+	if _, err := w.e.BackupTo(t.Context(), to, "usb", BackupOptions{}); fcp.CodeOf(err) != fcp.CodeDiskFull {
+		t.Fatalf("%v", err)
+	}
+	w.put(fcp.ZonePrivate, "store goes on", []byte("x"))
+	disk.SetSpace(-1)
+	part := disk.Used()
+	b, err := w.e.BackupTo(t.Context(), to, "usb", BackupOptions{})
+	if err != nil || b.NewSegments >= b.Segments || part == 0 {
+		t.Fatalf("%+v %v", b, err)
+	}
+	env := w.env
+	env.FS = disk
+	r, err := VerifyBackup(t.Context(), "/usb", VerifyBackupOptions{Environment: env, Owner: w.owner})
+	if err != nil || !r.Identical {
+		t.Fatal(err)
+	}
+	noFindings(t, r)
+}
+
+func TestADamagedSegmentIsNotBackedUp(t *testing.T) {
+	disk := crashfs.New()
+	w := newWorld(t, disk, 19)
+	w.put(fcp.ZonePrivate, "a", noise(1, 100_000))
+	if _, err := w.e.Log().Seal(t.Context(), log.SealOptions{All: true}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range disk.Files() {
+		if strings.HasSuffix(f.Path, ".sst") && f.Size > 90_000 {
+			if err := disk.Flip(f.Path, 50_000, 3); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	w.open(w.dir)
+	if _, err := w.e.Backup(t.Context(), "/backup", BackupOptions{}); !errors.Is(err, fcp.Corrupt) {
+		t.Errorf("a damaged store was backed up: %v", err)
+	}
+	if _, err := VerifyBackup(t.Context(), "/backup", VerifyBackupOptions{Environment: w.env}); fcp.CodeOf(err) != fcp.CodeNotFound {
+		t.Errorf("%v", err)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -101,6 +102,7 @@ func (v *backupVerifier) manifests() error {
 	if len(v.seqs) == 0 {
 		return fcp.Errorf(fcp.CodeNotFound, "there is no backup in %s", v.r.Dir).WithNext("name the folder that `fcpctl backup create` wrote to")
 	}
+	slices.Sort(v.seqs) // by number: from 10,000,000,000 on names sort differently
 	if err := v.found(backupGenesis, v.ob.readGenesis(v.ctx)); err != nil {
 		return err
 	}

@@ -160,7 +160,7 @@ func openCopy(ctx context.Context, ob *openedBackup, env Environment, dir string
 	if err := ob.genesis.CheckOwner(owner.Public()); err != nil {
 		return nil, err
 	}
-	recovery, err := owner.Recovery()
+	recovery, err := owner.Recovery() // used as long as the engine is open
 	if err != nil {
 		return nil, err
 	}
