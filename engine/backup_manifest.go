@@ -274,7 +274,7 @@ func (m *backupManifest) total() uint64 {
 	return n
 }
 
-// tailAddress is what the key and the frames of a tail file are bound to.
+// address is what the key and the frames of a tail file are bound to.
 func (t *backupTail) address() []byte {
 	b := append([]byte("FCP2-BACKUP-TAIL-V1"), t.Feed[:]...)
 	b = appendUint64(b, t.First)
@@ -282,7 +282,7 @@ func (t *backupTail) address() []byte {
 	return append(b, t.Head[:]...)
 }
 
-// zoneRun returns the run of a tail of a feed, for messages.
+// String names the run, for messages.
 func (t *backupTail) String() string {
 	return fmt.Sprintf("events %d to %d of feed %.16s", t.First, t.Last, t.Feed.String())
 }

@@ -439,7 +439,7 @@ func smallBackup(t testing.TB, seed uint64) *world {
 	return w
 }
 
-// overlay is a backup folder in memory with one file changed.
+// copyOf returns a file system that holds just a backup folder with these files.
 func copyOf(t testing.TB, files map[string][]byte) vfs.FS {
 	t.Helper()
 	m := vfs.NewMem()
@@ -937,5 +937,50 @@ func TestADamagedSegmentIsNotBackedUp(t *testing.T) {
 	}
 	if _, err := VerifyBackup(t.Context(), "/backup", VerifyBackupOptions{Environment: w.env}); fcp.CodeOf(err) != fcp.CodeNotFound {
 		t.Errorf("%v", err)
+	}
+}
+
+func TestAManifestOfAStrangerIsRefused(t *testing.T) {
+	w := smallBackup(t, 20)
+	whole := tree(t, w.env.FS, "/backup")
+	stranger := testNodeKeys(t, 60)
+	otherOwner, err := authority.NewOwnerKey(newRand(61))
+	if err != nil {
+		t.Fatal(err)
+	}
+	selfMade, err := signDevice(w.clock.Now(), otherOwner, stranger.Public(), "evil")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mine, err := signDevice(w.clock.Now(), w.owner, testNodeKeys(t, 62).Public(), "phone")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, device := range map[string][]byte{"no enrollment": nil, "enrolled by another owner": selfMade, "the enrollment of another node": mine} {
+		m, err := decodeBackupManifest(whole[manifestName(2)])
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Node, m.Device = stranger.Public().Signing, device
+		forged, err := m.sign(stranger)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files := map[string][]byte{}
+		for n, b := range whole {
+			files[n] = b
+		}
+		files[manifestName(2)] = forged
+		env := w.env
+		env.FS = copyOf(t, files)
+		r, err := VerifyBackup(t.Context(), "/backup", VerifyBackupOptions{Environment: env})
+		if err != nil || !slices.ContainsFunc(r.Findings, func(f BackupFinding) bool { return f.File == manifestName(2) && f.Code == fcp.CodeSignature }) {
+			t.Errorf("%s: %+v %v", what, r.Findings, err)
+		}
+		_, err = Restore(t.Context(), "/backup", "/restored", RestoreOptions{Environment: env, Owner: w.owner})
+		if fcp.CodeOf(err) != fcp.CodeSignature {
+			t.Errorf("%s: restore: %v", what, err)
+		}
+		nothingLeft(t, env.FS, "/restored")
 	}
 }
