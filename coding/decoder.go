@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"unsafe"
 
@@ -26,7 +27,8 @@ type Decoder struct {
 	stripes []stripe
 	tiles   []tile
 
-	block   []byte   // K*T octets
+	block   []byte   // K*T octets, the caller's or own
+	own     []byte   // made when first needed
 	have    []uint64 // source symbols that are in block
 	sources int      // how many
 	esis    []uint32 // repair symbols held, in the order of their storage
@@ -69,8 +71,8 @@ type DecoderOptions struct {
 // DefaultSlack is the slack of a decoder that is given none.
 const DefaultSlack = 64
 
-// NewDecoder returns a decoder for a block of k source symbols. It decodes into
-// memory of its own; see Reset for another place.
+// NewDecoder returns a decoder for a block of k source symbols. Unless Reset
+// gives it another place it decodes into memory of its own.
 func NewDecoder(k int, shape Shape, opt DecoderOptions) (*Decoder, error) {
 	blk, err := blockFor(k)
 	if err != nil {
@@ -86,7 +88,7 @@ func NewDecoder(k int, shape Shape, opt DecoderOptions) (*Decoder, error) {
 	if err != nil {
 		return nil, err
 	}
-	if bound > opt.Limit {
+	if bound > opt.Limit || bound > math.MaxInt {
 		return nil, fmt.Errorf("%w: a block of %d symbols of %d octets may take %d octets to decode, limit %d",
 			ErrMemory, k, shape.SymbolSize, bound, opt.Limit)
 	}
@@ -96,7 +98,8 @@ func NewDecoder(k int, shape Shape, opt DecoderOptions) (*Decoder, error) {
 	d.opt.Workers = min(opt.Workers, len(d.tiles))
 	d.perSlab = perSlab(k, shape.SymbolSize)
 	d.have = make([]uint64, (k+63)/64)
-	return d, d.Reset(nil)
+	d.target = k
+	return d, nil
 }
 
 // slabBytes is how much storage for repair symbols is taken at a time, up to 32
@@ -114,12 +117,15 @@ func perSlab(k, t int) int {
 func (d *Decoder) Reset(dst []byte) error {
 	size := int(d.blk.K) * d.shape.SymbolSize
 	switch {
-	case dst == nil && len(d.block) != size:
-		d.block = make([]byte, size)
 	case dst != nil && len(dst) != size:
 		return fmt.Errorf("%w: %d octets for a block of %d", ErrSize, len(dst), size)
 	case dst != nil:
 		d.block = dst
+	default:
+		if d.own == nil {
+			d.own = make([]byte, size)
+		}
+		d.block = d.own
 	}
 	clear(d.have)
 	d.sources = 0
@@ -142,6 +148,11 @@ func (d *Decoder) Add(esi uint32, symbol []byte) (bool, error) {
 	}
 	if d.Complete() {
 		return false, nil
+	}
+	if d.block == nil {
+		if err := d.Reset(nil); err != nil {
+			return false, err
+		}
 	}
 	if esi < d.blk.K {
 		return d.addSource(esi, symbol), nil

@@ -3,6 +3,7 @@ package coding
 import (
 	"context"
 	"fmt"
+	"math"
 	"sync"
 	"unsafe"
 
@@ -46,6 +47,9 @@ func NewEncoder(plan *Plan, k int, shape Shape, opt EncoderOptions) (*Encoder, e
 	}
 	if shape, err = shape.normal(); err != nil {
 		return nil, err
+	}
+	if int64(k)*int64(shape.SymbolSize) > math.MaxInt/2 {
+		return nil, fmt.Errorf("%w: %d symbols of %d octets", ErrMemory, k, shape.SymbolSize)
 	}
 	if plan == nil || !plan.serves(&blk) {
 		return nil, fmt.Errorf("%w: the plan is not for %d source symbols", ErrParams, k)

@@ -89,9 +89,10 @@ func failures(t *testing.T, k, extra, trials int, seed uint64) int {
 
 // TestDecodeFailureProbability holds the code to the failure rates RFC 6330 is
 // designed for: at most 1 in 10^2, 10^4 and 10^6 with 0, 1 and 2 symbols more
-// than K'. FCP_LONG=1 runs 10^5, 10^6 and 2*10^7 trials (the last for K=10) and demands that the upper
-// 95 % confidence limit is within the bound. The short run demands that of +0;
-// of +1 and +2, where it has too few trials for that, that the lower limit is.
+// than K'. FCP_LONG=1 runs 10^5, 10^6 and, for K=10, 2*10^7 trials and demands that
+// the upper 95 % confidence limit is within the bound. The short run demands
+// that of +0; of +1 and +2, where it has too few trials for that, that the
+// lower limit is.
 func TestDecodeFailureProbability(t *testing.T) {
 	long := os.Getenv("FCP_LONG") != ""
 	cases := []struct {

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
+	"reflect"
 	"runtime"
 	"sync"
 	"testing"
@@ -13,7 +14,7 @@ import (
 
 // held sums what a decoder holds between calls.
 func (d *Decoder) bytes() int64 {
-	n := cap(d.block) + 8*cap(d.have) + 4*cap(d.esis) + 4*cap(d.seen.slots) + cap(d.ws) + 4*cap(d.rows) + 4*cap(d.lost)
+	n := cap(d.own) + 8*cap(d.have) + 4*cap(d.esis) + 4*cap(d.seen.slots) + cap(d.ws) + 4*cap(d.rows) + 4*cap(d.lost)
 	for _, s := range d.slabs {
 		n += cap(s)
 	}
@@ -309,4 +310,74 @@ func TestRepairFromManyGoroutines(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// capacities sums the memory behind all slices in v.
+func capacities(v reflect.Value) (n int64) {
+	switch v.Kind() {
+	case reflect.Struct:
+		for i := range v.NumField() {
+			n += capacities(v.Field(i))
+		}
+	case reflect.Array:
+		for i := range v.Len() {
+			n += capacities(v.Index(i))
+		}
+	case reflect.Slice:
+		n = int64(v.Cap()) * int64(v.Type().Elem().Size())
+	}
+	return n
+}
+
+// TestEliminationKeepsItsBound: ordinary sets, and the densest the limit lets
+// through.
+func TestEliminationKeepsItsBound(t *testing.T) {
+	for _, k := range []int{1, 10, 100, 1000, 10000, 56403} {
+		for _, degree := range []uint32{1, 5, 9} {
+			rng := rand.New(rand.NewPCG(uint64(k), uint64(degree)))
+			s := new(solver)
+			s.blk, _ = blockFor(k)
+			for len(s.lt) < k+DefaultSlack {
+				isi := s.blk.ISI(s.blk.K + rng.Uint32N(MaxESI-s.blk.K))
+				if s.blk.Tuple(isi).D >= degree || rng.IntN(8) == 0 {
+					s.lt = append(s.lt, isi)
+				}
+			}
+			s.data = len(s.lt)
+			for i := s.blk.K; i < s.blk.KPrime; i++ {
+				s.lt = append(s.lt, i)
+			}
+			missing, err := s.solve(context.Background())
+			opt, _ := DecoderOptions{}.normal()
+			bound := eliminationBound(&s.blk, opt)
+			n := capacities(reflect.ValueOf(s).Elem()) + int64(s.prog.slots*tileWidth(int(s.blk.L)))
+			t.Logf("K=%d, degree %d: %d inactive, missing %d (%v), %d octets, bound %d", k, degree, len(s.out), missing, err, n, bound)
+			if n > bound {
+				t.Errorf("K=%d: %d octets, bound %d", k, n, bound)
+			}
+		}
+	}
+}
+
+func TestResetLeavesTheCallersMemoryAlone(t *testing.T) {
+	d, err := NewDecoder(2, Shape{SymbolSize: 4}, DecoderOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mine := make([]byte, 8)
+	if err := d.Reset(mine); err != nil {
+		t.Fatal(err)
+	}
+	d.Add(1, []byte("abcd"))
+	if err := d.Reset(nil); err != nil {
+		t.Fatal(err)
+	}
+	d.Add(0, []byte("wxyz"))
+	d.Add(1, []byte("wxyz"))
+	if got, err := d.Block(); err != nil || string(got) != "wxyzwxyz" || string(mine) != "\x00\x00\x00\x00abcd" {
+		t.Errorf("block %q, %v; the caller's memory %q", got, err, mine)
+	}
+	if err := d.Reset(mine[:7]); !errors.Is(err, ErrSize) {
+		t.Error(err)
+	}
 }
