@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"fcp/coding/internal/gf256"
 	"fcp/coding/internal/rfc6330"
 )
 
@@ -272,6 +273,29 @@ func TestVectorObjects(t *testing.T) {
 			if got := hex.EncodeToString(AppendPayloadID(nil, b.SBN, uint32(b.K))); got != b.Header {
 				t.Errorf("payload id %s, want %s", got, b.Header)
 			}
+		}
+	}
+}
+
+// TestVectorsUnderEveryForm runs vectors under each form of the kernels this
+// processor has, also those it would not choose.
+func TestVectorsUnderEveryForm(t *testing.T) {
+	v := readVectors(t)
+	best := gf256.Best
+	defer func() { gf256.Best = best }()
+	for _, gf256.Best = range gf256.Forms() {
+		for _, b := range v.Blocks {
+			if b.K > 2100 {
+				continue
+			}
+			data := ruleData(b.K * b.T)
+			e := encoderFor(t, b.K, Shape{SymbolSize: b.T}, data, 1)
+			if got := digest(intermediate(e)); got != b.Intermediate {
+				t.Errorf("form %s, K=%d T=%d: intermediate symbols differ", gf256.Best.Name, b.K, b.T)
+			}
+		}
+		for _, by := range []way{byProducts, byReplay, byElimination} {
+			testWay(t, 120, 9, Shape{SymbolSize: 460, SubBlocks: 3, Alignment: 4}, by)
 		}
 	}
 }
