@@ -16,7 +16,7 @@ const (
 
 // builtins returns the built-in projections. Their order is the order of folding.
 func builtins(owner authority.OwnerPublic) []Projection {
-	return []Projection{
+	return append([]Projection{
 		objectsProjection{}, namesProjection{}, historyProjection{}, clearedProjection{}, bodiesProjection{}, idempotencyProjection{},
 		recordProjection{projCheckpoints, fcp.KindCheckpointSigned, owner, checkpointKey, checkpointRow},
 		recordProjection{projZones, fcp.KindZoneDefined, owner, zoneKey, zoneRow},
@@ -25,8 +25,11 @@ func builtins(owner authority.OwnerPublic) []Projection {
 		recordProjection{projSchemas, fcp.KindSchemaDefined, owner, schemaKey, schemaRow},
 		recordProjection{projRevocations, fcp.KindRevocationIssued, owner, revocationKey, revocationRow},
 		segmentsProjection{},
-	}
+	}, extraProjections()...)
 }
+
+// extraProjections lets tests add projections.
+var extraProjections = func() []Projection { return nil }
 
 // objectsProjection knows which objects control events head: key is the object
 // id, presence is canonical.

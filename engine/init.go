@@ -130,7 +130,7 @@ func Join(ctx context.Context, dir string, o JoinOptions) error {
 
 // prepareDir makes dir and the marker that says an Init is at work, or refuses.
 func prepareDir(files vfs.FS, dir string) error {
-	if err := files.MkdirAll(dir, 0o700); err != nil {
+	if err := makeDir(files, dir); err != nil {
 		return fcp.Wrap(fcp.CodeDisk, err, "make the store directory")
 	}
 	if _, err := files.Stat(files.PathJoin(dir, fileFormat)); err == nil {
@@ -154,11 +154,32 @@ func prepareDir(files vfs.FS, dir string) error {
 	return writeFile(files, dir, fileInit, []byte("an init that did not finish\n"))
 }
 
+// makeDir makes a directory and what is missing above it, so that each survives a
+// crash: a name is durable when the directory that holds it is synced.
+func makeDir(files vfs.FS, dir string) error {
+	var missing []string
+	for d := dir; ; d = files.PathDir(d) {
+		if _, err := files.Stat(d); err == nil || d == files.PathDir(d) {
+			break
+		}
+		missing = append(missing, d)
+	}
+	if err := files.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for _, d := range missing {
+		if err := syncDir(files, files.PathDir(d)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // makeStore writes the keys and their directories.
 func makeStore(env *Environment, dir string, node *authority.NodeKeys, genesis []byte, manifests [][]byte) error {
 	keys := keyDir{env.FS, env.FS.PathJoin(dir, dirKeys)}
 	for _, d := range []string{keys.path, env.FS.PathJoin(dir, dirLog), env.FS.PathJoin(dir, dirState)} {
-		if err := env.FS.MkdirAll(d, 0o700); err != nil {
+		if err := makeDir(env.FS, d); err != nil {
 			return fcp.Wrap(fcp.CodeDisk, err, "make the store directory")
 		}
 	}

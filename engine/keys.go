@@ -249,7 +249,8 @@ func writeFile(files vfs.FS, dir, name string, data []byte) error {
 		if err != nil {
 			return err
 		}
-		if _, err = f.Write(data); err == nil {
+		// A vfs.File may change what it is given to write.
+		if _, err = f.Write(bytes.Clone(data)); err == nil {
 			err = f.Sync()
 		}
 		if err = errors.Join(err, f.Close()); err != nil {
@@ -291,5 +292,5 @@ func (v vfsFiles) WriteFileAtomic(path string, data []byte) error {
 	if _, err := v.fs.Stat(path); err == nil {
 		return &fs.PathError{Op: "create", Path: path, Err: fs.ErrExist}
 	}
-	return writeFile(v.fs, v.fs.PathDir(path), v.fs.PathBase(path), bytes.Clone(data))
+	return writeFile(v.fs, v.fs.PathDir(path), v.fs.PathBase(path), data)
 }

@@ -85,7 +85,7 @@ func (e *Engine) Projections() []ProjectionInfo {
 	defer d.mu.RUnlock()
 	var out []ProjectionInfo
 	for _, p := range d.list {
-		if p != d.wanted(p.Name()) {
+		if p.Version() != d.wanted(p.Name()).Version() {
 			continue
 		}
 		r := d.slots.byName[p.Name()]

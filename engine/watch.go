@@ -97,7 +97,7 @@ func (e *Engine) setCheckpoint(name string, position uint64) error {
 		return err
 	}
 	dir := e.env.FS.PathJoin(e.dir, dirCheckpoint)
-	if err := e.env.FS.MkdirAll(dir, 0o700); err != nil {
+	if err := makeDir(e.env.FS, dir); err != nil {
 		return fcp.Wrap(fcp.CodeDisk, err, "make the subscriptions' directory")
 	}
 	return writeFile(e.env.FS, dir, file, []byte(decimal(position)+"\n"))
