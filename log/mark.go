@@ -105,16 +105,16 @@ func (l *Log) recoverMark() error {
 			return nil
 		}
 	} else if slots != nil && l.nextPosition > 1 {
-		// Both slots unreadable: a crash cannot do that (they are never written
-		// together), damage can.
+		// Both slots unreadable: a crash cannot do that (they hold marks before
+		// the first event and are never written together), damage can.
 		return fcp.Errorf(fcp.CodeCorrupt, "both slots of the high-water mark are damaged")
 	}
 	l.mark.last = m
 	if l.opts.ReadOnly || l.opts.DisableMark {
 		return nil
 	}
-	if slots == nil {
-		if err := createMark(l.fs, l.dir, path); err != nil {
+	if !found {
+		if l.mark.last, err = createMark(l.fs, l.dir, path, l.incarnation); err != nil {
 			return err
 		}
 	}
@@ -122,16 +122,19 @@ func (l *Log) recoverMark() error {
 	return wrapDisk(err, "opening the high-water mark")
 }
 
-func createMark(fs vfs.FS, dir, path string) error {
+// createMark makes the file with a mark of an empty log in both slots, so that a
+// torn write of the first real one leaves a mark behind.
+func createMark(fs vfs.FS, dir, path string, incarnation uint64) (mark, error) {
+	first, second := mark{incarnation: incarnation}, mark{counter: 1, incarnation: incarnation}
 	f, err := fs.Create(path, "fcp-mark")
 	if err != nil {
-		return wrapDisk(err, "making the high-water mark")
+		return mark{}, wrapDisk(err, "making the high-water mark")
 	}
-	_, err = f.Write(make([]byte, 2*markSlot))
+	_, err = f.Write(append(first.encode(), second.encode()...))
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return wrapDisk(err, "making the high-water mark")
+		return mark{}, wrapDisk(err, "making the high-water mark")
 	}
-	return syncDir(fs, dir)
+	return second, syncDir(fs, dir)
 }
 
 func syncDir(fs vfs.FS, dir string) error {

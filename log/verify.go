@@ -27,6 +27,9 @@ import (
 type VerifyOptions struct {
 	FS     vfs.FS // nil: the operating system
 	Sealer Sealer // nil: of sealed segments only ciphertext, card and remainder are checked
+	// Closed says that the store is known to be closed cleanly (CheckClean): what
+	// else would be a trace of a crash is damage then.
+	Closed bool
 	// Progress is called now and then with the events checked and their number;
 	// nil: nobody is told.
 	Progress func(done, total uint64)
@@ -204,7 +207,11 @@ func (v *verifier) run() (err error) {
 	if opened != nil {
 		return opened
 	}
-	v.report.Crashed = v.l.replayed.Load() > 0
+	if n := v.l.replayed.Load(); n > 0 && v.o.Closed {
+		v.find(FindMark, v.l.dir, "the store was closed cleanly and %d batches wait in its WAL", n)
+	} else {
+		v.report.Crashed = n > 0
+	}
 	if err := v.checkManifest(desc); err != nil {
 		return errors.Join(err, wrapDisk(v.l.db.Close(), "closing the log"))
 	}
@@ -256,7 +263,7 @@ func (v *verifier) checkManifest(desc *pebble.DBDesc) error {
 	switch {
 	case err != nil:
 		v.find(FindManifest, fs.PathBase(name), "%v", err)
-	case !sound && v.report.Crashed:
+	case !sound && !v.o.Closed:
 		v.note(FindInterrupted, fs.PathBase(name), "the list of tables does not read to its end")
 	case !sound:
 		v.find(FindManifest, fs.PathBase(name), "the list of tables does not read to its end")
@@ -1083,6 +1090,9 @@ func (v *verifier) readMark() error {
 func (v *verifier) checkMark() error {
 	m, found := newestMark(v.slots)
 	v.report.Mark = m.position
+	if found && v.report.Durable > m.position && !v.o.Closed {
+		v.report.Crashed = true // a clean close writes the mark last
+	}
 	torn := v.find
 	if v.report.Crashed {
 		torn = func(_, where, format string, args ...any) { v.note(FindInterrupted, where, format, args...) }
@@ -1097,7 +1107,7 @@ func (v *verifier) checkMark() error {
 	}
 	for i := 0; i+markSlot <= len(v.slots); i += markSlot {
 		s := v.slots[i : i+markSlot]
-		if _, ok := decodeMark(s); !ok && !allZeros(s) {
+		if _, ok := decodeMark(s); !ok && (v.report.Durable > 0 || !allZeros(s)) {
 			torn(FindMark, fmt.Sprintf("%s slot %d", markName, i/markSlot), "the slot fails its checksum")
 		}
 	}

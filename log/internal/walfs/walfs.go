@@ -19,6 +19,9 @@ const (
 	// checkpoint have another one.
 	walCategory vfs.DiskWriteCategory = "pebble-wal"
 	walSuffix                         = ".log"
+
+	manifestPrefix = "MANIFEST-"
+
 	// Pebble takes no notice of names that do not start with a number or one of
 	// its own words.
 	sparePrefix = "walfs-"
@@ -118,10 +121,13 @@ func isWAL(name string, category vfs.DiskWriteCategory) bool {
 
 // Create implements vfs.FS.
 func (f *FS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	dir := f.FS.PathDir(name)
+	if strings.HasPrefix(f.FS.PathBase(name), manifestPrefix) {
+		return f.createManifest(dir, name, category)
+	}
 	if !isWAL(name, category) {
 		return f.FS.Create(name, category)
 	}
-	dir := f.FS.PathDir(name)
 	if err := f.enter(dir); err != nil {
 		return nil, err
 	}
@@ -130,6 +136,24 @@ func (f *FS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, erro
 		f.startSpare(dir)
 	}
 	return w, err
+}
+
+// createManifest makes the file's name durable at once. Pebble syncs the
+// directory only after it made the marker that points to the file, so a cut
+// could leave the marker without the file.
+func (f *FS) createManifest(dir, name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	file, err := f.FS.Create(name, category)
+	if err != nil {
+		return nil, err
+	}
+	d, err := f.FS.OpenDir(dir)
+	if err == nil {
+		err = errors.Join(d.Sync(), d.Close())
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
 }
 
 func (f *FS) createWAL(dir, name string, category vfs.DiskWriteCategory) (vfs.File, error) {
