@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"runtime"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,7 +48,8 @@ type Log struct {
 	expected     int           // owned by the leader: requests in the last group
 
 	crashed atomic.Pointer[fcp.Error]
-	full    atomic.Bool // the disk is below its reserve
+	dead    chan struct{} // closed by crash
+	full    atomic.Bool   // the disk is below its reserve
 
 	sealMu      sync.Mutex // one seal or segment import at a time
 	nextSegment uint64     // guarded by sealMu
@@ -191,6 +191,7 @@ func (l *Log) crash(err error) *fcp.Error {
 	if !l.crashed.CompareAndSwap(nil, e) {
 		return l.crashed.Load()
 	}
+	close(l.dead)
 	l.log.Error("the log stopped after a disk error", "err", err)
 	l.mu.Lock()
 	l.refusal = e
@@ -219,34 +220,58 @@ func (p pebbleLogger) Errorf(format string, args ...any) {
 	p.l.log.Warn("pebble", "msg", fcp.Errorf(fcp.CodeDisk, format, args...).Detail)
 }
 
-// fatalError is what a fatal Pebble message panics with on a goroutine that this
-// package entered Pebble on; recoverFatal catches it.
+// fatalError is what a fatal Pebble message panics with on the commit path, where
+// Pebble holds no lock; recoverFatal catches it.
 type fatalError struct{ err *fcp.Error }
 
-// Fatalf must not return. On a goroutine of ours it unwinds to recoverFatal; one
-// of Pebble's own is parked, because nothing it holds can be trusted any more and
-// the process is about to stop.
+// Fatalf must not return. On the commit path it unwinds to recoverFatal. Any other
+// goroutine is parked for good: Pebble may hold locks there that an unwinding
+// would release twice, nothing it holds can be trusted any more, and the process
+// is about to stop. What waits for such a goroutine waits through abandonable.
 func (p pebbleLogger) Fatalf(format string, args ...any) {
 	e := p.l.crash(fcp.Errorf(fcp.CodeDisk, format, args...))
-	if calledFromHere() {
+	if onCommitPath() {
 		panic(fatalError{e})
 	}
 	select {}
 }
 
-// calledFromHere reports whether a function of this package other than the
-// logger is on the stack.
-func calledFromHere() bool {
+// onCommitPath reports whether (*Log).write is on the stack.
+func onCommitPath() bool {
 	var pcs [64]uintptr
 	frames := runtime.CallersFrames(pcs[:runtime.Callers(3, pcs[:])])
 	for {
 		f, more := frames.Next()
-		if strings.HasPrefix(f.Function, "fcp/log.(*Log)") || strings.HasPrefix(f.Function, "fcp/log.Open") {
+		if f.Function == "fcp/log.(*Log).write" {
 			return true
 		}
 		if !more {
 			return false
 		}
+	}
+}
+
+// abandonable runs a Pebble call that may never come back after a disk error, and
+// gives up on it when the log crashes.
+func (l *Log) abandonable(fn func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- fn() }()
+	select {
+	case err := <-done:
+		return err
+	case <-l.dead:
+		return l.Crashed()
+	}
+}
+
+// recoverFatal turns a fatal Pebble message into the error of the caller.
+func recoverFatal(err *error) {
+	if r := recover(); r != nil {
+		f, ok := r.(fatalError)
+		if !ok {
+			panic(r)
+		}
+		*err = f.err
 	}
 }
 

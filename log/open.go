@@ -30,10 +30,9 @@ const pebbleFormat = pebble.FormatNewest
 func Open(dir string, o Options) (l *Log, err error) {
 	o.setDefaults()
 	l = &Log{opts: o, fs: o.FS, dir: dir, log: o.Logger, byFeed: map[fcp.Feed]*feed{},
-		kick: make(chan struct{}, 1), clock: fcp.NewClock(o.Now)}
+		kick: make(chan struct{}, 1), dead: make(chan struct{}), clock: fcp.NewClock(o.Now)}
 	l.frames.limit = o.CacheBytes / 2
-	defer recoverFatal(&err)
-	if err := l.openPebble(); err != nil {
+	if err := l.abandonable(l.openPebble); err != nil {
 		return nil, err
 	}
 	if err := l.recover(); err != nil {
@@ -349,11 +348,10 @@ func (l *Log) Close() error {
 		return wrapDisk(l.db.Close(), "closing the log")
 	}
 	err := l.finalMark()
-	return errors.Join(err, wrapDisk(l.flushClose(), "closing the log"))
+	return errors.Join(err, wrapDisk(l.abandonable(l.flushClose), "closing the log"))
 }
 
-func (l *Log) flushClose() (err error) {
-	defer recoverFatal(&err)
+func (l *Log) flushClose() error {
 	// Close does not flush; a flushed store opens faster and carries no log tail.
 	if err := l.db.Flush(); err != nil {
 		return err

@@ -432,8 +432,7 @@ func (l *Log) commitSegments(ctx context.Context, round []*segmentDraft) ([]Segm
 }
 
 // ingest writes the frames as one sorted table and links it into the store.
-func (l *Log) ingest(ctx context.Context, round []*segmentDraft) (err error) {
-	defer recoverFatal(&err)
+func (l *Log) ingest(ctx context.Context, round []*segmentDraft) error {
 	path := l.fs.PathJoin(l.dir, "sealing.tmp")
 	f, err := l.fs.Create(path, "fcp-seal")
 	if err != nil {
@@ -453,22 +452,12 @@ func (l *Log) ingest(ctx context.Context, round []*segmentDraft) (err error) {
 	if err := w.Close(); err != nil { // syncs
 		return wrapDisk(err, "writing a segment")
 	}
-	if err := l.db.Ingest(context.WithoutCancel(ctx), []string{path}); err != nil {
+	err = l.abandonable(func() error { return l.db.Ingest(context.WithoutCancel(ctx), []string{path}) })
+	if err != nil {
 		return wrapDisk(err, "taking in a segment")
 	}
 	l.nextSegment += uint64(len(round))
 	return nil
-}
-
-// recoverFatal turns a fatal Pebble message into the error of the caller.
-func recoverFatal(err *error) {
-	if r := recover(); r != nil {
-		f, ok := r.(fatalError)
-		if !ok {
-			panic(r)
-		}
-		*err = f.err
-	}
 }
 
 // writeSealed adds to the commit of the segment.sealed events what makes the
