@@ -94,7 +94,7 @@ func NewDecoder(k int, shape Shape, opt DecoderOptions) (*Decoder, error) {
 	}
 	d := &Decoder{blk: blk, shape: shape, opt: opt}
 	d.stripes = shape.stripes(k)
-	d.tiles = tiles(d.stripes, tileWidth(int(blk.L)))
+	d.tiles = balanced(d.stripes, int(blk.L), opt.Workers)
 	d.opt.Workers = min(opt.Workers, len(d.tiles))
 	d.perSlab = perSlab(k, shape.SymbolSize)
 	d.have = make([]uint64, (k+63)/64)

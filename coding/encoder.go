@@ -56,7 +56,7 @@ func NewEncoder(plan *Plan, k int, shape Shape, opt EncoderOptions) (*Encoder, e
 	}
 	e := &Encoder{plan: plan, blk: blk, shape: shape, workers: max(1, opt.Workers)}
 	e.stripes = shape.stripes(k)
-	e.tiles = tiles(e.stripes, tileWidth(int(blk.L)))
+	e.tiles = balanced(e.stripes, int(blk.L), e.workers)
 	e.workers = min(e.workers, len(e.tiles))
 	e.runs = make([]replayer, e.workers)
 	return e, nil

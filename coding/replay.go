@@ -73,7 +73,7 @@ func (r *replayer) run(ws unsafe.Pointer, t *tile) {
 }
 
 // parallel calls work for every span of 0..n-1 cut into as many spans as
-// workers, each in its own goroutine, and stops early when ctx ends: work is
+// workers, each but the first in a goroutine of its own, and stops early when ctx ends: work is
 // asked for one index at a time.
 func parallel(ctx context.Context, n, workers int, work func(worker, index int)) error {
 	workers = max(1, min(workers, n))
@@ -88,20 +88,20 @@ func parallel(ctx context.Context, n, workers int, work func(worker, index int))
 	}
 	var wg sync.WaitGroup
 	var stopped atomic.Bool
-	for w := range workers {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			first, end := span(n, workers, w)
-			for i := first; i < end; i++ {
-				if ctx.Err() != nil {
-					stopped.Store(true)
-					return
-				}
-				work(w, i)
+	run := func(w int) {
+		first, end := span(n, workers, w)
+		for i := first; i < end; i++ {
+			if ctx.Err() != nil {
+				stopped.Store(true)
+				return
 			}
-		}()
+			work(w, i)
+		}
 	}
+	for w := 1; w < workers; w++ {
+		wg.Go(func() { run(w) })
+	}
+	run(0)
 	wg.Wait()
 	if stopped.Load() {
 		return ctx.Err()

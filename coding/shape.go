@@ -83,6 +83,18 @@ func tileWidth(slots int) int {
 	return 128
 }
 
+// balanced returns tiles for blocks of that many slots that workers can share
+// about evenly: narrower ones when the widest would leave one waiting.
+func balanced(stripes []stripe, slots, workers int) []tile {
+	width := tileWidth(slots)
+	out := tiles(stripes, width)
+	for width > gf256.MinWidth && 10*((len(out)+workers-1)/workers*workers) > 11*len(out) {
+		width /= 2
+		out = tiles(stripes, width)
+	}
+	return out
+}
+
 // tiles cuts the stripes into tiles of the given width or less. The last tile of a
 // stripe overlaps the one before when the size is no multiple of 64: the same
 // octets are then computed twice, which is cheaper than copying.
