@@ -17,9 +17,10 @@
 //     internal/gf256. Tiles are independent: that is how more cores are used.
 //
 // A Plan is the program for a K', kept for reuse; an Encoder replays it. A Decoder
-// compiles a program for the symbols it happens to have, or, when few source
-// symbols are lost, runs the plan transposed to get the factors of the repair
-// symbols and solves for the lost symbols alone (fewlost.go).
+// compiles a program for the symbols it happens to have. When few source symbols
+// are lost and a PlanCache is at hand it does not: it runs the plan transposed to
+// get the factors of the repair symbols, and solves for the lost symbols alone
+// (fewlost.go).
 //
 // # Invariants
 //

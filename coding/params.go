@@ -13,7 +13,7 @@ const (
 	MaxESI            = rfc6330.MaxESI    // section 3.2
 	MaxSymbolSize     = 1<<16 - 1         // section 3.3.2
 	MaxTransferLength = 946270874880      // section 3.3.2
-	MaxSourceBlocks   = 256               // sections 3.2 and 4.3; a one octet Z holds 255
+	MaxSourceBlocks   = 255               // Z is one octet, section 3.3.3
 	ParamsSize        = 12                // sections 3.3.2 and 3.3.3 together
 	PayloadIDSize     = 4                 // section 3.2
 )
