@@ -26,7 +26,7 @@ func (a *app) demoLoadCommand() *cobra.Command {
 }
 
 func (a *app) load(ctx context.Context, e *engine.Engine) error {
-	ctx, stop := context.WithCancel(ctx)
+	work, stop := context.WithCancel(ctx)
 	defer stop()
 	var (
 		wg    sync.WaitGroup
@@ -35,9 +35,9 @@ func (a *app) load(ctx context.Context, e *engine.Engine) error {
 	)
 	for w := range loadWriters {
 		wg.Go(func() {
-			for i := 0; ctx.Err() == nil; i++ {
+			for i := 0; work.Err() == nil; i++ {
 				key := fmt.Sprintf("load/%d/%06d", w, i)
-				res, err := e.Put(ctx, engine.PutRequest{Zone: fcp.ZonePrivate, Key: key, Bytes: []byte("written by " + key + "\n")})
+				res, err := e.Put(work, engine.PutRequest{Zone: fcp.ZonePrivate, Key: key, Bytes: []byte("written by " + key + "\n")})
 				mu.Lock()
 				if err == nil {
 					// Past the buffer: a line must not outlive its writer's memory.
@@ -55,5 +55,8 @@ func (a *app) load(ctx context.Context, e *engine.Engine) error {
 		})
 	}
 	wg.Wait()
+	if ctx.Err() != nil {
+		return interrupted()
+	}
 	return first
 }

@@ -297,7 +297,7 @@ func (s *storageDemo) flip(v *stepView) error {
 
 // flipLargest flips one bit in the middle of the largest file below dir.
 func flipLargest(dir string) (name string, err error) {
-	if name, err = largestFile(dir); err != nil {
+	if name, err = largestFile(dir, "*"); err != nil {
 		return "", err
 	}
 	b, err := os.ReadFile(name)
@@ -311,10 +311,14 @@ func flipLargest(dir string) (name string, err error) {
 	return name, os.WriteFile(name, b, 0o600)
 }
 
-func largestFile(dir string) (name string, err error) {
+// largestFile finds the largest file below dir whose name fits a pattern.
+func largestFile(dir, pattern string) (name string, err error) {
 	var size int64
 	err = filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		if fits, err := filepath.Match(pattern, d.Name()); err != nil || !fits {
 			return err
 		}
 		info, err := d.Info()

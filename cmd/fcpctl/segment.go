@@ -152,10 +152,9 @@ type openRun struct {
 	Events uint64     `json:"events"`
 }
 
-// planSeal lists the open runs. A run that holds nothing but segment.sealed events
-// is not sealed.
-func (a *app) planSeal(ctx context.Context, e *engine.Engine) error {
-	l := a.list("OpenRun", e.Position(), "ZONE", "PLANE", "KIND", "FIRST", "LAST", "EVENTS")
+// openRuns finds the runs that a seal would seal: those that hold more than
+// segment.sealed events.
+func openRuns(ctx context.Context, e *engine.Engine) (runs []openRun, err error) {
 	for _, f := range e.Log().Feeds() {
 		if !f.Own || !f.Feed.Plane.Chained() || f.Seq == f.Sealed {
 			continue
@@ -168,12 +167,22 @@ func (a *app) planSeal(ctx context.Context, e *engine.Engine) error {
 			return nil
 		})
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if !due {
-			continue
+		if due {
+			runs = append(runs, openRun{f.Feed.Zone, f.Feed.Plane.String(), fcp.KindSegmentSealed.String(), f.Sealed + 1, f.Seq, f.Seq - f.Sealed})
 		}
-		v := openRun{f.Feed.Zone, f.Feed.Plane.String(), fcp.KindSegmentSealed.String(), f.Sealed + 1, f.Seq, f.Seq - f.Sealed}
+	}
+	return runs, nil
+}
+
+func (a *app) planSeal(ctx context.Context, e *engine.Engine) error {
+	runs, err := openRuns(ctx, e)
+	if err != nil {
+		return err
+	}
+	l := a.list("OpenRun", e.Position(), "ZONE", "PLANE", "KIND", "FIRST", "LAST", "EVENTS")
+	for _, v := range runs {
 		if err := l.add(v, v.Zone.String(), v.Zone.String(), v.Plane, v.Kind, decimal(v.First), decimal(v.Last), decimal(v.Events)); err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -14,7 +15,7 @@ func (a *app) statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "status", Short: "What is in the store, and what to do next", Args: args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withStore(cmd.Context(), reading, func(e *engine.Engine) error { return a.printStatus(e, root) })
+			return a.withStore(cmd.Context(), reading, func(e *engine.Engine) error { return a.printStatus(cmd.Context(), e, root) })
 		},
 	}
 	cmd.Flags().BoolVar(&root, "root", false, "the state root too, which takes longer in a large store")
@@ -42,13 +43,13 @@ type statusView struct {
 	Zones       []zoneView `json:"zones"`
 	Feeds       []feedView `json:"feeds"`
 	Segments    int        `json:"segments"`
-	Unsealed    uint64     `json:"unsealed"` // events in open runs
+	Unsealed    uint64     `json:"unsealed"` // events a seal would seal
 	StateRoot   string     `json:"state_root,omitempty"`
 	Health      string     `json:"health"`
 	Next        string     `json:"next"`
 }
 
-func (a *app) printStatus(e *engine.Engine, root bool) error {
+func (a *app) printStatus(ctx context.Context, e *engine.Engine, root bool) error {
 	s := e.Status()
 	v := statusView{Dir: s.Dir, Format: s.Format, Owner: fcp.KidOf(s.Owner[:]).String(), Writer: s.Writer.String(), Device: s.Device,
 		Incarnation: incarnationText(s.Incarnation), Position: s.Position, Applied: s.Applied, Flushed: s.Flushed, Segments: s.Segments, Health: "ok"}
@@ -62,11 +63,14 @@ func (a *app) printStatus(e *engine.Engine, root bool) error {
 		}
 	}
 	for i := range s.Feeds {
-		f := &s.Feeds[i]
-		v.Feeds = append(v.Feeds, viewFeed(f))
-		if f.Own && f.Feed.Plane.Chained() {
-			v.Unsealed += f.Seq - f.Sealed
-		}
+		v.Feeds = append(v.Feeds, viewFeed(&s.Feeds[i]))
+	}
+	runs, err := openRuns(ctx, e)
+	if err != nil {
+		return err
+	}
+	for _, r := range runs {
+		v.Unsealed += r.Events
 	}
 	if root {
 		r, err := e.StateRoot()
