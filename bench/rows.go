@@ -19,6 +19,7 @@ func rowSources() []func() ([]Row, error) {
 		plain(logSealRows),
 		plain(logGetRows),
 		engineRows,
+		plain(codecRows),
 	}
 }
 
