@@ -44,6 +44,18 @@ func (a *app) printError(err error) {
 	}
 }
 
+// warn tells what is wrong without keeping the command from its work. -q does not
+// silence it.
+func (a *app) warn(err error) {
+	v := viewError(err)
+	if a.flags.format.structured() {
+		v.Schema = schemaName("Warning")
+		a.printJSON(a.stderr, v)
+		return
+	}
+	fmt.Fprintf(a.stderr, "warning: %s: %s: %s\n", v.Code, v.Message, printable(v.Cause))
+}
+
 // advise gives the errors of one code a next step that fits the command.
 func advise(err error, code fcp.Code, next string) error {
 	var e *fcp.Error

@@ -307,8 +307,9 @@ func (a *app) verifyLog(ctx context.Context, e *engine.Engine, at engine.At) err
 	}
 	p.done()
 	err = a.record("LogReport", asOf, v, "ok", field{"events", decimal(v.Events)}, field{"feeds", strconv.Itoa(len(v.Feeds))}, field{"result", "every hash, chain and tree is right"})
-	if err == nil {
-		a.answered(asOf, fmt.Sprintf("%d events", v.Events))
+	if err != nil {
+		return err
 	}
-	return err
+	a.answered(asOf, fmt.Sprintf("%d events", v.Events))
+	return e.Log().Doubt()
 }

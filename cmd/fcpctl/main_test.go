@@ -3,13 +3,17 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"flag"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -38,6 +42,7 @@ func TestMain(m *testing.M) {
 //	odd DIR                 make files with odd names
 //	same A B                two trees have the same files
 //	largest DIR VAR [GLOB]  VAR = the path of the largest file below DIR
+//	losetail DIR            zero most of the newest write-ahead log of the store DIR
 //	waitlock DIR            wait until another process has the store DIR open
 //	mkrandom FILE N         a file of N bytes that look random, always the same
 func TestScripts(t *testing.T) {
@@ -64,6 +69,7 @@ func TestScripts(t *testing.T) {
 			"largest":  scriptLargest,
 			"mkrandom": scriptRandom,
 			"waitlock": scriptWaitLock,
+			"losetail": scriptLoseTail,
 		},
 	})
 }
@@ -250,12 +256,36 @@ func scriptRandom(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), b, 0o666))
 }
 
+// scriptWaitLock asks the system who holds the lock: to try the lock would keep
+// the other process from getting it.
 func scriptWaitLock(ts *testscript.TestScript, neg bool, args []string) {
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		err := exec.Command(process, "-q", "--dir", ts.MkAbs(args[0]), "status").Run()
-		if e, ok := err.(*exec.ExitError); ok && e.ExitCode() == exitFindings {
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		f, err := os.OpenFile(filepath.Join(ts.MkAbs(args[0]), "LOCK"), os.O_RDWR, 0)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		ts.Check(err)
+		held := syscall.Flock_t{Type: syscall.F_WRLCK}
+		ts.Check(syscall.FcntlFlock(f.Fd(), syscall.F_GETLK, &held))
+		ts.Check(f.Close())
+		if held.Type != syscall.F_UNLCK {
 			return
 		}
 	}
 	ts.Fatalf("nobody opened %s", args[0])
+}
+
+// scriptLoseTail does what a disk does that said "synced" and was not.
+func scriptLoseTail(ts *testscript.TestScript, neg bool, args []string) {
+	logs, err := filepath.Glob(filepath.Join(ts.MkAbs(args[0]), "log", "*.log"))
+	ts.Check(err)
+	if len(logs) == 0 {
+		ts.Fatalf("no write-ahead log")
+	}
+	newest := slices.Max(logs)
+	b, err := os.ReadFile(newest)
+	ts.Check(err)
+	used := len(bytes.TrimRight(b, "\x00"))
+	clear(b[used/10:])
+	ts.Check(os.WriteFile(newest, b, 0o600))
 }

@@ -101,6 +101,9 @@ func (a *app) printStatus(ctx context.Context, e *engine.Engine, root bool) erro
 		return err
 	}
 	a.answered(v.Applied)
+	if doubt != nil {
+		return &exitError{doubt, exitFindings}
+	}
 	return nil
 }
 

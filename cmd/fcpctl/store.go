@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"log/slog"
 
 	"fcp"
 	"fcp/engine"
@@ -23,8 +24,8 @@ func (a *app) withStore(ctx context.Context, mode openMode, fn func(e *engine.En
 	if err != nil {
 		return err
 	}
-	if doubt := e.Log().Doubt(); doubt != nil {
-		a.note("warning: %s", doubt)
+	if doubt := e.Log().Doubt(); doubt != nil && mode == reading {
+		a.warn(doubt)
 	}
 	err = fn(e)
 	return errors.Join(err, e.Close())
@@ -36,4 +37,20 @@ func (a *app) openStore(ctx context.Context, mode openMode) (*engine.Engine, err
 	return e, advise(err, fcp.CodeLocked, "stop the other process (`ps -ef | grep fcp` shows it), or wait for it to finish")
 }
 
-func (a *app) environment() engine.Environment { return engine.Environment{Now: a.now} }
+func (a *app) environment() engine.Environment {
+	return engine.Environment{Now: a.now, Logger: slog.New(a.logHandler())}
+}
+
+// logHandler shows the engine's warnings on stderr, as text or as JSON like errors.
+func (a *app) logHandler() slog.Handler {
+	o := &slog.HandlerOptions{Level: slog.LevelWarn, ReplaceAttr: func(groups []string, at slog.Attr) slog.Attr {
+		if at.Key == slog.TimeKey && len(groups) == 0 {
+			return slog.Attr{} // slog takes it from the system's clock, which is not ours to read
+		}
+		return at
+	}}
+	if a.flags.format.structured() {
+		return slog.NewJSONHandler(a.stderr, o)
+	}
+	return slog.NewTextHandler(a.stderr, o)
+}

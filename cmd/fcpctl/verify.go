@@ -57,7 +57,11 @@ type verifyView struct {
 func (a *app) printVerify(_ context.Context, e *engine.Engine, r *engine.VerifyReport) error {
 	v := verifyView{Events: r.Events, Feeds: r.Feeds, Segments: r.Segments, Bodies: r.Bodies, StateRoot: hashText(r.StateRoot),
 		Millis: r.Elapsed.Milliseconds(), Findings: []findingView{}}
-	codes := make([]fcp.Code, 0, len(r.Findings))
+	codes := make([]fcp.Code, 0, len(r.Findings)+1)
+	if doubt := e.Log().Doubt(); doubt != nil { // what is gone is in no event that could be checked
+		v.Findings = append(v.Findings, findingView{Code: fcp.CodeOf(doubt).String(), What: viewError(doubt).Cause})
+		codes = append(codes, fcp.CodeOf(doubt))
+	}
 	for _, f := range r.Findings {
 		v.Findings = append(v.Findings, findingView{f.Code.String(), f.Position, uint64(f.Feed), f.Seq, f.What})
 		codes = append(codes, f.Code)
