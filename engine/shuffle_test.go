@@ -257,6 +257,34 @@ func checkHeads(rt *rapid.T, o *testStore, feeds [][]fcp.Event, cuts map[fcp.Fee
 	}
 }
 
+// TestAVersionThatArrivesAfterItsSuccessorIsNoHead delivers the newer feed first.
+func TestAVersionThatArrivesAfterItsSuccessorIsNoHead(t *testing.T) {
+	a := newStore(t, 120)
+	b := join(t, a, 121, false)
+	defer b.Engine.Close()
+	o := join(t, a, 122, true)
+	defer o.Engine.Close()
+	const zone = fcp.ZonePrivate
+	a.put("k", "1")
+	a.put("k", "2")
+	pull(t, b, a, zone)
+	last := b.put("k", "3")
+	pull(t, o, b, zone)
+	pull(t, o, a, zone)
+	e, err := o.Stat(context.Background(), zone, "k", At{})
+	if err != nil || len(e.Heads) != 1 || e.Head().Hash != last.Hash {
+		t.Fatalf("%+v %v", e, err)
+	}
+	pull(t, a, b, zone)
+	want, err := a.ZoneRoot(zone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := o.ZoneRoot(zone); err != nil || got != want {
+		t.Fatalf("root %s %v, want %s", got, err, want)
+	}
+}
+
 // TestACutKeepsThePastReadable: before the revocation's position the voided
 // version is what it was, behind it the one below the cut is back, and a name
 // that has nothing left is listed in the past only.
