@@ -12,7 +12,9 @@
 // # Exported operations
 //
 //	Init(ctx, dir, InitOptions) (InitResult, error)       make a store
+//	Join(ctx, dir, JoinOptions) error                     make a store for another node of an existing one
 //	Open(ctx, dir, Options) (*Engine, error)              open it; one process at a time
+//	Rebuild(ctx, dir, Options) error                      fold a closed store's state anew
 //	(*Engine).Close() error                               flush the state and close
 //
 //	Put(ctx, PutRequest) (PutResult, error)               write a version
@@ -34,7 +36,9 @@
 //	PositionAt(At) (uint64, error)
 //	Log() *log.Log                                        proofs, segments, seal
 //	AppendSigned(ctx, zone, kind, body) (log.Receipt, error)  an owner-signed governance object
-//	ImportEvents(ctx, feed, events, salts) error          events of another node, verbatim
+//	Enroll(ctx, EnrollOptions) ([][]byte, error)          take another node in; its manifests
+//	ImportEvents(ctx, events, salts) (int, error)         events of another node's feed, verbatim
+//	GenesisBytes, ManifestBytes                           what a backup needs of dir/keys
 //
 // # Invariants
 //

@@ -191,7 +191,7 @@ func (k keyDir) loadGenesis() (*authority.GenesisFacts, []byte, error) {
 		return nil, nil, fcp.Wrap(fcp.CodeCorrupt, err, "read the genesis checkpoint")
 	}
 	g, err := authority.VerifyGenesis(b)
-	return g, b, fcp.Wrap(fcp.CodeCorrupt, err, "the genesis checkpoint in %s", nodeKeyFile)
+	return g, b, fcp.Wrap(fcp.CodeCorrupt, err, "the file %s", genesisFile)
 }
 
 func (k keyDir) saveManifest(body []byte) error {

@@ -61,6 +61,9 @@ func (r *Reader) byObject(id fcp.ObjectID) error {
 		if ok && p.inline {
 			return r.load(p.feed, p.seq)
 		}
+		if ok {
+			return fcp.Errorf(fcp.CodeNotEnough, "the body of object %s is not on this node yet", id)
+		}
 	}
 	return fcp.Errorf(fcp.CodeNotFound, "object %s", id)
 }
