@@ -73,7 +73,7 @@ func (r *replayer) run(ws unsafe.Pointer, t *tile) {
 }
 
 // parallel calls work for every span of 0..n-1 cut into as many spans as
-// workers, each but the first in a goroutine of its own, and stops early when ctx ends: work is
+// workers, each in a goroutine of its own, and stops early when ctx ends: work is
 // asked for one index at a time.
 func parallel(ctx context.Context, n, workers int, work func(worker, index int)) error {
 	workers = max(1, min(workers, n))
@@ -98,10 +98,11 @@ func parallel(ctx context.Context, n, workers int, work func(worker, index int))
 			work(w, i)
 		}
 	}
-	for w := 1; w < workers; w++ {
+	// The caller waits instead of taking a share: a goroutine started last is
+	// not taken by another processor while this one goes on running.
+	for w := range workers {
 		wg.Go(func() { run(w) })
 	}
-	run(0)
 	wg.Wait()
 	if stopped.Load() {
 		return ctx.Err()
