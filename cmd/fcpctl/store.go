@@ -18,7 +18,7 @@ const (
 )
 
 // withStore opens the store, runs fn and closes it. A command that only reads
-// opens it read-only, so that looking never changes a byte.
+// opens it read-only, so that looking never changes the log.
 func (a *app) withStore(ctx context.Context, mode openMode, fn func(e *engine.Engine) error) error {
 	e, err := a.openStore(ctx, mode)
 	if err != nil {
