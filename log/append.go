@@ -321,7 +321,7 @@ func (l *Log) drain() {
 		l.mu.Lock()
 		idle := !l.leading && len(l.queue) == 0
 		l.mu.Unlock()
-		if idle {
+		if idle || l.crashed.Load() != nil { // a commit that hangs on the disk never ends
 			return
 		}
 		runtime.Gosched()

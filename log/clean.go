@@ -208,7 +208,7 @@ func hashFile(fs vfs.FS, path string) (hash uint64, size int64, err error) {
 		return 0, 0, err
 	}
 	h := xxh3.New()
-	size, err = io.CopyBuffer(h, struct{ io.Reader }{f}, make([]byte, 256<<10))
+	size, err = io.CopyBuffer(h, struct{ io.Reader }{f}, make([]byte, 64<<10))
 	return h.Sum64(), size, errors.Join(err, f.Close())
 }
 

@@ -88,6 +88,10 @@ func (l *Log) takeForeign(r *request, events []fcp.Event, salts [][SaltSize]byte
 	taken = skip
 	for i := skip; i < len(events); i++ {
 		e := &events[i]
+		if want := events[skip].Seq + uint64(i-skip); e.Seq != want {
+			hold = fcp.Errorf(fcp.CodeCorrupt, "event %d of the imported feed stands where %d belongs", e.Seq, want)
+			break
+		}
 		if err := l.checkForeign(e, run, i == skip); err != nil {
 			hold = err
 			break
@@ -143,18 +147,24 @@ func (l *Log) admitForeign(r *request) error {
 	run := r.foreign
 	l.mu.Lock()
 	f, ok := l.byFeed[run.feed]
-	if !ok {
-		f = l.addFeedLocked(run.feed)
-	}
 	l.mu.Unlock()
-	if run.first != f.next.seq+1 {
-		return fcp.Errorf(fcp.CodeConflict, "the feed stands at event %d, the import starts at %d", f.next.seq, run.first)
+	h := &head{} // of a feed that is new here
+	if ok {
+		h = &f.next
 	}
-	if run.prev != f.next.hash {
-		return fcp.Errorf(fcp.CodeEquivocation, "event %d of feed %s continues another history", run.first, f.id.String()[:16])
+	if run.first != h.seq+1 {
+		return fcp.Errorf(fcp.CodeConflict, "the feed stands at event %d, the import starts at %d", h.seq, run.first)
 	}
-	if run.times[0] <= f.next.time && f.next.seq > 0 {
+	if run.prev != h.hash {
+		return fcp.Errorf(fcp.CodeEquivocation, "event %d of feed %s continues another history", run.first, run.feed.ID().String()[:16])
+	}
+	if run.times[0] <= h.time && h.seq > 0 {
 		return fcp.Errorf(fcp.CodeCorrupt, "the times of the imported feed do not rise at event %d", run.first)
+	}
+	if !ok { // only now: a number is given to feeds that get stored
+		l.mu.Lock()
+		f = l.addFeedLocked(run.feed)
+		l.mu.Unlock()
 	}
 	for i := range r.drafts {
 		l.place(f, &r.drafts[i], run.times[i], &r.placed[i])
@@ -218,14 +228,14 @@ func CheckCiphertext(cardBytes, ciphertext []byte) (fcp.Card, error) {
 // checkSegment decrypts a foreign segment and checks its events against the
 // remainder and the feed's head here.
 func (l *Log) checkSegment(rem Remainder, ciphertext []byte) (*segmentDraft, []Applied, error) {
-	feed := rem.Feed()
-	if feed.Writer == l.opts.Writer && feed.Incarnation == l.incarnation {
+	id := rem.Feed()
+	if id.Writer == l.opts.Writer && id.Incarnation == l.incarnation {
 		return nil, nil, fcp.Errorf(fcp.CodeInvalidArgument, "the segment is of this store's own feed")
 	}
 	l.mu.Lock()
-	f, ok := l.byFeed[feed]
-	if !ok {
-		f = l.addFeedLocked(feed)
+	f, ok := l.byFeed[id]
+	if !ok { // it gets its number when it is stored
+		f = &feed{feed: id, id: id.ID()}
 	}
 	l.mu.Unlock()
 	// Foreign feeds move only under sealMu or through Import; a restore has no
@@ -252,7 +262,7 @@ func (l *Log) checkSegment(rem Remainder, ciphertext []byte) (*segmentDraft, []A
 	for i := range events {
 		e := &events[i]
 		end.tree.append(e.Hash, nil)
-		if e.Time <= end.time || e.Content.Validate(feed.Plane) != nil {
+		if e.Time <= end.time || e.Content.Validate(id.Plane) != nil {
 			return nil, nil, fcp.Errorf(fcp.CodeCorrupt, "event %d of segment %s is not valid", e.Seq, fcp.SegmentID(rem.Segment))
 		}
 		end.seq, end.hash, end.time = e.Seq, e.Hash, e.Time
@@ -309,6 +319,12 @@ func (s *openSegment) events(f *feed, frames [][]byte) ([]Applied, error) {
 // feed's new head. Only the leader calls it.
 func (l *Log) writeImported(b *pebble.Batch, d *segmentDraft, events []Applied) error {
 	f := d.f
+	if f.no == 0 {
+		l.mu.Lock()
+		f.no = l.addFeedLocked(f.feed).no
+		l.feeds[f.no-1], l.byFeed[f.feed] = f, f
+		l.mu.Unlock()
+	}
 	if f.next.seq+1 != d.first {
 		return fcp.Errorf(fcp.CodeInternal, "feed %d moved to %d during the import of a segment", f.no, f.next.seq)
 	}
@@ -317,7 +333,7 @@ func (l *Log) writeImported(b *pebble.Batch, d *segmentDraft, events []Applied) 
 	s := &l.scratch
 	for i := range events {
 		e := &events[i]
-		e.Position = l.nextPosition
+		e.Position, e.Feed = l.nextPosition, f.no
 		l.nextPosition++
 		s.level = f.next.tree.append(e.Hash, s.level[:0])
 		for _, n := range s.level {

@@ -67,7 +67,8 @@ type Log struct {
 	wg         sync.WaitGroup
 	kick       chan struct{} // wakes the sealer
 	closed     atomic.Bool
-	doubt      *fcp.Error // why the store is read-only (tail lost), else nil
+	gone       atomic.Bool // Pebble is closed: it must not be asked for anything
+	doubt      *fcp.Error  // why the store is read-only (tail lost), else nil
 }
 
 func (o *Options) setDefaults() {

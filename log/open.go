@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -53,7 +54,7 @@ func (l *Log) pebbleOptions() *pebble.Options {
 		ErrorIfNotExists:            !l.opts.Create,
 		CacheSize:                   l.opts.CacheBytes,
 		MemTableSize:                uint64(l.opts.MemTableBytes),
-		MemTableStopWritesThreshold: 4,
+		MemTableStopWritesThreshold: 16, // never reached: a flush that fails refuses appends first
 		L0CompactionThreshold:       16,
 		L0CompactionFileThreshold:   64,
 		L0StopWritesThreshold:       1000,
@@ -61,7 +62,7 @@ func (l *Log) pebbleOptions() *pebble.Options {
 		MaxOpenFiles:                1000,
 		CompactionConcurrencyRange:  func() (int, int) { return 1, 1 },
 		EventListener: &pebble.EventListener{
-			BackgroundError: func(err error) { l.log.Warn("pebble background work failed", "err", err) },
+			BackgroundError: l.backgroundError,
 			DataCorruption: func(i pebble.DataCorruptionInfo) {
 				l.log.Error("damaged table", "path", i.Path, "err", i.Details)
 			},
@@ -86,7 +87,7 @@ func (l *Log) openPebble() error {
 	case err == nil:
 		l.db = db
 		return nil
-	case errors.Is(err, pebble.ErrDBDoesNotExist):
+	case errors.Is(err, pebble.ErrDBDoesNotExist), strings.HasSuffix(err.Error(), "does not exist") && errors.Is(err, os.ErrNotExist):
 		return fcp.Errorf(fcp.CodeNoStore, "%s", l.dir)
 	case isLockError(err):
 		return fcp.Errorf(fcp.CodeLocked, "%s", l.dir)
@@ -96,6 +97,21 @@ func (l *Log) openPebble() error {
 		return fcp.Errorf(fcp.CodeCorrupt, "%s: %w", filepath.Base(l.dir), err)
 	}
 	return fcp.Wrap(fcp.CodeDisk, err, "opening %s", l.dir)
+}
+
+// backgroundError hears of what fails outside of a commit. A flush on a full disk
+// is tried again, and appends wait for the space; any other disk error stops the
+// log before Pebble stalls a commit behind it. Damaged tables are for reads to
+// report: a stop would not mend them.
+func (l *Log) backgroundError(err error) {
+	l.log.Warn("pebble background work failed", "err", err)
+	switch {
+	case isDiskFull(err):
+		l.full.Store(true)
+	case pebble.IsCorruptionError(err), errors.Is(err, pebble.ErrClosed), l.closed.Load():
+	default:
+		l.crash(err)
+	}
 }
 
 // isLockError recognises a directory held by another process or by this one.
@@ -318,8 +334,9 @@ func (p positionRange) value(b []byte) []byte {
 
 func parsePosition(k, v []byte) (p positionRange, err error) {
 	r := reader{b: v}
-	p.feed, p.first, p.count = FeedNo(r.uvarint()), r.uvarint(), r.uvarint()
-	if len(k) != 9 || !r.done() || p.count == 0 {
+	feed := r.uvarint()
+	p.feed, p.first, p.count = FeedNo(feed), r.uvarint(), r.uvarint()
+	if len(k) != 9 || !r.done() || p.count == 0 || feed > math.MaxUint32 {
 		return p, fcp.Errorf(fcp.CodeCorrupt, "a position record does not decode")
 	}
 	p.position = binary.BigEndian.Uint64(k[1:])
@@ -345,9 +362,11 @@ func (l *Log) Close() error {
 		return e // Pebble is not asked for anything after a disk error
 	}
 	if l.opts.ReadOnly {
+		l.gone.Store(true)
 		return wrapDisk(l.db.Close(), "closing the log")
 	}
 	err := l.finalMark()
+	l.gone.Store(true)
 	return errors.Join(err, wrapDisk(l.abandonable(l.flushClose), "closing the log"))
 }
 

@@ -363,7 +363,9 @@ func (st *stream) fill() error {
 // accept checks a decoded block against what came before it in the feed.
 func (st *stream) accept(u *unit) error {
 	st.events = u.events
-	if skip := st.src.from; u.head.first < skip {
+	if skip := st.src.from; st.last == 0 && u.head.first > skip {
+		return fcp.Errorf(fcp.CodeCorrupt, "feed %d: event %d stands where %d belongs", st.no, u.head.first, skip)
+	} else if st.last == 0 && u.head.first < skip {
 		n := skip - u.head.first
 		if n >= uint64(len(st.events)) {
 			return fcp.Errorf(fcp.CodeCorrupt, "feed %d: event %d is not in its block", st.no, skip)

@@ -10,6 +10,9 @@ import (
 
 // get returns a copy of a value.
 func (l *Log) get(key []byte) (value []byte, ok bool, err error) {
+	if l.gone.Load() {
+		return nil, false, fcp.Errorf(fcp.CodeClosed, "%s", l.dir)
+	}
 	v, closer, err := l.db.Get(key)
 	if errors.Is(err, pebble.ErrNotFound) {
 		return nil, false, nil
@@ -22,6 +25,9 @@ func (l *Log) get(key []byte) (value []byte, ok bool, err error) {
 }
 
 func (l *Log) iter(lower, upper []byte) (*pebble.Iterator, error) {
+	if l.gone.Load() {
+		return nil, fcp.Errorf(fcp.CodeClosed, "%s", l.dir)
+	}
 	it, err := l.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 	return it, readError(err)
 }

@@ -109,7 +109,8 @@ type Report struct {
 func Verify(ctx context.Context, dir string, o VerifyOptions) (Report, error) {
 	opts := Options{FS: o.FS, Sealer: o.Sealer, ReadOnly: true}
 	opts.setDefaults()
-	l := &Log{opts: opts, fs: opts.FS, dir: dir, log: opts.Logger, byFeed: map[fcp.Feed]*feed{}}
+	l := &Log{opts: opts, fs: opts.FS, dir: dir, log: opts.Logger, byFeed: map[fcp.Feed]*feed{},
+		dead: make(chan struct{})}
 	v := &verifier{ctx: ctx, l: l, o: o, feeds: map[FeedNo]*verifiedFeed{}, segments: map[uint64]FeedNo{},
 		announced: map[fcp.SegmentID]bool{}}
 	err := v.run()
@@ -199,7 +200,7 @@ func (v *verifier) run() (err error) {
 	if errors.Is(err, os.ErrNotExist) || err == nil && !desc.Exists {
 		return fcp.Errorf(fcp.CodeNoStore, "%s", v.l.dir)
 	}
-	opened := v.l.openPebble()
+	opened := v.l.abandonable(v.l.openPebble)
 	if errors.Is(opened, fcp.CodeCorrupt) || errors.Is(opened, fcp.CodeDisk) {
 		v.find(FindOpen, v.l.dir, "%v", opened)
 		return v.checkManifest(desc)
