@@ -30,12 +30,19 @@ import (
 
 func main() { os.Exit(realMain()) }
 
+// patience is how long an interrupted command may take to end by itself.
+const patience = 10 * time.Second
+
 func realMain() int {
 	// A reader that went away is no error; see app.run.
 	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	context.AfterFunc(ctx, func() {
+		stop() // a second signal ends the process at once
+		// What is stuck in the system is left behind: a store survives worse.
+		time.AfterFunc(patience, func() { os.Exit(exitInterrupted) })
+	})
 	return osApp().run(ctx, os.Args[1:])
 }
 
