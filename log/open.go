@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -87,7 +86,7 @@ func (l *Log) openPebble() error {
 	case err == nil:
 		l.db = db
 		return nil
-	case errors.Is(err, pebble.ErrDBDoesNotExist), strings.HasSuffix(err.Error(), "does not exist") && errors.Is(err, os.ErrNotExist):
+	case errors.Is(err, pebble.ErrDBDoesNotExist), strings.HasSuffix(err.Error(), "does not exist"):
 		return fcp.Errorf(fcp.CodeNoStore, "%s", l.dir)
 	case isLockError(err):
 		return fcp.Errorf(fcp.CodeLocked, "%s", l.dir)

@@ -72,6 +72,7 @@ type FS struct {
 type spareState struct {
 	ready  string // path of a finished spare, or empty
 	making bool
+	used   bool // a WAL was made: the store is open
 }
 
 var _ vfs.FS = (*FS)(nil)
@@ -135,7 +136,7 @@ func (f *FS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, erro
 	if err == nil {
 		f.startSpare(dir)
 	}
-	return w, err
+	return f.rotated(dir, w, err)
 }
 
 // createManifest makes the file's name durable at once. Pebble syncs the
@@ -180,6 +181,11 @@ func (f *FS) ReuseForWrite(oldname, newname string, category vfs.DiskWriteCatego
 	if err := f.enter(dir); err != nil {
 		return nil, err
 	}
+	w, err := f.reuseWAL(dir, oldname, newname, category)
+	return f.rotated(dir, w, err)
+}
+
+func (f *FS) reuseWAL(dir, oldname, newname string, category vfs.DiskWriteCategory) (vfs.File, error) {
 	st, err := f.FS.Stat(oldname)
 	if err != nil {
 		return nil, err
