@@ -65,6 +65,8 @@ func TestOtherErrorsHaveExitCodes(t *testing.T) {
 		{fmt.Errorf("wrapped: %w", context.Canceled), 130},
 		{findings([]fcp.Code{fcp.CodeKeyForgotten}, ""), 11},
 		{findings([]fcp.Code{fcp.CodeKeyForgotten, fcp.CodeCorrupt}, ""), 9},
+		{findings([]fcp.Code{fcp.CodeNotFound}, ""), 9},
+		{findings([]fcp.Code{fcp.CodeVersion}, ""), 9},
 		{findings(nil, ""), 0},
 		{errors.Join(fcp.Errorf(fcp.CodeConflict, "x"), nil), 8},
 	} {

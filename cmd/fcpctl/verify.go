@@ -17,7 +17,7 @@ func (a *app) verifyCommand() *cobra.Command {
 		Use: "verify", Short: "Check everything in the store", Args: args(0, 0),
 		Long: `verify recomputes every hash, chain, Merkle tree, segment and object id, rebuilds
 the state and compares the roots. It changes nothing. What it finds is listed, and
-the exit code is 9 when bytes are damaged, 11 for anything else.`,
+the exit code is 9 when bytes are damaged or missing, 11 for anything else.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.withStore(cmd.Context(), reading, func(e *engine.Engine) error {
 				p := a.progress("verify", "positions")
@@ -98,14 +98,16 @@ func resultText(found int) string {
 }
 
 // findings is the error of a check that ran to its end and found something; nil
-// for no codes. Damage is an integrity failure.
+// for no codes. Bytes that are damaged, missing or unreadable where a check looks
+// for them are an integrity failure, whatever they would be elsewhere.
 func findings(codes []fcp.Code, next string) error {
 	if len(codes) == 0 {
 		return nil
 	}
 	worst, exit := codes[0], exitFindings
 	for _, c := range codes {
-		if exitOfCode(c) == exitIntegrity && exit != exitIntegrity {
+		damage := exitOfCode(c) == exitIntegrity || c.Class() == fcp.NotEnough || c.Class() == fcp.Invalid
+		if damage && exit != exitIntegrity {
 			worst, exit = c, exitIntegrity
 		}
 	}
