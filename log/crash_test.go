@@ -222,7 +222,7 @@ func checkRecovered(l *Log, img *cutImage) error {
 	}
 	for _, a := range img.acked {
 		e := bySeq[place{a.Feed, a.Seq}]
-		if e == nil || e.Hash != a.Hash || e.Time != a.Time || a.Position != 0 && e.Position != a.Position {
+		if e == nil || e.Hash != a.Hash || a.Time != 0 && e.Time != a.Time || a.Position != 0 && e.Position != a.Position {
 			return fmt.Errorf("event %d of feed %d was acknowledged at %d and is now %v", a.Seq, a.Feed, a.Position, e)
 		}
 	}

@@ -139,7 +139,7 @@ type foreign struct {
 
 func newForeign(seed byte, zone fcp.ZoneID, plane fcp.Plane) *foreign {
 	return &foreign{feed: fcp.Feed{Zone: zone, Writer: fcp.WriterID{99, seed}, Incarnation: 5, Plane: plane},
-		rng: rand.New(rand.NewPCG(uint64(seed), 1)), time: fcp.TimeFromWall(time.Now().Add(-time.Hour))}
+		rng: rand.New(rand.NewPCG(uint64(seed), 1)), time: fcp.TimeFromWall(time.Unix(1_650_000_000, 0))}
 }
 
 func (f *foreign) next() fcp.Event {
