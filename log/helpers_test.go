@@ -157,3 +157,5 @@ func (f *foreign) take(n int) []fcp.Event {
 	}
 	return out
 }
+
+func newDisk() *crashfs.FS { return crashfs.New() }
