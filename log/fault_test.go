@@ -588,3 +588,23 @@ func TestNoGoroutineLeaks(t *testing.T) {
 	buf := make([]byte, 1<<20)
 	t.Fatalf("%d goroutines before, %d after\n%s", before, after, buf[:runtime.Stack(buf, true)])
 }
+
+// TestStoreIsNotMadeOverAnother: a store that lost its list of tables is not
+// taken for an empty directory, and nothing of it is deleted.
+func TestStoreIsNotMadeOverAnother(t *testing.T) {
+	fs := crashfs.New()
+	mustClose(t, busyStore(t, fs, small(), 300))
+	for _, f := range fs.Files() {
+		if strings.Contains(f.Path, "marker.manifest") {
+			if err := fs.Remove(f.Path); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	before := fs.Digest()
+	_, err := openOn(fs, small())
+	wantCode(t, err, fcp.CodeCorrupt)
+	if fs.Digest() != before {
+		t.Fatal("the refusal changed the store")
+	}
+}

@@ -32,6 +32,9 @@ func Open(dir string, o Options) (l *Log, err error) {
 	l = &Log{opts: o, fs: o.FS, dir: dir, log: o.Logger, byFeed: map[fcp.Feed]*feed{},
 		kick: make(chan struct{}, 1), dead: make(chan struct{}), clock: fcp.NewClock(o.Now)}
 	l.frames.limit = o.CacheBytes / 2
+	if err := l.checkBeginning(); err != nil {
+		return nil, err
+	}
 	if err := l.abandonable(l.openPebble); err != nil {
 		return nil, err
 	}
@@ -42,6 +45,22 @@ func Open(dir string, o Options) (l *Log, err error) {
 		return nil, errors.Join(err, l.db.Close())
 	}
 	return l, nil
+}
+
+// checkBeginning refuses to make a new store where there was one: without its
+// marker Pebble would take the directory for empty and delete what is in it. The
+// mark's file is made after the store.
+func (l *Log) checkBeginning() error {
+	if !l.opts.Create {
+		return nil
+	}
+	if _, err := l.fs.Stat(l.fs.PathJoin(l.dir, markName)); err != nil {
+		return nil
+	}
+	if d, err := pebble.Peek(l.dir, l.fs); err != nil || !d.Exists {
+		return fcp.Errorf(fcp.CodeCorrupt, "%s holds a high-water mark and no store", l.dir)
+	}
+	return nil
 }
 
 func (l *Log) pebbleOptions() *pebble.Options {

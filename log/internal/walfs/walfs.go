@@ -21,6 +21,7 @@ const (
 	walSuffix                         = ".log"
 
 	manifestPrefix = "MANIFEST-"
+	markerPrefix   = "marker."
 
 	// Pebble takes no notice of names that do not start with a number or one of
 	// its own words.
@@ -123,8 +124,8 @@ func isWAL(name string, category vfs.DiskWriteCategory) bool {
 // Create implements vfs.FS.
 func (f *FS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
 	dir := f.FS.PathDir(name)
-	if strings.HasPrefix(f.FS.PathBase(name), manifestPrefix) {
-		return f.createManifest(dir, name, category)
+	if base := f.FS.PathBase(name); strings.HasPrefix(base, manifestPrefix) || strings.HasPrefix(base, markerPrefix) {
+		return f.createNamed(dir, name, category)
 	}
 	if !isWAL(name, category) {
 		return f.FS.Create(name, category)
@@ -139,10 +140,12 @@ func (f *FS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, erro
 	return f.rotated(dir, w, err)
 }
 
-// createManifest makes the file's name durable at once. Pebble syncs the
-// directory only after it made the marker that points to the file, so a cut
-// could leave the marker without the file.
-func (f *FS) createManifest(dir, name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+// createNamed makes the file's name durable at once. When Pebble moves to a new
+// MANIFEST it creates that file, creates the marker that points to it, removes
+// the old marker, and syncs the directory only then. A cut could leave a marker
+// without its file, or no marker at all, and a store without a marker is taken
+// for one that does not exist yet.
+func (f *FS) createNamed(dir, name string, category vfs.DiskWriteCategory) (vfs.File, error) {
 	file, err := f.FS.Create(name, category)
 	if err != nil {
 		return nil, err
