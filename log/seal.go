@@ -35,6 +35,14 @@ const maxSealRound = 16 << 20
 // restart has a bounded tail to read.
 const maxUnsealed = 64 << 20
 
+// Runs that are due wait for others up to sealDelay or until sealTogether bytes
+// of records are there. It is well below a memtable: what is sealed before its
+// memtable is flushed never reaches a table twice.
+const (
+	sealTogether = 8 << 20
+	sealDelay    = 500 * time.Millisecond
+)
+
 // sealTick is how often open runs are looked at for an epoch that ended.
 const sealTick = time.Second
 
@@ -543,6 +551,9 @@ func (l *Log) sealLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-l.kick:
+			if !l.sealPause(ctx) {
+				return
+			}
 		case <-tick.C:
 		}
 		epoch := fcp.TimeFromWall(l.opts.Now()).Epoch()
@@ -560,6 +571,33 @@ func (l *Log) sealLoop(ctx context.Context) {
 				return
 			case <-tick.C: // do not spin on a failing disk
 			}
+		}
+	}
+}
+
+// sealPause waits until enough runs are due that one table pays for its fsyncs,
+// but not for long.
+func (l *Log) sealPause(ctx context.Context) bool {
+	end := time.NewTimer(sealDelay)
+	defer end.Stop()
+	for {
+		l.mu.Lock()
+		due := int64(0)
+		for _, f := range l.feeds {
+			for i := range f.cuts {
+				due += f.cuts[i].bytes
+			}
+		}
+		l.mu.Unlock()
+		if due >= sealTogether {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-end.C:
+			return true
+		case <-l.kick:
 		}
 	}
 }
