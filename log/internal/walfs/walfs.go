@@ -322,15 +322,9 @@ func (f *FS) startSpare(dir string) {
 	}
 	s.making = true
 	f.spareCount++
-	// Pebble's first memtable is small and each next one twice the size, up to
-	// the size it was given; so are the logs beside them.
-	size := f.o.Size
-	if f.spareCount < 16 {
-		size = min(size, firstLog<<(f.spareCount+1))
-	}
 	name := f.FS.PathJoin(dir, fmt.Sprintf("%s%06d%s", sparePrefix, f.spareCount, spareSuffix))
 	f.background.Go(func() {
-		err := f.makeZeros(name, walCategory, size, true)
+		err := f.makeZeros(name, walCategory, f.o.Size, true)
 		if err != nil {
 			_ = f.FS.Remove(name) // if it stays, the next process removes it
 			if !errors.Is(err, errStopping) {
