@@ -50,6 +50,11 @@ type cleanFile struct {
 // change a file afterwards without ForgetClean. An excluded path is relative to
 // root and stands for everything below it.
 func RecordClean(fs vfs.FS, root string, exclude ...string) error {
+	// What was removed must stay removed after a power cut, or it would not be in
+	// the list.
+	if err := syncTree(fs, root, 0); err != nil {
+		return err
+	}
 	files, err := listFiles(fs, root, exclude)
 	if err != nil {
 		return err
@@ -155,6 +160,27 @@ func CheckClean(fs vfs.FS, root string, exclude ...string) (CleanReport, error) 
 		}
 	}
 	return r, nil
+}
+
+// syncTree makes the entries of all directories durable.
+func syncTree(fs vfs.FS, dir string, depth int) error {
+	names, err := fs.List(dir)
+	if err != nil {
+		return wrapDisk(err, "listing a closed store")
+	}
+	for _, name := range names {
+		path := fs.PathJoin(dir, name)
+		st, err := fs.Stat(path)
+		if err != nil {
+			return wrapDisk(err, "listing a closed store")
+		}
+		if st.IsDir() && depth < maxCleanDepth {
+			if err := syncTree(fs, path, depth+1); err != nil {
+				return err
+			}
+		}
+	}
+	return syncDir(fs, dir)
 }
 
 // listFiles lists the files below root, sorted, without the lists themselves.
