@@ -312,7 +312,9 @@ func TestCrashClones(t *testing.T) {
 					for i := range all {
 						m.acked = append(m.acked, all[i].Placed)
 					}
-					sealed.Add(int64(l.Feeds()[0].Sealed))
+					for _, f := range l.Feeds() {
+						sealed.Add(int64(f.Sealed))
+					}
 					if err = errors.Join(err, l.Close()); err != nil {
 						t.Error(err)
 						return
