@@ -24,6 +24,7 @@ type demoPart struct {
 func demoParts() []demoPart {
 	return []demoPart{
 		{"storage", "put, the past, a kill -9, a backup, a restore", (*demo).storage},
+		{"symbols", "any 2 of 5 directories rebuild everything; damage, loss, heal", (*demo).symbols},
 	}
 }
 

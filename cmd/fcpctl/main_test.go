@@ -157,7 +157,7 @@ var scrubs = []struct {
 	{regexp.MustCompile(`\b[0-9a-f]{12}\b`), "<short>"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`), "<time>"},
 	// Lengths of what holds keys and signatures vary by a byte or two.
-	{regexp.MustCompile(`"(elapsed_ms|bytes|body|written|symbols)":\d+`), `"$1":0`},
+	{regexp.MustCompile(`"(elapsed_ms|bytes|body|written|symbols|stored)":\d+`), `"$1":0`},
 	{regexp.MustCompile(`\d+ bytes`), "0 bytes"},
 	{regexp.MustCompile(`\b\d+ ms\b`), "0 ms"},
 	{regexp.MustCompile(`\bgo1\.[0-9.a-z]+`), "<go>"},

@@ -16,6 +16,7 @@ func (a *app) segmentCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "segment", Short: "Sealed segments: list, seal, print"}
 	group(cmd)
 	cmd.AddCommand(a.segmentLsCommand(), a.segmentSealCommand(), a.segmentCatCommand())
+	cmd.AddCommand(a.segmentSymbolCommands()...)
 	return cmd
 }
 
