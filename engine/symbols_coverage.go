@@ -12,6 +12,7 @@ import (
 	"github.com/zeebo/blake3"
 
 	"fcp"
+	"fcp/authority"
 	"fcp/engine/symbols"
 )
 
@@ -355,19 +356,11 @@ func (v *covering) smallFiles() error {
 	for _, q := range s.chainSeqs() {
 		files = append(files, smallFile{manifestName(q), fileHash(s.chain[q]), uint64(len(s.chain[q]))})
 	}
-	for name, b := range s.shares {
-		files = append(files, smallFile{name, fileHash(b), uint64(len(b))})
-	}
 	for _, f := range files {
 		copies := 0
-		_, isShare := s.shares[f.name]
 		for _, d := range s.dirs {
 			if !d.there || d.foreign || d.empty {
 				continue
-			}
-			_, there := d.small[f.name]
-			if isShare && !s.known[f.name] && !there {
-				continue // nobody needs it everywhere
 			}
 			err := s.checkSmall(d, &f)
 			if err == nil {
@@ -377,13 +370,52 @@ func (v *covering) smallFiles() error {
 				return err
 			}
 		}
-		if !isShare || s.known[f.name] {
-			v.r.MayLose = min(v.r.MayLose, copies-1)
-		}
-		v.r.Rebuilds = v.r.Rebuilds && copies > 0
+		v.copies(copies)
 	}
-	if v.r.MayLose < 0 {
-		v.r.MayLose = -1
+	return v.cards()
+}
+
+// copies takes into account that something everybody needs is there so many times.
+func (v *covering) copies(n int) {
+	v.r.MayLose = max(-1, min(v.r.MayLose, n-1))
+	v.r.Rebuilds = v.r.Rebuilds && n > 0
+}
+
+// cards checks every copy of the share manifests and counts in how many directories
+// each card is. A share manifest need not be everywhere: one that is gone leaves
+// symbols that the ciphertext hash can still judge.
+func (v *covering) cards() error {
+	s := v.s
+	good := map[string]uint64{} // directories by share manifest
+	for name, b := range s.shares {
+		f := smallFile{name, fileHash(b), uint64(len(b))}
+		for i, d := range s.dirs {
+			if _, ok := d.small[name]; !ok {
+				continue
+			}
+			err := s.checkSmall(d, &f)
+			if err == nil {
+				good[name] |= 1 << i
+			}
+			if err := s.found(d, name, err); err != nil {
+				return err
+			}
+		}
+	}
+	for i := range s.index {
+		x := &s.index[i]
+		holders := uint64(0)
+		for _, name := range s.carry[x.card] {
+			holders |= good[name]
+		}
+		for at, d := range s.dirs {
+			if _, ok := d.small[cardName(x.id)]; ok {
+				if b, err := d.read(s.ctx, cardName(x.id), fcp.MaxCard); err == nil && cardSum(b) == x.card {
+					holders |= 1 << at
+				}
+			}
+		}
+		v.copies(bits.OnesCount64(holders))
 	}
 	return nil
 }
@@ -396,7 +428,11 @@ func (s *shareSet) checkSmall(d *shareDir, f *smallFile) error {
 	if f.size > 0 && uint64(size) != f.size {
 		return fcp.Errorf(fcp.CodeChecksum, "%s does not have the %d bytes it must have", f.name, f.size)
 	}
-	b, err := d.read(s.ctx, f.name, size)
+	limit := size
+	if f.size == 0 {
+		limit = authority.MaxSignedObject
+	}
+	b, err := d.read(s.ctx, f.name, limit)
 	if err == nil && fileHash(b) != f.hash {
 		err = fcp.Errorf(fcp.CodeChecksum, "%s", f.name)
 	}

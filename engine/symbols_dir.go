@@ -25,7 +25,7 @@ const (
 
 // Bounds of what is read of one directory, whoever filled it.
 const (
-	maxDirFiles     = 1 << 22
+	maxDirFiles     = 1 << 21
 	maxDirManifests = 256 << 20 // bytes of share manifests
 	maxShareFiles   = 64        // of one segment in one directory
 )

@@ -37,7 +37,7 @@ type shareSet struct {
 	ranges map[fcp.SegmentID][]allotted // what was minted, by whoever
 	cards  map[[16]byte][]byte          // by cardSum
 	shares map[string][]byte            // share manifests by name
-	known  map[string]bool              // those of shares whose minter is vouched for
+	carry  map[[16]byte][]string        // the share manifests that have a card
 
 	mu       sync.Mutex
 	findings []SymbolFinding // guarded by mu
@@ -107,7 +107,7 @@ func scanSet(ctx context.Context, env Environment, paths []string) (*shareSet, e
 		return nil, err
 	}
 	s := &shareSet{ctx: ctx, env: env, coder: &symbols.Coder{}, chain: map[uint64][]byte{},
-		ranges: map[fcp.SegmentID][]allotted{}, cards: map[[16]byte][]byte{}, shares: map[string][]byte{}, known: map[string]bool{}}
+		ranges: map[fcp.SegmentID][]allotted{}, cards: map[[16]byte][]byte{}, shares: map[string][]byte{}, carry: map[[16]byte][]string{}}
 	for _, p := range paths {
 		d := newShareDir(env.FS, p)
 		if err := d.scan(ctx); err != nil {
@@ -361,10 +361,12 @@ func (s *shareSet) takeShares(name string, b []byte) error {
 		return fcp.Errorf(fcp.CodeManifest, "a share manifest of another store")
 	}
 	vouched := vouchedFor(s.genesis, m.Minter, m.Device)
-	s.shares[name], s.known[name] = b, vouched
+	s.shares[name] = b
 	for i := range m.Segments {
 		id := m.Cards[i].Segment
-		s.cards[cardSum(m.Segments[i].Card)] = m.Segments[i].Card
+		sum := cardSum(m.Segments[i].Card)
+		s.cards[sum] = m.Segments[i].Card
+		s.carry[sum] = append(s.carry[sum], name)
 		for _, r := range m.Segments[i].Ranges {
 			if len(s.ranges[id]) >= symbols.MaxRanges {
 				break
