@@ -31,6 +31,14 @@ func (h SegmentID) String() string { return hex.EncodeToString(h[:]) }
 func (h WriterID) String() string  { return hex.EncodeToString(h[:]) }
 func (h FeedID) String() string    { return hex.EncodeToString(h[:]) }
 
+// The text form of every identifier is its hex digits, in JSON too.
+
+func (h Hash) MarshalText() ([]byte, error)      { return []byte(h.String()), nil }
+func (h ObjectID) MarshalText() ([]byte, error)  { return []byte(h.String()), nil }
+func (h SegmentID) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
+func (h WriterID) MarshalText() ([]byte, error)  { return []byte(h.String()), nil }
+func (h FeedID) MarshalText() ([]byte, error)    { return []byte(h.String()), nil }
+
 // IsZero reports whether h is the zero value.
 func (h Hash) IsZero() bool      { return h == Hash{} }
 func (h ObjectID) IsZero() bool  { return h == ObjectID{} }

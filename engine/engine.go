@@ -5,10 +5,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"io/fs"
 	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"fcp"
 	"fcp/authority"
@@ -44,6 +46,7 @@ type Engine struct {
 	stop       context.CancelFunc
 	background sync.WaitGroup
 	closed     atomic.Bool
+	opened     bool // Open came to its end: a close leaves a list of the files
 }
 
 // Open opens the store in dir for this process alone and brings its state up to
@@ -61,7 +64,7 @@ func Open(ctx context.Context, dir string, o Options) (_ *Engine, err error) {
 	e := &Engine{env: o.Environment, opts: o, dir: dir, keys: keyDir{o.FS, o.FS.PathJoin(dir, dirKeys)}}
 	e.life, e.stop = context.WithCancel(context.Background())
 	if e.lock, err = o.FS.Lock(o.FS.PathJoin(dir, fileLock)); err != nil {
-		return nil, fcp.Errorf(fcp.CodeLocked, "%s", dir)
+		return nil, lockError(dir, err)
 	}
 	defer func() {
 		if err != nil {
@@ -69,6 +72,9 @@ func Open(ctx context.Context, dir string, o Options) (_ *Engine, err error) {
 		}
 	}()
 	if err := e.loadKeys(); err != nil {
+		return nil, err
+	}
+	if err := e.forgetClean(); err != nil {
 		return nil, err
 	}
 	if err := e.openStores(); err != nil {
@@ -81,7 +87,21 @@ func Open(ctx context.Context, dir string, o Options) (_ *Engine, err error) {
 	if err := e.rebuildChanged(ctx); err != nil {
 		return nil, err
 	}
+	e.opened = true
 	return e, nil
+}
+
+// lockError tells a store that somebody has open from a directory that cannot be
+// written.
+func lockError(dir string, err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return fcp.Errorf(fcp.CodeUnauthorized, "the store in %s cannot be written by this user: %w", dir, err).
+			WithNext("run as the user who owns the directory")
+	}
+	if errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.ENOSPC) {
+		return fcp.Wrap(fcp.CodeDisk, err, "lock %s", dir)
+	}
+	return fcp.Errorf(fcp.CodeLocked, "%s", dir)
 }
 
 // loadKeys reads dir/keys: who this node is, whose store this is, and what opens
@@ -287,6 +307,9 @@ func (e *Engine) release() error {
 	}
 	if e.st != nil {
 		errs = append(errs, e.st.Close())
+	}
+	if errors.Join(errs...) == nil && e.log != nil && e.log.Doubt() == nil {
+		errs = append(errs, e.recordClean())
 	}
 	if e.lock != nil {
 		errs = append(errs, e.lock.Close())

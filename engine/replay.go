@@ -116,7 +116,7 @@ func Rebuild(ctx context.Context, dir string, o Options) error {
 	}
 	lock, err := o.FS.Lock(o.FS.PathJoin(dir, fileLock))
 	if err != nil {
-		return fcp.Errorf(fcp.CodeLocked, "%s", dir)
+		return lockError(dir, err)
 	}
 	err = o.FS.RemoveAll(o.FS.PathJoin(dir, dirState))
 	if err = errors.Join(err, lock.Close()); err != nil {

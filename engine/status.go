@@ -166,6 +166,10 @@ func (e *Engine) Verify(ctx context.Context, o VerifyOptions) (r VerifyReport, e
 	start := e.env.Now()
 	v := verifier{e: e, ctx: ctx, o: o, r: &r}
 	r.Feeds = len(e.log.Feeds())
+	var doubt *fcp.Error
+	if errors.As(e.log.Doubt(), &doubt) { // what is gone is in no event that could be checked
+		r.Findings = append(r.Findings, Finding{Code: doubt.Code, What: doubt.Detail})
+	}
 	if err := v.segments(); err != nil {
 		return r, err
 	}

@@ -33,8 +33,12 @@ func (a *app) withStore(ctx context.Context, mode openMode, fn func(e *engine.En
 
 func (a *app) openStore(ctx context.Context, mode openMode) (*engine.Engine, error) {
 	e, err := engine.Open(ctx, a.flags.dir, engine.Options{Environment: a.environment(), ReadOnly: mode == reading})
-	err = advise(err, fcp.CodeNoStore, "make one with `"+a.command("init")+"`, or name another directory with --dir DIR or FCP_DIR")
+	err = advise(err, fcp.CodeNoStore, a.whereIsTheStore())
 	return e, advise(err, fcp.CodeLocked, "stop the other process (`ps -ef | grep fcp` shows it), or wait for it to finish")
+}
+
+func (a *app) whereIsTheStore() string {
+	return "make one with `" + a.command("init") + "`, or name another directory with --dir DIR or FCP_DIR"
 }
 
 func (a *app) environment() engine.Environment {

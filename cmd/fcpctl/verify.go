@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"strconv"
 
@@ -19,6 +18,13 @@ func (a *app) verifyCommand() *cobra.Command {
 the state and compares the roots. It changes nothing. What it finds is listed, and
 the exit code is 9 when bytes are damaged or missing, 11 for anything else.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			files, err := engine.CheckFiles(a.flags.dir, a.environment())
+			if err != nil {
+				return advise(err, fcp.CodeNoStore, a.whereIsTheStore())
+			}
+			if len(files.Findings) > 0 { // opening the store would change its files
+				return a.printVerify(0, &engine.VerifyReport{Findings: files.Findings})
+			}
 			return a.withStore(cmd.Context(), reading, func(e *engine.Engine) error {
 				p := a.progress("verify", "positions")
 				r, err := e.Verify(cmd.Context(), engine.VerifyOptions{Bodies: !quick, Replay: !quick, Progress: tellEngine(p)})
@@ -26,7 +32,7 @@ the exit code is 9 when bytes are damaged or missing, 11 for anything else.`,
 				if err != nil {
 					return err
 				}
-				return a.printVerify(cmd.Context(), e, &r)
+				return a.printVerify(e.Position(), &r)
 			})
 		},
 	}
@@ -54,14 +60,10 @@ type verifyView struct {
 	Millis    int64         `json:"elapsed_ms"`
 }
 
-func (a *app) printVerify(_ context.Context, e *engine.Engine, r *engine.VerifyReport) error {
+func (a *app) printVerify(position uint64, r *engine.VerifyReport) error {
 	v := verifyView{Events: r.Events, Feeds: r.Feeds, Segments: r.Segments, Bodies: r.Bodies, StateRoot: hashText(r.StateRoot),
 		Millis: r.Elapsed.Milliseconds(), Findings: []findingView{}}
 	codes := make([]fcp.Code, 0, len(r.Findings)+1)
-	if doubt := e.Log().Doubt(); doubt != nil { // what is gone is in no event that could be checked
-		v.Findings = append(v.Findings, findingView{Code: fcp.CodeOf(doubt).String(), What: viewError(doubt).Cause})
-		codes = append(codes, fcp.CodeOf(doubt))
-	}
 	for _, f := range r.Findings {
 		v.Findings = append(v.Findings, findingView{f.Code.String(), f.Position, uint64(f.Feed), f.Seq, f.What})
 		codes = append(codes, f.Code)
@@ -72,10 +74,10 @@ func (a *app) printVerify(_ context.Context, e *engine.Engine, r *engine.VerifyR
 		fields = append(fields, field{"finding", f.text()})
 	}
 	fields = append(fields, field{"result", resultText(len(codes))})
-	if err := a.record("VerifyReport", e.Position(), v, resultText(len(codes)), fields...); err != nil {
+	if err := a.record("VerifyReport", position, v, resultText(len(codes)), fields...); err != nil {
 		return err
 	}
-	a.answered(e.Position(), fmt.Sprintf("%d ms", v.Millis))
+	a.answered(position, fmt.Sprintf("%d ms", v.Millis))
 	return findings(codes, "restore what is named from a backup: `"+a.command("restore", "BACKUP", "--identity", "FILE")+"`")
 }
 

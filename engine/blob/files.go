@@ -248,6 +248,8 @@ func (s *Files) Stat(ctx context.Context, name string) (Info, error) {
 		return Info{}, notFound(name)
 	case err != nil:
 		return Info{}, wrapDisk(err, "look for", name)
+	case !i.Mode().IsRegular(): // a FIFO would hang whoever reads it
+		return Info{}, fcp.Errorf(fcp.CodeManifest, "%s is not a regular file", name)
 	}
 	return Info{name, i.Size()}, nil
 }

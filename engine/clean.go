@@ -1,0 +1,63 @@
+package engine
+
+import (
+	"fmt"
+
+	"fcp"
+	"fcp/log"
+)
+
+// notListed are the files that the clean list of a store leaves out: locks, which
+// hold nothing.
+var notListed = []string{fileLock, dirLog + "/LOCK", dirState + "/LOCK"}
+
+// FileReport is what CheckFiles found.
+type FileReport struct {
+	Recorded bool // the store was closed cleanly and has a list of its files
+	Files    int  // compared
+	Bytes    int64
+	Findings []Finding
+}
+
+// CheckFiles compares every file of a store that nobody has open with the list
+// that its clean close left behind (docs/format.md "Clean list"). It finds a
+// flipped bit in any byte, needs no key and changes nothing. A store that is open
+// or was not closed cleanly has no list; then nothing is compared.
+func CheckFiles(dir string, env Environment) (FileReport, error) {
+	env.setDefaults()
+	if err := checkFormat(env.FS, dir); err != nil {
+		return FileReport{}, err
+	}
+	c, err := log.CheckClean(env.FS, dir, notListed...)
+	if err != nil {
+		return FileReport{}, err
+	}
+	r := FileReport{Recorded: c.Recorded, Files: c.Files, Bytes: c.Bytes}
+	for _, f := range c.Findings {
+		r.Findings = append(r.Findings, Finding{Code: fcp.CodeChecksum, What: fmt.Sprintf("file %s: %s", f.Where, f.What)})
+	}
+	return r, nil
+}
+
+// forgetClean takes the list away before anything is changed.
+func (e *Engine) forgetClean() error {
+	_, err := log.ForgetClean(e.env.FS, e.dir)
+	if err != nil && e.opts.ReadOnly {
+		return nil // a medium that cannot be written keeps its list
+	}
+	return err
+}
+
+// recordClean lists the files of a store that was closed without any doubt.
+func (e *Engine) recordClean() error {
+	if !e.opened || e.opts.ReadOnly && !e.listed() {
+		return nil
+	}
+	return log.RecordClean(e.env.FS, e.dir, notListed...)
+}
+
+// listed reports whether the list was taken away at open, and so is due again.
+func (e *Engine) listed() bool {
+	_, err := e.env.FS.Stat(e.env.FS.PathJoin(e.dir, "CLEAN"))
+	return err != nil
+}
