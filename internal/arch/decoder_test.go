@@ -13,7 +13,20 @@ var decoderName = regexp.MustCompile(`^(Decode|Parse|Unmarshal|decode|parse|unma
 
 // fuzzedThrough lists decoders that no fuzz target calls by name, with the
 // target that reaches them.
-var fuzzedThrough = map[string]string{}
+var fuzzedThrough = map[string]string{
+	"DecodeContent":             "FuzzEvent",
+	"DecodeEvent":               "FuzzEvent",
+	"UnmarshalPayload":          "FuzzUnmarshal",
+	"decodeCanonical":           "FuzzUnmarshal",
+	"decodePlainHeader":         "FuzzDecodeObject",
+	"authority.decodeSigned":    "FuzzManifest",
+	"authority/keystore.decode": "FuzzIdentityFile",
+	"coding.ParsePayloadID":     "FuzzPayloadID",
+	"engine.decodeDevice":       "FuzzGovernanceBodies",
+	"engine.decodeSchemaBody":   "FuzzGovernanceBodies",
+	"engine.ParseSymbolPolicy":  "FuzzSymbolPolicy",
+	"log.parseBlock":            "FuzzBlock",
+}
 
 // TestEveryDecoderIsFuzzed fails for a decoder that no fuzz target of its own
 // package reaches.
