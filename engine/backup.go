@@ -123,7 +123,7 @@ type RestoreResult struct {
 
 // Backup writes a backup of the store into a folder, or adds to the one there.
 // It first seals all open runs; the store stays in use meanwhile. The folder is
-// described in engine/backup.md. What is there already is not written again. The
+// described in docs/format.md "Backup". What is there already is not written again. The
 // manifest comes last: a backup that is interrupted leaves the one before valid.
 // Errors: CodeReadOnly, CodeLocked when another backup writes into the folder,
 // CodeManifest when the folder holds the backup of another store or of a later
