@@ -62,6 +62,7 @@ func healSymbols(ctx context.Context, dirs []string, to string, o HealOptions) (
 	r.Dirs, r.Minter, r.Vouched = []string{to}, fcp.KidOf(m.key[:]), m.vouched
 	c := &scattering{s: s, targets: []*shareDir{target}, record: s.dirs, need: func(x *indexed) int { return s.needOf(x, o.Need) }, minter: m,
 		dryRun: o.DryRun, r: &r, progress: o.Progress, total: s.m.Bytes}
+	defer func() { err = errors.Join(err, c.wait()) }()
 	w := &symbolWorker{s: s}
 	for i := range s.index {
 		x := &s.index[i]
@@ -76,7 +77,7 @@ func healSymbols(ctx context.Context, dirs []string, to string, o HealOptions) (
 			return r, advise(err)
 		}
 	}
-	if err := c.flush(); err != nil {
+	if err := c.finish(); err != nil {
 		return r, err
 	}
 	if !o.DryRun {

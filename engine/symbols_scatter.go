@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/RoaringBitmap/roaring/v2"
 
@@ -23,7 +22,7 @@ import (
 
 // batchBytes bounds the symbols that wait in memory for their share manifest,
 // which must be on disk before them.
-const batchBytes = 48 << 20
+const batchBytes = 24 << 20
 
 // minter signs for symbols.
 type minter struct {
@@ -69,6 +68,9 @@ type scattering struct {
 
 	batch   []pendingSegment
 	waiting uint64 // bytes of files the batch makes
+
+	writing []pendingSegment // read by the goroutines of flush until wait returns
+	written chan error       // one for each target
 }
 
 // pendingSegment is a segment with what is to be written of it.
@@ -179,38 +181,64 @@ func (c *scattering) add(x *indexed, card []byte, ciphertext func() ([]byte, err
 }
 
 // flush mints the batch: first the signed allotment is written everywhere, then
-// the symbols. A crash between the two leaves ids that nobody holds.
+// the symbols. A crash between the two leaves ids that nobody holds. The symbols are
+// written in the background, while the next batch is collected: see wait.
 func (c *scattering) flush() error {
 	if len(c.batch) == 0 {
 		return nil
 	}
 	s := c.s
 	err := s.inParallel(len(c.batch), func(_ *symbolWorker, i int) error { return c.encode(&c.batch[i]) })
-	if err != nil {
+	if err := errors.Join(c.wait(), err); err != nil {
 		return err
 	}
 	if err := c.writeManifest(); err != nil {
 		return err
 	}
-	perDir := make([]error, len(c.targets))
-	var wg sync.WaitGroup
-	for i, d := range c.targets {
-		wg.Go(func() { perDir[i] = c.writeShares(d) })
+	c.writing, c.batch, c.waiting = c.batch, nil, 0
+	c.written = make(chan error, len(c.targets))
+	for _, d := range c.targets {
+		go func() { c.written <- c.writeShares(d) }()
 	}
-	wg.Wait()
-	if err := errors.Join(perDir...); err != nil {
-		return perDir[slices.IndexFunc(perDir, func(e error) bool { return e != nil })]
+	return nil
+}
+
+// wait returns once the batch that is being written is on disk.
+func (c *scattering) wait() (err error) {
+	if c.written == nil {
+		return nil
 	}
-	for i := range c.batch {
-		for j := range c.batch[i].shares {
-			p := &c.batch[i].shares[j]
-			c.r.Shares++
-			c.r.Symbols += int(p.ref.Count)
-			c.r.Written += p.size()
+	for range c.targets {
+		if e := <-c.written; err == nil {
+			err = e
 		}
 	}
-	c.batch, c.waiting = c.batch[:0], 0
+	c.written = nil
+	if err != nil {
+		return err
+	}
+	for i := range c.writing {
+		p := &c.writing[i]
+		for j := range p.shares {
+			q := &p.shares[j]
+			c.r.Shares++
+			c.r.Symbols += int(q.ref.Count)
+			c.r.Written += q.size()
+			if q.ref.Count == 0 {
+				q.dir.whole[p.x.id] = int64(p.x.size)
+			} else {
+				q.dir.shares[p.x.id] = append(q.dir.shares[p.x.id], heldShare{q.ref.First, q.ref.Count, q.ref.FileSize()})
+			}
+		}
+	}
+	c.writing = nil
 	return nil
+}
+
+// finish writes what is left.
+func (c *scattering) finish() error {
+	err := c.flush()
+	return errors.Join(err, c.wait())
 }
 
 func (c *scattering) encode(p *pendingSegment) error {
@@ -277,8 +305,8 @@ func (c *scattering) recordIn(name string, b []byte) {
 }
 
 func (c *scattering) writeShares(d *shareDir) error {
-	for i := range c.batch {
-		p := &c.batch[i]
+	for i := range c.writing {
+		p := &c.writing[i]
 		for j := range p.shares {
 			if q := &p.shares[j]; q.dir == d {
 				if err := c.writeShare(p, q); err != nil {
@@ -301,15 +329,7 @@ func (c *scattering) writeShare(p *pendingSegment, q *pendingShare) error {
 			_, err = q.dir.files.Put(c.s.ctx, name, bytes.NewReader(b))
 		}
 	}
-	if err != nil {
-		return err
-	}
-	if q.ref.Count == 0 {
-		q.dir.whole[p.x.id] = int64(len(b))
-		return nil
-	}
-	q.dir.shares[p.x.id] = append(q.dir.shares[p.x.id], heldShare{q.ref.First, q.ref.Count, int64(len(b))})
-	return nil
+	return err
 }
 
 // openTargets locks directories that are to be written to, after refusing those
@@ -435,6 +455,7 @@ func (e *Engine) scatter(ctx context.Context, dirs []string, o ScatterOptions) (
 		return r, err
 	}
 	c := newScattering(s, m, &o, &r)
+	defer func() { err = errors.Join(err, c.wait()) }()
 	if o.DryRun {
 		err = e.planScatter(c)
 		c.settle()
@@ -549,7 +570,7 @@ func (t *symbolStore) Put(ctx context.Context, name string, r io.Reader) (int64,
 		}
 		return int64(len(card)), err
 	}
-	if err := t.c.flush(); err != nil { // the segments come first
+	if err := t.c.finish(); err != nil { // the segments come first
 		return 0, err
 	}
 	return t.putSmall(ctx, name, r)
@@ -719,6 +740,7 @@ func scatterBackup(ctx context.Context, backup string, dirs []string, env Enviro
 			WithNext("scatter the backup that is newer, or scatter to new directories")
 	}
 	c := newScattering(s, m, &o, &r)
+	defer func() { err = errors.Join(err, c.wait()) }()
 	c.total = ob.m.Bytes
 	s.index = ob.index
 	for i := range ob.index {
@@ -727,7 +749,7 @@ func scatterBackup(ctx context.Context, backup string, dirs []string, env Enviro
 			return r, err
 		}
 	}
-	if err := c.flush(); err != nil {
+	if err := c.finish(); err != nil {
 		return r, err
 	}
 	// The folder is one more directory that small files are copied from.
