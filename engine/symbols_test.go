@@ -20,6 +20,7 @@ import (
 	"fcp/authority"
 	"fcp/engine/blob"
 	"fcp/engine/symbols"
+	"fcp/internal/crashfs"
 	"fcp/log"
 )
 
@@ -727,4 +728,57 @@ func otherWorld(t *testing.T, files vfs.FS, seed uint64) *world {
 	w.open(w.dir)
 	t.Cleanup(func() { w.e.Close() })
 	return w
+}
+
+func TestPowerCutsDuringAScatterLeaveTheBackupBefore(t *testing.T) {
+	disk := crashfs.New()
+	w := newWorld(t, disk, 74)
+	w.put(fcp.ZonePrivate, "a", noise(1, 2000))
+	dirs := shareDirs("d", 3)
+	first := w.scatter(dirs, 2)
+	w.put(fcp.ZonePrivate, "b", noise(2, 30_000))
+	w.tiny()
+	var second ScatterResult
+	before, after := 0, 0
+	for i, image := range images(t, disk, 17, func() { second = w.scatter(dirs, 2) }) {
+		env := w.env
+		env.FS = image
+		for n, some := range [][]string{dirs[:2], dirs[1:]} {
+			out := fmt.Sprintf("/out%d", n)
+			g, err := GatherSymbols(t.Context(), some, out, GatherOptions{Environment: env})
+			if err != nil {
+				t.Fatalf("image %d: gather from %v: %v", i, some, err)
+			}
+			if before++; g.Manifest == second.Manifest {
+				before, after = before-1, after+1
+			} else if g.Manifest != first.Manifest {
+				t.Fatalf("image %d: another backup, number %d", i, g.Seq)
+			}
+			if r, err := VerifyBackup(t.Context(), out, VerifyBackupOptions{Environment: env, Owner: w.owner}); err != nil || !r.Identical || len(r.Findings) > 0 {
+				t.Fatalf("image %d: %+v %v", i, r.Findings, err)
+			}
+		}
+		// The next scatter completes it, and allots nothing twice.
+		e, err := Open(t.Context(), w.dir, Options{Environment: env})
+		if err != nil {
+			t.Fatalf("image %d: %v", i, err)
+		}
+		if _, err := e.Scatter(t.Context(), dirs, policy(2, 3)); err != nil {
+			t.Fatalf("image %d: next scatter: %v", i, err)
+		}
+		e.Close()
+		c, err := SymbolCoverage(t.Context(), dirs, CoverageOptions{Environment: env})
+		if err != nil || c.MayLose != 1 || len(c.Findings) > 0 {
+			t.Fatalf("image %d: may lose %d, %+v %v", i, c.MayLose, c.Findings, err)
+		}
+		(&world{TB: t, env: env}).distinct(dirs)
+	}
+	if before < 10 || after == 0 {
+		t.Errorf("%d gathers gave the backup before, %d the new one", before, after)
+	}
+	env := w.env
+	env.FS = disk.CrashClone()
+	if c, err := SymbolCoverage(t.Context(), dirs, CoverageOptions{Environment: env}); err != nil || c.Manifest != second.Manifest || len(c.Findings) > 0 {
+		t.Errorf("an acknowledged scatter did not survive: %+v %v", c.Findings, err)
+	}
 }
