@@ -782,3 +782,74 @@ func TestPowerCutsDuringAScatterLeaveTheBackupBefore(t *testing.T) {
 		t.Errorf("an acknowledged scatter did not survive: %+v %v", c.Findings, err)
 	}
 }
+
+func TestAnInterruptedHealGoesOn(t *testing.T) {
+	disk := crashfs.New()
+	w := newWorld(t, disk, 75)
+	w.put(fcp.ZonePrivate, "a", noise(1, 40_000))
+	w.tiny()
+	dirs := shareDirs("d", 3)
+	w.scatter(dirs, 2)
+	n := 0
+	for i, image := range images(t, disk, 7, func() { w.heal(dirs[:2], "/h", HealOptions{}) }) {
+		n++
+		env := w.env
+		env.FS = image
+		v := &world{TB: t, env: env, owner: w.owner}
+		v.heal(dirs[:2], "/h", HealOptions{})
+		v.distinct(append(slices.Clone(dirs), "/h"))
+		v.rebuilt([]string{"/h", dirs[2]}, "/out")
+		if c := v.coverage([]string{"/h", dirs[0], dirs[1]}); c.MayLose != 1 || c.Lacking > 0 {
+			t.Fatalf("image %d: may lose %d, %+v", i, c.MayLose, c.Findings)
+		}
+	}
+	if n < 10 {
+		t.Errorf("only %d images", n)
+	}
+}
+
+func TestAGatherThatStopsLeavesNothing(t *testing.T) {
+	w, dirs := smallScatter(t, 76, 2, 3)
+	for stop := 1; ; stop++ {
+		ctx, cancel := context.WithCancel(t.Context())
+		seen := 0
+		_, err := GatherSymbols(ctx, dirs, "/out", GatherOptions{Environment: w.env, Progress: func(Progress) {
+			if seen++; seen == stop {
+				cancel()
+			}
+		}})
+		cancel()
+		if err == nil {
+			if stop == 1 {
+				t.Error("it was never stopped")
+			}
+			break
+		}
+		wantCode(t, err, fcp.CodeInterrupted)
+		nothingLeft(t, w.env.FS, "/out")
+	}
+	noFindings(t, w.verify("/out", w.owner))
+}
+
+// A full disk is said, and the next scatter goes on.
+func TestAFullShareDirectoryIsSaid(t *testing.T) {
+	disk := crashfs.New()
+	w := newWorld(t, disk, 77)
+	w.put(fcp.ZonePrivate, "a", noise(1, 200_000))
+	dirs := shareDirs("d", 3)
+	left := 40
+	disk.SetHook(func(op crashfs.Op) error {
+		if op.Kind.Mutating() && strings.HasPrefix(op.Path, "/d2") {
+			if left--; left < 0 {
+				return syscall.ENOSPC
+			}
+		}
+		return nil
+	})
+	_, err := w.e.Scatter(t.Context(), dirs, policy(2, 3))
+	disk.SetHook(nil)
+	wantCode(t, err, fcp.CodeDiskFull)
+	w.scatter(dirs, 2)
+	w.distinct(dirs)
+	w.rebuilt(dirs[1:], "/out")
+}
