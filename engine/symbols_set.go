@@ -368,7 +368,7 @@ func (s *shareSet) takeShares(name string, b []byte) error {
 		s.cards[sum] = m.Segments[i].Card
 		s.carry[sum] = append(s.carry[sum], name)
 		for _, r := range m.Segments[i].Ranges {
-			if len(s.ranges[id]) >= symbols.MaxRanges {
+			if !vouched && len(s.ranges[id]) >= symbols.MaxRanges {
 				break
 			}
 			s.ranges[id] = append(s.ranges[id], allotted{uint32(r.First), uint32(r.Count), r.Root, m.Minter, vouched, int(m.Need)})

@@ -300,6 +300,13 @@ func TestHealedTwiceTheOriginalsMayAllBeLost(t *testing.T) {
 	w.e.Close()
 	w.open("/new")
 	w.check()
+
+	// The node of the restored store is one that the genesis does not name: its
+	// enrollment is in the share manifest.
+	w.scatter([]string{"/n1", "/n2"}, 1)
+	if c := w.coverage([]string{"/n1", "/n2"}); c.Unprovable > 0 || len(c.Findings) > 0 || c.MayLose != 1 {
+		t.Errorf("%d unprovable, may lose %d, %+v", c.Unprovable, c.MayLose, c.Findings)
+	}
 }
 
 // Two healers that know nothing of each other take the same ids: the symbols are

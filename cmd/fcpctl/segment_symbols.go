@@ -131,7 +131,9 @@ func (a *app) printScatter(typ string, r *engine.ScatterResult, dryRun bool, nex
 	if !a.flags.format.structured() {
 		a.noteFindings(v.Findings)
 	}
-	a.answered(r.Position, fmt.Sprintf("%d ms", v.Millis))
+	if r.Position > 0 { // it came from a store
+		a.answered(r.Position, fmt.Sprintf("%d ms", v.Millis))
+	}
 	return nil
 }
 
