@@ -329,10 +329,10 @@ func (w *symbolWorker) blame(a *attempt, ciphertext []byte) error {
 	}
 	for i := range a.shares {
 		j, err := w.judge(&a.shares[i], a.source)
-		if err != nil || j == nil {
-			return err
+		if err == nil && j != nil {
+			_, err = w.lies(block, j)
 		}
-		if _, err := w.lies(block, j); err != nil {
+		if err != nil {
 			return err
 		}
 	}
