@@ -160,7 +160,7 @@ func TestEncodings(t *testing.T) {
 		{uint64(math.MaxUint64), "1bffffffffffffffff"},
 		{int64(math.MinInt64), "3b7fffffffffffffff"},
 		{-1, "20"}, {true, "f5"}, {nil, "f6"},
-		{1.0, "f93c00"}, {-0.0, "f90000"}, {math.Copysign(0, -1), "f98000"}, {65504.0, "f97bff"}, {65505.0, "fa477fe100"},
+		{1.0, "f93c00"}, {0.0, "f90000"}, {math.Copysign(0, -1), "f98000"}, {65504.0, "f97bff"}, {65505.0, "fa477fe100"},
 		{5.960464477539063e-8, "f90001"}, {1.1, "fb3ff199999999999a"}, {float64(float32(1.1)), "fa3f8ccccd"},
 		{[3]byte{1, 2, 3}, "43010203"}, {[]byte(nil), "40"}, {[]int(nil), "80"}, {map[string]int(nil), "a0"},
 		{optional{}, "a26162406 46c69737480"},

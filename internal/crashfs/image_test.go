@@ -112,8 +112,10 @@ func TestSameSeedSameImage(t *testing.T) {
 	for seed := range uint64(40) {
 		first := scramble(t, seed, 300).Crash(seeded(seed), o).Digest()
 		f := scramble(t, seed, 300)
-		if f.Crash(seeded(seed), o).Digest() != first || f.Crash(seeded(seed), o).Digest() != first {
-			t.Fatalf("seed %d gave two images", seed)
+		for range 2 { // the source is not changed by a crash
+			if f.Crash(seeded(seed), o).Digest() != first {
+				t.Fatalf("seed %d gave two images", seed)
+			}
 		}
 		if f.Crash(seeded(seed+1000), o).Digest() != first {
 			different++

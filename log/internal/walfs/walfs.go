@@ -17,13 +17,11 @@ const (
 
 	// walCategory is what Pebble passes for WALs only; copies of logs in a
 	// checkpoint have another one.
-	walCategory vfs.DiskWriteCategory = "pebble-wal"
-	walSuffix                         = ".log"
+	walCategory = vfs.DiskWriteCategory("pebble-wal")
+	walSuffix   = ".log"
 
 	manifestPrefix = "MANIFEST-"
 
-	// firstLog is the size of the log beside Pebble's first memtable.
-	firstLog     = 256 << 10
 	markerPrefix = "marker."
 
 	// Pebble takes no notice of names that do not start with a number or one of
