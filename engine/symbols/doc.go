@@ -7,7 +7,7 @@
 // manifest, signed by the node that minted the symbols, lists shares with the root
 // of a Merkle tree over their commitments. A Policy says how many symbols each of
 // n places gets so that any k of them rebuild. An Inventory says which symbols a
-// place holds. The bytes are in engine/symbols.md.
+// place holds. The bytes are in docs/format.md "Symbols".
 //
 // # Invariants
 //
