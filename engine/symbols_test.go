@@ -384,7 +384,7 @@ func put(t testing.TB, files vfs.FS, path string, b []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.Write(b); err != nil {
+	if _, err := f.Write(bytes.Clone(b)); err != nil { // a vfs.File may change what it is given
 		t.Fatal(err)
 	}
 	if err := f.Close(); err != nil {
