@@ -87,7 +87,7 @@ func (l *Log) pebbleOptions() *pebble.Options {
 		},
 	}
 	if !l.opts.ReadOnly {
-		l.wal = walfs.New(l.fs, walfs.Options{Size: int64(l.opts.MemTableBytes) + 1<<20})
+		l.wal = walfs.New(l.fs, walfs.Options{Size: int64(l.opts.MemTableBytes) + 1<<20, Reserve: int64(l.opts.DiskReserve)})
 		o.FS = l.wal
 	}
 	for i := range o.Levels {

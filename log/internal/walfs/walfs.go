@@ -37,6 +37,9 @@ type Options struct {
 	Size int64
 	// Chunk is how many bytes are zeroed at a time, in bytes. 0 means 1 MiB.
 	Chunk int64
+	// Reserve is the free space below which no spare is made: twice Size and
+	// this many bytes must be left.
+	Reserve int64
 	// NoSpare does without the background goroutine and its spare file.
 	NoSpare bool
 	// KeepOffsets leaves Pebble's own sync offsets in the chunks.
@@ -258,6 +261,9 @@ func (f *FS) makeZeros(name string, category vfs.DiskWriteCategory, n int64, spa
 	return file.Sync()
 }
 
+// errTight leaves the space of a tight disk to what must be written.
+var errTight = errors.New("walfs: little space is left")
+
 // errStopping ends the making of a spare when the FS is closed.
 var errStopping = errors.New("walfs: closing")
 
@@ -322,7 +328,10 @@ func (f *FS) startSpare(dir string) {
 	f.spareCount++
 	name := f.FS.PathJoin(dir, fmt.Sprintf("%s%06d%s", sparePrefix, f.spareCount, spareSuffix))
 	f.background.Go(func() {
-		err := f.makeZeros(name, walCategory, f.o.Size, true)
+		err := errTight
+		if u, e := f.FS.GetDiskUsage(dir); e != nil || u.AvailBytes >= uint64(2*f.o.Size+f.o.Reserve) {
+			err = f.makeZeros(name, walCategory, f.o.Size, true)
+		}
 		if err != nil {
 			_ = f.FS.Remove(name) // if it stays, the next process removes it
 			if !errors.Is(err, errStopping) {
