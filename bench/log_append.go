@@ -36,7 +36,7 @@ type logAppender struct{ log *log.Log }
 func (a *logAppender) Append(ctx context.Context, _ int, payload []byte) error {
 	d := [1]log.Draft{{Zone: fcp.ZonePrivate, Plane: fcp.PlaneData,
 		Content: fcp.Content{Kind: fcp.KindOpaque, Body: payload}}}
-	_, err := a.log.Append(ctx, d[:], log.AppendOptions{})
+	_, err := a.log.Append(ctx, d[:])
 	return err
 }
 

@@ -78,7 +78,7 @@ func fillLog(ctx context.Context, dir string, o log.Options, n, size int) (err e
 		drafts[i] = log.Draft{Zone: fcp.ZonePrivate, Plane: fcp.PlaneData, Content: fcp.Content{Kind: fcp.KindOpaque, Body: body}}
 	}
 	for ; n > 0; n -= batch {
-		if _, err := l.Append(ctx, drafts[:min(batch, n)], log.AppendOptions{}); err != nil {
+		if _, err := l.Append(ctx, drafts[:min(batch, n)]); err != nil {
 			return err
 		}
 	}

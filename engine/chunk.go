@@ -196,7 +196,7 @@ func (u *upload) chunk(i int, b *chunkBuffer, n int, salt authority.Salt) {
 		b.sealed = w.zone.current().SealBody(b.sealed[:0], id, salt, b.plain)
 		b.draft[0] = log.Draft{Zone: w.zone.zone, Plane: fcp.PlaneData, Under: w.e.genesis.ID, Salt: salt,
 			Content: fcp.Content{Kind: fcp.KindChunkPut, Object: id, Size: uint64(n), Body: b.sealed}}
-		if _, err := w.e.log.Append(u.ctx, b.draft[:], log.AppendOptions{}); err != nil {
+		if _, err := w.e.log.Append(u.ctx, b.draft[:]); err != nil {
 			u.fail(err)
 			return // the log may still read the buffers
 		}

@@ -379,7 +379,7 @@ func (e *Engine) AppendSigned(ctx context.Context, zone fcp.ZoneID, kind fcp.Kin
 				return log.Receipt{}, err
 			}
 			return e.log.Append(ctx, []log.Draft{{Zone: zone, Plane: fcp.PlaneControl, Under: e.genesis.ID,
-				Content: fcp.Content{Kind: kind, Object: objectIDOf(z.current(), s, body), Body: body}}}, log.AppendOptions{})
+				Content: fcp.Content{Kind: kind, Object: objectIDOf(z.current(), s, body), Body: body}}})
 		}
 	}
 	return log.Receipt{}, fcp.Errorf(fcp.CodeUnknownKind, "%s is not a governance object", kind)

@@ -313,7 +313,7 @@ func (f *founding) append(ctx context.Context, dir string) error {
 		return err
 	}
 	for _, d := range f.drafts {
-		if _, err := l.Append(ctx, slices.Clone(d), log.AppendOptions{}); err != nil {
+		if _, err := l.Append(ctx, slices.Clone(d)); err != nil {
 			return errors.Join(err, l.Close())
 		}
 	}

@@ -355,7 +355,7 @@ func (w *write) commit(ctx context.Context, dry bool) (PutResult, error) {
 		if dry {
 			return w.planned(drafts), nil
 		}
-		receipt, err := w.e.log.Append(ctx, drafts, log.AppendOptions{})
+		receipt, err := w.e.log.Append(ctx, drafts)
 		if err == nil {
 			return w.result(&receipt, &drafts[len(drafts)-1])
 		}

@@ -359,6 +359,6 @@ func (e *Engine) noteRestored(ctx context.Context, ob *openedBackup) error {
 		return err
 	}
 	_, err = e.log.Append(ctx, []log.Draft{{Zone: fcp.ZoneOwner, Plane: fcp.PlaneLocal, Under: e.genesis.ID,
-		Content: fcp.Content{Kind: fcp.KindStoreRestored, Body: body}}}, log.AppendOptions{})
+		Content: fcp.Content{Kind: fcp.KindStoreRestored, Body: body}}})
 	return err
 }

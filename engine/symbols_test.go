@@ -166,7 +166,7 @@ func TestAnyTwoOfFiveDirectoriesRebuildEverything(t *testing.T) {
 func (w *world) tiny() {
 	w.Helper()
 	_, err := w.e.log.Append(w.Context(), []log.Draft{{Zone: fcp.ZoneOwner, Plane: fcp.PlaneData, Under: w.e.genesis.ID,
-		Content: fcp.Content{Kind: fcp.KindOpaque, Body: []byte("tiny")}}}, log.AppendOptions{})
+		Content: fcp.Content{Kind: fcp.KindOpaque, Body: []byte("tiny")}}})
 	if err != nil {
 		w.Fatal(err)
 	}

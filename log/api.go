@@ -95,22 +95,20 @@ type Draft struct {
 // SaltSize is the length of a body salt in the key table.
 const SaltSize = 16
 
-// Expect is an optimistic-concurrency condition on the head of a name.
+// Expect tells the Guard what a draft was built on. The log passes it on and does
+// not look inside.
 type Expect struct {
 	Mode ExpectMode
-	Head fcp.Hash // for ExpectHead
+	Head fcp.Hash // for the Guard's own use with ExpectReplaces
 }
 
-// ExpectMode selects what is expected of the current head.
+// ExpectMode selects whether the Guard checks the head of a draft's name.
 type ExpectMode uint8
 
-// The conditions. ExpectReplaces is what an unconditional put uses: the heads
-// must still be exactly those the draft replaces; on a mismatch the caller reads
-// again and retries.
+// The modes. With ExpectReplaces the heads must still be exactly those that the
+// draft replaces; on a mismatch the caller reads again and retries.
 const (
 	ExpectAny ExpectMode = iota
-	ExpectAbsent
-	ExpectHead
 	ExpectReplaces
 )
 
@@ -151,11 +149,6 @@ type Applied struct {
 // position order, by one goroutine at a time.
 type Applier interface {
 	Apply(events []Applied) error
-}
-
-// AppendOptions tune one Append.
-type AppendOptions struct {
-	NoWait bool // return after the group is queued for the disk; for bulk import only
 }
 
 // FeedState is the head of a feed.

@@ -48,7 +48,7 @@ const maxQueued = 64 << 20
 // written, and CodeTimeout afterwards that the outcome is unknown (repeat with
 // the same idempotency tag). After CodeTimeout what the drafts point to may still
 // be read.
-func (l *Log) Append(ctx context.Context, drafts []Draft, o AppendOptions) (Receipt, error) {
+func (l *Log) Append(ctx context.Context, drafts []Draft) (Receipt, error) {
 	r := requestPool.Get().(*request)
 	if err := r.prepare(drafts); err != nil {
 		r.recycle()

@@ -103,7 +103,7 @@ func crashRun(seed uint64, disk *crashfs.FS, m *model, o Options, want int) ([]c
 		wrng := rand.New(rand.NewPCG(seed, uint64(100+w)))
 		wg.Go(func() {
 			for range 14 {
-				r, err := l.Append(context.Background(), m.drafts(wrng), AppendOptions{})
+				r, err := l.Append(context.Background(), m.drafts(wrng))
 				if err != nil {
 					errs <- err
 					return
@@ -240,7 +240,7 @@ func checkRecovered(l *Log, img *cutImage) error {
 		}
 		durable := l.Durable()
 		binary.BigEndian.PutUint64(d.Content.Body, 1<<40+durable)
-		r, err := l.Append(context.Background(), []Draft{d}, AppendOptions{})
+		r, err := l.Append(context.Background(), []Draft{d})
 		if err != nil {
 			return fmt.Errorf("going on: %w", err)
 		}

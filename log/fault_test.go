@@ -71,7 +71,7 @@ func TestFailingSyncStopsTheLog(t *testing.T) {
 					for i := range 1000 {
 						before := l.Crashed() != nil
 						ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-						r, err := l.Append(ctx, draft(100, byte(w+i)), AppendOptions{})
+						r, err := l.Append(ctx, draft(100, byte(w+i)))
 						cancel()
 						if err == nil {
 							if before {
@@ -146,7 +146,7 @@ func TestBackgroundErrors(t *testing.T) {
 							broken.Store(true)
 						}
 						ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-						r, err := l.Append(ctx, draft(2000, byte(i)), AppendOptions{})
+						r, err := l.Append(ctx, draft(2000, byte(i)))
 						cancel()
 						if err != nil {
 							return
@@ -187,7 +187,7 @@ func TestDiskFull(t *testing.T) {
 		start := time.Now()
 		var full error
 		for full == nil {
-			r, err := l.Append(t.Context(), draft(500, 1), AppendOptions{})
+			r, err := l.Append(t.Context(), draft(500, 1))
 			if err == nil {
 				acked = append(acked, r.Events...)
 			}
@@ -208,7 +208,7 @@ func TestDiskFull(t *testing.T) {
 		disk.SetSpace(256 << 20)
 		start = time.Now()
 		for {
-			r, err := l.Append(t.Context(), draft(500, 1), AppendOptions{})
+			r, err := l.Append(t.Context(), draft(500, 1))
 			if err == nil {
 				acked = append(acked, r.Events...)
 				break
@@ -247,7 +247,7 @@ func TestDiskFullAtOnce(t *testing.T) {
 		}
 		var r Receipt
 		soon(t, 2*time.Second, "Append on a full disk", func() {
-			r, err = l.Append(context.Background(), draft(3000, byte(i)), AppendOptions{})
+			r, err = l.Append(context.Background(), draft(3000, byte(i)))
 		})
 		if err != nil {
 			if c := fcp.CodeOf(err); !full || c != fcp.CodeDiskFull && c != fcp.CodeCrashed {
@@ -302,7 +302,7 @@ func TestOneOpenAtATime(t *testing.T) {
 			if l, err = Open(dir, o); err != nil {
 				t.Fatal(err)
 			}
-			_, err = l.Append(t.Context(), draft(1, 1), AppendOptions{})
+			_, err = l.Append(t.Context(), draft(1, 1))
 			wantCode(t, err, fcp.CodeReadOnly)
 			wantCode(t, l.SetSalts(1, 1, make([]byte, 16)), fcp.CodeReadOnly)
 			if e, _, err := l.Read(1, 1); err != nil || e.Body[0] != 1 {
@@ -358,7 +358,7 @@ func TestCloseDuringAppends(t *testing.T) {
 		for w := range 8 {
 			wg.Go(func() {
 				for {
-					r, err := l.Append(context.Background(), draft(300, byte(w)), AppendOptions{})
+					r, err := l.Append(context.Background(), draft(300, byte(w)))
 					if err != nil {
 						if fcp.CodeOf(err) != fcp.CodeClosed {
 							t.Errorf("append at close: %v", err)
@@ -396,7 +396,7 @@ func TestUseAfterClose(t *testing.T) {
 	mustClose(t, l)
 	mustClose(t, l)
 	for name, call := range map[string]func() error{
-		"Append": func() error { _, err := l.Append(t.Context(), draft(1, 1), AppendOptions{}); return err },
+		"Append": func() error { _, err := l.Append(t.Context(), draft(1, 1)); return err },
 		"Import": func() error {
 			_, err := l.Import(t.Context(), newForeign(1, "z:a", fcp.PlaneData).take(1), nil)
 			return err
@@ -449,7 +449,7 @@ func TestCancelWhileWaiting(t *testing.T) {
 	release, waiting := slowSync(disk)
 	defer release()
 	first := make(chan error, 1)
-	go func() { _, err := l.Append(context.Background(), draft(10, 1), AppendOptions{}); first <- err }()
+	go func() { _, err := l.Append(context.Background(), draft(10, 1)); first <- err }()
 	for waiting() == 0 {
 		time.Sleep(time.Millisecond)
 	}
@@ -459,7 +459,7 @@ func TestCancelWhileWaiting(t *testing.T) {
 		wg.Go(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Duration(5+5*i)*time.Millisecond)
 			defer cancel()
-			_, err := l.Append(ctx, draft(10, 2), AppendOptions{})
+			_, err := l.Append(ctx, draft(10, 2))
 			if c := fcp.CodeOf(err); c != fcp.CodeTimeout {
 				t.Errorf("an append that gave up: %v", err)
 			}
@@ -468,10 +468,10 @@ func TestCancelWhileWaiting(t *testing.T) {
 	soon(t, 5*time.Second, "giving up", wg.Wait)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	_, err = l.Append(ctx, draft(10, 3), AppendOptions{})
+	_, err = l.Append(ctx, draft(10, 3))
 	wantCode(t, err, fcp.CodeInterrupted)
 	after := make(chan error, 1)
-	go func() { _, err := l.Append(context.Background(), draft(10, 4), AppendOptions{}); after <- err }()
+	go func() { _, err := l.Append(context.Background(), draft(10, 4)); after <- err }()
 	time.Sleep(5 * time.Millisecond)
 	release()
 	for _, c := range []chan error{first, after} {
@@ -501,7 +501,7 @@ func TestCloseFreesWaitingAppends(t *testing.T) {
 	l.unsealed = maxUnsealed
 	l.mu.Unlock()
 	done := make(chan error, 1)
-	go func() { _, err := l.Append(context.Background(), draft(10, 1), AppendOptions{}); done <- err }()
+	go func() { _, err := l.Append(context.Background(), draft(10, 1)); done <- err }()
 	time.Sleep(10 * time.Millisecond)
 	soon(t, 5*time.Second, "Close", func() { _ = l.Close() })
 	select {

@@ -66,7 +66,7 @@ func mustClose(t testing.TB, l *Log) {
 
 func mustAppend(t testing.TB, l *Log, drafts []Draft) Receipt {
 	t.Helper()
-	r, err := l.Append(context.Background(), drafts, AppendOptions{})
+	r, err := l.Append(context.Background(), drafts)
 	if err != nil {
 		t.Fatal(err)
 	}

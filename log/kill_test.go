@@ -53,7 +53,7 @@ func appendUntilKilled(dir string) {
 				for i := range ds {
 					ds[i] = Draft{Zone: testZones[w%2], Plane: fcp.Plane(1 + rng.IntN(2)), Content: opaque(20+rng.IntN(500), byte(w))}
 				}
-				r, err := l.Append(context.Background(), ds, AppendOptions{})
+				r, err := l.Append(context.Background(), ds)
 				if err != nil {
 					fmt.Fprintln(os.Stderr, err)
 					os.Exit(4)

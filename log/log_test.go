@@ -106,7 +106,7 @@ func TestAppendReadReopen(t *testing.T) {
 	l := openTest(t, fs, Options{DisableBallast: true})
 	ctx := context.Background()
 	for i := range 1000 {
-		r, err := l.Append(ctx, draft(256, byte(i)), AppendOptions{})
+		r, err := l.Append(ctx, draft(256, byte(i)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -161,7 +161,7 @@ func TestSealedEventsReadTheSame(t *testing.T) {
 					if i%100 == 99 {
 						n = 300 << 10 // fills several frames
 					}
-					if _, err := l.Append(ctx, draft(n, byte(i)), AppendOptions{}); err != nil {
+					if _, err := l.Append(ctx, draft(n, byte(i))); err != nil {
 						t.Error(err)
 						return
 					}
@@ -169,7 +169,7 @@ func TestSealedEventsReadTheSame(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if _, err := l.Append(ctx, draft(10, 1), AppendOptions{}); err != nil {
+		if _, err := l.Append(ctx, draft(10, 1)); err != nil {
 			t.Fatal(err)
 		}
 		before := digestOf(t, l, workers)

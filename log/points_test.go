@@ -260,7 +260,7 @@ func TestTailLost(t *testing.T) {
 					t.Fatal(err)
 				}
 				wantCode(t, l.Doubt(), fcp.CodeTailLost)
-				_, err = l.Append(t.Context(), draft(10, 1), AppendOptions{})
+				_, err = l.Append(t.Context(), draft(10, 1))
 				wantCode(t, err, fcp.CodeTailLost)
 				_, err = l.Import(t.Context(), newForeign(1, fcp.ZoneWork, fcp.PlaneData).take(2), nil)
 				wantCode(t, err, fcp.CodeTailLost)

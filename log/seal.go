@@ -538,6 +538,7 @@ func (l *Log) noteSealed(round []*segmentDraft) {
 			f.hotSince = d.end.time + 1
 		}
 	}
+	l.sealFailed = false // it works (again): appends wait for it when it is behind
 	l.makeRoomLocked()
 }
 
