@@ -55,6 +55,7 @@ const (
 	CodeWrongKey     Code = 2004 // the identity or passphrase does not fit this store
 	CodeSignature    Code = 2003 // a signature does not verify
 	CodeKeyForgotten Code = 2005 // the data key was destroyed; the body is gone for good
+	CodeDenied       Code = 3001 // authority or policy refuses; the cause is a Reason
 	CodeVoided       Code = 3005 // the event lies above a revocation's cut
 	CodeZone         Code = 4001 // not a zone of this store, or not a valid zone id
 	CodeCrossZone    Code = 4004 // one append names several zones
@@ -108,6 +109,7 @@ var codes = map[Code]codeInfo{
 	CodeSignature:       {Denied, "a signature does not verify", "do not trust these bytes; fetch them from another source"},
 	CodeWrongKey:        {Denied, "the key does not fit", "give the identity file that `fcpctl init` wrote for this store"},
 	CodeKeyForgotten:    {Denied, "the data key was destroyed, so the body is gone for good", "nothing can bring it back; `fcpctl object history` shows other versions"},
+	CodeDenied:          {Denied, "authority or policy refuses", "see `fcpctl why` for the reason and what would pass"},
 	CodeVoided:          {Denied, "the event lies above a revocation's cut", "see `fcpctl log cat` for the revocation"},
 	CodeZone:            {Invalid, "that is not a zone of this store", "list the zones with `fcpctl proj query zones`"},
 	CodeCrossZone:       {Invalid, "one append cannot span several zones, because each zone has its own keys and its own log", "append to each zone on its own"},

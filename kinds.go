@@ -22,6 +22,19 @@ const (
 	KindRevocationIssued
 	KindStoreRestored
 	KindOpaque
+	KindPolicySet
+	KindAttestationIssued
+	KindDelegationIssued
+	KindIssuersSet
+	KindRoleDefined
+	KindRoleAssigned
+	KindPrincipalBound
+	KindCapabilityGranted
+	KindApprovalGranted
+	KindDecisionRecorded
+	KindAuditEntry
+	KindAuditHead
+	KindForkProven
 	kindCount
 )
 
@@ -48,19 +61,32 @@ const (
 )
 
 var kinds = [kindCount]KindInfo{
-	KindObjectPut:        {Name: "object.put", Planes: onControl, MaxBody: MaxInlineBody + BodyOverhead, Named: true},
-	KindObjectBody:       {Name: "object.body", Planes: onData, MaxBody: MaxBody},
-	KindObjectTombstone:  {Name: "object.tombstone", Planes: onControl, MaxBody: 0, Named: true},
-	KindChunkPut:         {Name: "chunk.put", Planes: onData, MaxBody: MaxBody},
-	KindSchemaDefined:    {Name: "schema.defined", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:SchemaDefinition@1.0.0"},
-	KindSegmentSealed:    {Name: "segment.sealed", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:SegmentRemainder@1.0.0"},
-	KindZoneDefined:      {Name: "zone.defined", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:ZoneDefinitionObject@1.0.0"},
-	KindZoneKeyManifest:  {Name: "zonekey.manifest", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.zone:ZoneKeyManifest@1.0.0"},
-	KindDeviceEnrolled:   {Name: "device.enrolled", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:DeviceEnrollment@1.0.0"},
-	KindCheckpointSigned: {Name: "checkpoint.signed", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:ZoneCheckpoint@1.0.0"},
-	KindRevocationIssued: {Name: "revocation.issued", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:RevocationObject@1.0.0"},
-	KindStoreRestored:    {Name: "store.restored", Planes: onLocal, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:StoreRestored@1.0.0"},
-	KindOpaque:           {Name: "opaque", Planes: onControl | onData | onLocal, MaxBody: MaxBody},
+	KindObjectPut:         {Name: "object.put", Planes: onControl, MaxBody: MaxInlineBody + BodyOverhead, Named: true},
+	KindObjectBody:        {Name: "object.body", Planes: onData, MaxBody: MaxBody},
+	KindObjectTombstone:   {Name: "object.tombstone", Planes: onControl, MaxBody: 0, Named: true},
+	KindChunkPut:          {Name: "chunk.put", Planes: onData, MaxBody: MaxBody},
+	KindSchemaDefined:     {Name: "schema.defined", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:SchemaDefinition@1.0.0"},
+	KindSegmentSealed:     {Name: "segment.sealed", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:SegmentRemainder@1.0.0"},
+	KindZoneDefined:       {Name: "zone.defined", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:ZoneDefinitionObject@1.0.0"},
+	KindZoneKeyManifest:   {Name: "zonekey.manifest", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.zone:ZoneKeyManifest@1.0.0"},
+	KindDeviceEnrolled:    {Name: "device.enrolled", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:DeviceEnrollment@1.0.0"},
+	KindCheckpointSigned:  {Name: "checkpoint.signed", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:ZoneCheckpoint@1.0.0"},
+	KindRevocationIssued:  {Name: "revocation.issued", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:RevocationObject@1.0.0"},
+	KindStoreRestored:     {Name: "store.restored", Planes: onLocal, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:StoreRestored@1.0.0"},
+	KindOpaque:            {Name: "opaque", Planes: onControl | onData | onLocal, MaxBody: MaxBody},
+	KindPolicySet:         {Name: "policy.set", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:ZonePolicyObject@1.0.0"},
+	KindAttestationIssued: {Name: "attestation.issued", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:NodeKeyAttestation@1.0.0"},
+	KindDelegationIssued:  {Name: "delegation.issued", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:AdminDelegation@1.0.0"},
+	KindIssuersSet:        {Name: "issuers.set", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:IssuerSet@1.0.0"},
+	KindRoleDefined:       {Name: "role.defined", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:Role@1.0.0"},
+	KindRoleAssigned:      {Name: "role.assigned", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:RoleAssignment@1.0.0"},
+	KindPrincipalBound:    {Name: "principal.bound", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:PrincipalDeviceBinding@1.0.0"},
+	KindCapabilityGranted: {Name: "capability.granted", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:CapabilityObject@1.0.0"},
+	KindApprovalGranted:   {Name: "approval.granted", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:ApprovalToken@2.0.0"},
+	KindDecisionRecorded:  {Name: "decision.recorded", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:DecisionReceipt@1.0.0"},
+	KindAuditEntry:        {Name: "audit.entry", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:AuditEvent@1.0.0"},
+	KindAuditHead:         {Name: "audit.head", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:AuditHead@1.0.0"},
+	KindForkProven:        {Name: "fork.proven", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:ForkProof@1.0.0"},
 }
 
 // Info returns the row of the table; the zero KindInfo for an unknown kind.
@@ -126,6 +152,32 @@ func kindByName(name []byte) Kind {
 		return KindStoreRestored
 	case "opaque":
 		return KindOpaque
+	case "policy.set":
+		return KindPolicySet
+	case "attestation.issued":
+		return KindAttestationIssued
+	case "delegation.issued":
+		return KindDelegationIssued
+	case "issuers.set":
+		return KindIssuersSet
+	case "role.defined":
+		return KindRoleDefined
+	case "role.assigned":
+		return KindRoleAssigned
+	case "principal.bound":
+		return KindPrincipalBound
+	case "capability.granted":
+		return KindCapabilityGranted
+	case "approval.granted":
+		return KindApprovalGranted
+	case "decision.recorded":
+		return KindDecisionRecorded
+	case "audit.entry":
+		return KindAuditEntry
+	case "audit.head":
+		return KindAuditHead
+	case "fork.proven":
+		return KindForkProven
 	}
 	return KindNone
 }

@@ -190,6 +190,15 @@ var (
 	SchemaOperationIntent  = MustSchema("fcp.operation:intent@1.0.0")
 	SchemaOperationReceipt = MustSchema("fcp.operation:receipt@1.0.0")
 	SchemaConnectorState   = MustSchema("fcp.connector_state:state_object@1.0.0")
+	SchemaAttestation      = MustSchema("fcp.core:NodeKeyAttestation@1.0.0")
+	SchemaDelegation       = MustSchema("fcp.core:AdminDelegation@1.0.0")
+	SchemaIssuerSet        = MustSchema("fcp.core:IssuerSet@1.0.0")
+	SchemaRole             = MustSchema("fcp.core:Role@1.0.0")
+	SchemaRoleAssignment   = MustSchema("fcp.core:RoleAssignment@1.0.0")
+	SchemaPrincipalBinding = MustSchema("fcp.core:PrincipalDeviceBinding@1.0.0")
+	SchemaForkProof        = MustSchema("fcp.core:ForkProof@1.0.0")
+	SchemaRevocationHead   = MustSchema("fcp.core:RevocationHead@1.0.0")
+	SchemaTrustAnchors     = MustSchema("fcp.core:TrustAnchors@1.0.0")
 	builtinSchemas         = builtins()
 	builtinByHeader        = indexHeaders(builtinSchemas)
 	builtinSchemasByID     = indexIDs(builtinSchemas)
@@ -202,6 +211,8 @@ func builtins() []Schema {
 		SchemaDeviceEnrollment, SchemaStoreRestored, SchemaRevocation, SchemaCapability, SchemaCapabilityToken,
 		SchemaApprovalToken, SchemaCredential, SchemaAuditEvent, SchemaAuditHead, SchemaDecisionReceipt,
 		SchemaLease, SchemaOperationIntent, SchemaOperationReceipt, SchemaConnectorState,
+		SchemaAttestation, SchemaDelegation, SchemaIssuerSet, SchemaRole, SchemaRoleAssignment,
+		SchemaPrincipalBinding, SchemaForkProof, SchemaRevocationHead, SchemaTrustAnchors,
 	}
 }
 
