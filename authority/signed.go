@@ -18,17 +18,20 @@ const MaxSignedObject = fcp.MaxClearBody
 
 const signatureField = "signature"
 
+// signer is a key that signs objects: the owner's, or a node's signing key.
+type signer interface{ Sign(message []byte) []byte }
+
 // signObject encodes obj, whose signature field must be empty and omitted when
 // empty, signs those bytes and encodes it again with the signature in place:
 // Ed25519 over schema hash || canonical CBOR without the signature field
 // (40-authority "Signing rule", spec/wire.md section 4).
-func signObject(owner *OwnerKey, schema fcp.Schema, obj any, signature *[]byte) ([]byte, error) {
+func signObject(key signer, schema fcp.Schema, obj any, signature *[]byte) ([]byte, error) {
 	*signature = nil
 	msg, err := fcp.MarshalPayload(schema, obj)
 	if err != nil {
 		return nil, err
 	}
-	*signature = owner.Sign(msg)
+	*signature = key.Sign(msg)
 	b, err := fcp.MarshalPayload(schema, obj)
 	if err != nil {
 		return nil, err
