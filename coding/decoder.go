@@ -26,6 +26,7 @@ type Decoder struct {
 	opt     DecoderOptions
 	stripes []stripe
 	tiles   []tile
+	cut     []int // the tiles of each worker, see tiles
 
 	block   []byte   // K*T octets, the caller's or own
 	own     []byte   // made when first needed
@@ -52,7 +53,7 @@ type Decoder struct {
 
 // DecoderOptions tunes a Decoder. The zero value is right for one core.
 type DecoderOptions struct {
-	Workers int // goroutines Decode may use; 0 means 1
+	Workers int // cores Decode may use; 0 means 1. Small blocks take fewer.
 
 	// Slack is how many symbols beyond K are held at most; 0 means
 	// DefaultSlack. Two are enough with all but certainty.
@@ -94,8 +95,8 @@ func NewDecoder(k int, shape Shape, opt DecoderOptions) (*Decoder, error) {
 	}
 	d := &Decoder{blk: blk, shape: shape, opt: opt}
 	d.stripes = shape.stripes(k)
-	d.tiles = balanced(d.stripes, int(blk.L), opt.Workers)
-	d.opt.Workers = min(opt.Workers, len(d.tiles))
+	d.opt.Workers = workersFor(k*shape.SymbolSize, opt.Workers)
+	d.tiles, d.cut = tiles(d.stripes, tileWidth(int(blk.L)), d.opt.Workers)
 	d.perSlab = perSlab(k, shape.SymbolSize)
 	d.have = make([]uint64, (k+63)/64)
 	d.target = k
@@ -353,7 +354,7 @@ func (d *Decoder) replay(ctx context.Context, p *program) error {
 	for _, i := range d.lost {
 		d.rows = appendRecord(d.rows, &d.blk, i)
 	}
-	workers := d.opt.Workers
+	workers := len(d.cut) - 1
 	width := d.tiles[0].width
 	each := p.slots * width
 	if len(d.ws) < each*workers {
@@ -363,7 +364,7 @@ func (d *Decoder) replay(ctx context.Context, p *program) error {
 	for w := range workers {
 		d.runs[w].reset(p, d.sources+len(d.esis))
 	}
-	return parallel(ctx, len(d.tiles), workers, func(w, i int) {
+	return parallel(ctx, d.cut, func(w, i int) {
 		r, t := &d.runs[w], &d.tiles[i]
 		if r.stripe != t.stripe {
 			d.enter(r, t.stripe)

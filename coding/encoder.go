@@ -22,9 +22,9 @@ type Encoder struct {
 	plan    *Plan
 	blk     rfc6330.Block
 	shape   Shape
-	workers int
 	stripes []stripe
 	tiles   []tile
+	cut     []int // the tiles of each worker, see tiles
 
 	block []byte
 	tail  []byte // the last symbol zero padded, when the block ends within it
@@ -35,7 +35,7 @@ type Encoder struct {
 
 // EncoderOptions tunes an Encoder. The zero value is right for one core.
 type EncoderOptions struct {
-	Workers int // goroutines Encode may use; 0 means 1
+	Workers int // cores Encode may use; 0 means 1. Small blocks take fewer.
 }
 
 // NewEncoder returns an encoder for blocks of k source symbols of the given
@@ -54,11 +54,10 @@ func NewEncoder(plan *Plan, k int, shape Shape, opt EncoderOptions) (*Encoder, e
 	if plan == nil || !plan.serves(&blk) {
 		return nil, fmt.Errorf("%w: the plan is not for %d source symbols", ErrParams, k)
 	}
-	e := &Encoder{plan: plan, blk: blk, shape: shape, workers: max(1, opt.Workers)}
+	e := &Encoder{plan: plan, blk: blk, shape: shape}
 	e.stripes = shape.stripes(k)
-	e.tiles = balanced(e.stripes, int(blk.L), e.workers)
-	e.workers = min(e.workers, len(e.tiles))
-	e.runs = make([]replayer, e.workers)
+	e.tiles, e.cut = tiles(e.stripes, tileWidth(int(blk.L)), workersFor(k*shape.SymbolSize, opt.Workers))
+	e.runs = make([]replayer, len(e.cut)-1)
 	return e, nil
 }
 
@@ -68,10 +67,9 @@ func NewEncoder(plan *Plan, k int, shape Shape, opt EncoderOptions) (*Encoder, e
 func (e *Encoder) place() {
 	l, scratch := int(e.blk.L), e.plan.prog.slots-int(e.blk.L)
 	at := 0
-	for w := range e.workers {
-		first, end := span(len(e.tiles), e.workers, w)
+	for w := range e.runs {
 		need := 0
-		for i := first; i < end; i++ {
+		for i := e.cut[w]; i < e.cut[w+1]; i++ {
 			t := &e.tiles[i]
 			t.ws = at
 			need = max(need, at+(l+scratch)*t.width)
@@ -125,7 +123,7 @@ func (e *Encoder) Encode(ctx context.Context) error {
 	for i := range e.runs {
 		e.runs[i].reset(e.plan.prog, int(e.blk.KPrime))
 	}
-	err := parallel(ctx, len(e.tiles), e.workers, func(w, i int) {
+	err := parallel(ctx, e.cut, func(w, i int) {
 		r, t := &e.runs[w], &e.tiles[i]
 		if r.stripe != t.stripe {
 			e.enter(r, t.stripe)

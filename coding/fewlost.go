@@ -23,6 +23,7 @@ type few struct {
 	matrix  []byte
 	weights [][]byte // per 64 lost symbols: 64 weights for every repair symbol
 	tiles   []tile
+	cut     []int
 	state   []fewState
 	stream  []uint32 // the sums that give the repair symbols used
 }
@@ -91,14 +92,14 @@ func (d *Decoder) decodeFew(ctx context.Context, by way) (bool, error) {
 	if !f.invert(d.lost, n) {
 		return false, nil
 	}
-	list, work := d.tiles, d.fewReplay
+	list, cut, work := d.tiles, d.cut, d.fewReplay
 	if by == byProducts {
 		if f.tiles == nil {
-			f.tiles = tiles(d.stripes, fewWidth)
+			f.tiles, f.cut = tiles(d.stripes, fewWidth, d.opt.Workers)
 		}
-		list, work = f.tiles, d.fewProducts
+		list, cut, work = f.tiles, f.cut, d.fewProducts
 	}
-	workers := min(d.opt.Workers, len(list))
+	workers := len(cut) - 1
 	each := plan.prog.slots * d.tiles[0].width
 	if by == byReplay && len(d.ws) < each*workers {
 		d.ws = aligned(each * workers)
@@ -108,7 +109,7 @@ func (d *Decoder) decodeFew(ctx context.Context, by way) (bool, error) {
 		f.state[i].reset(int(d.blk.K), m, n)
 		f.state[i].run.reset(plan.prog, int(plan.blk.KPrime))
 	}
-	return true, parallel(ctx, len(list), workers, func(w, i int) {
+	return true, parallel(ctx, cut, func(w, i int) {
 		st, t := &f.state[w], &list[i]
 		work(st, t, m, n, w*each)
 		d.solveFew(st, t, m, n)

@@ -1,9 +1,6 @@
 package coding
 
 import (
-	"context"
-	"sync"
-	"sync/atomic"
 	"unsafe"
 
 	"fcp/coding/internal/gf256"
@@ -70,47 +67,4 @@ func (r *replayer) run(ws unsafe.Pointer, t *tile) {
 		f.MulSum(ws, w, p.mul)
 	}
 	f.Sum(ws, w, p.back, r.back, t.col)
-}
-
-// parallel calls work for every span of 0..n-1 cut into as many spans as
-// workers, each in a goroutine of its own, and stops early when ctx ends: work is
-// asked for one index at a time.
-func parallel(ctx context.Context, n, workers int, work func(worker, index int)) error {
-	workers = max(1, min(workers, n))
-	if workers == 1 {
-		for i := range n {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			work(0, i)
-		}
-		return nil
-	}
-	var wg sync.WaitGroup
-	var stopped atomic.Bool
-	run := func(w int) {
-		first, end := span(n, workers, w)
-		for i := first; i < end; i++ {
-			if ctx.Err() != nil {
-				stopped.Store(true)
-				return
-			}
-			work(w, i)
-		}
-	}
-	// The caller waits instead of taking a share: a goroutine started last is
-	// not taken by another processor while this one goes on running.
-	for w := range workers {
-		wg.Go(func() { run(w) })
-	}
-	wg.Wait()
-	if stopped.Load() {
-		return ctx.Err()
-	}
-	return nil
-}
-
-// span is the part of 0..n-1 that worker w of workers takes.
-func span(n, workers, w int) (first, end int) {
-	return n * w / workers, n * (w + 1) / workers
 }

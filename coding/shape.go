@@ -73,50 +73,68 @@ type tile struct {
 }
 
 // tileWidth is the width of the tiles for blocks of that many slots: the widest
-// whose workspace stays in a second-level cache of 2 MiB. Large blocks fall out
-// of it at any width; narrower tiles than this lose more on address translation
-// than they gain.
+// whose workspace takes at most half of a second-level cache of 2 MiB. Large
+// blocks fall out of it at any width; narrower tiles than this lose more on
+// address translation than they gain.
 func tileWidth(slots int) int {
-	if slots <= 6000 {
+	if slots <= 4000 {
 		return 256
 	}
 	return 128
 }
 
-// balanced returns tiles for blocks of that many slots that workers can share
-// about evenly: narrower ones when the widest would leave one waiting.
-func balanced(stripes []stripe, slots, workers int) []tile {
-	width := tileWidth(slots)
-	out := tiles(stripes, width)
-	for width > gf256.MinWidth && 10*((len(out)+workers-1)/workers*workers) > 11*len(out) {
-		width /= 2
-		out = tiles(stripes, width)
-	}
-	return out
+// workersFor is how many of at most most workers are worth their hand-off for
+// blocks of so many octets.
+func workersFor(octets, most int) int {
+	return max(1, min(most, octets>>18))
 }
 
-// tiles cuts the stripes into tiles of the given width or less. The last tile of a
-// stripe overlaps the one before when the size is no multiple of 64: the same
-// octets are then computed twice, which is cheaper than copying.
-func tiles(stripes []stripe, width int) []tile {
-	var out []tile
+// tiles cuts the stripes into tiles of the given width or less, and these among
+// workers: worker w takes the tiles cut[w] to cut[w+1]-1, about the same number of
+// columns as any other. There are fewer workers if there is nothing for one to
+// do. No tile is wider than the first. The last tile of a stripe overlaps
+// the one before when the size is no multiple of 64: the same octets are then
+// computed twice, which is cheaper than copying.
+func tiles(stripes []stripe, width, workers int) (out []tile, cut []int) {
+	units, taken := 0, 0 // of MinWidth columns
+	for _, s := range stripes {
+		units += s.units()
+	}
+	workers = max(1, min(workers, units))
+	end := func() int { return (units*len(cut) + workers - 1) / workers } // of the last share begun
 	for i, s := range stripes {
-		if s.size < gf256.MinWidth {
-			out = append(out, tile{stripe: i, width: gf256.MinWidth, size: s.size})
-			continue
-		}
-		col := 0
-		for w := width; w >= gf256.MinWidth; w /= 2 {
-			for ; s.size-col >= w; col += w {
-				out = append(out, tile{stripe: i, col: col, width: w, size: w})
+		for n := s.units(); n > 0; {
+			if taken == end() {
+				cut = append(cut, len(out))
 			}
-		}
-		if col < s.size {
-			out = append(out, tile{stripe: i, col: s.size - gf256.MinWidth, width: gf256.MinWidth,
-				size: gf256.MinWidth, skip: col - (s.size - gf256.MinWidth)})
+			t := s.tile(s.units()-n, min(width, gf256.MinWidth*min(n, end()-taken)))
+			t.stripe = i
+			out = append(out, t)
+			taken += t.width / gf256.MinWidth
+			n -= t.width / gf256.MinWidth
 		}
 	}
-	return out
+	return out, append(cut, len(out))
+}
+
+func (s stripe) units() int { return (s.size + gf256.MinWidth - 1) / gf256.MinWidth }
+
+// tile is the widest tile that begins at the given unit, up to a limit.
+func (s stripe) tile(unit, limit int) tile {
+	const least = gf256.MinWidth
+	col := unit * least
+	switch left := s.size - col; {
+	case s.size < least:
+		return tile{width: least, size: s.size}
+	case left < least:
+		return tile{col: s.size - least, width: least, size: least, skip: least - left}
+	default:
+		w := gf256.MaxWidth
+		for w > min(left, limit) {
+			w /= 2
+		}
+		return tile{col: col, width: w, size: w}
+	}
 }
 
 // zeros stands for a padding symbol (section 5.3.1).
