@@ -88,6 +88,13 @@ const (
 	CodeNotEmpty     Code = 5012 // the target directory is not empty
 	CodeManifest     Code = 9008 // a backup's manifest and its files disagree
 	CodeNotExclusive Code = 5013 // the operation needs a store that is not in use
+
+	CodeTokenExpired Code = 2002 // a token, grant or approval is outside its time
+	CodeRateLimited  Code = 3002 // a call or byte limit of the grant is used up
+	CodeOperation    Code = 3003 // no grant covers the operation
+	CodeResource     Code = 3004 // no grant covers the resource
+	CodeTaint        Code = 4002 // the input's taint refuses the operation
+	CodeElevation    Code = 4003 // an approval is missing or does not fit
 )
 
 type codeInfo struct {
@@ -142,6 +149,12 @@ var codes = map[Code]codeInfo{
 	CodeNotEmpty:        {Conflict, "the target directory is not empty", "name an empty or new directory"},
 	CodeManifest:        {Corrupt, "the backup's manifest and its files disagree", "use another copy of the backup"},
 	CodeNotExclusive:    {Conflict, "the operation needs a store that nobody uses", "stop the other process first"},
+	CodeTokenExpired:    {Denied, "a token, grant or approval is outside its time", "ask for a new one with `fcpctl cap grant`, and check the clocks"},
+	CodeRateLimited:     {Transient, "a limit of the grant is used up", "wait, or ask for a grant with a higher limit"},
+	CodeOperation:       {Denied, "no grant covers the operation", "see `fcpctl why` for the smallest grant that passes"},
+	CodeResource:        {Denied, "no grant covers the resource", "see `fcpctl why` for the smallest grant that passes"},
+	CodeTaint:           {Denied, "the input is too tainted for this operation", "sanitize the input, or ask for an approval"},
+	CodeElevation:       {Denied, "an approval is missing or does not fit", "ask the owner for the approval that `fcpctl why` names"},
 }
 
 // Codes returns the closed set of codes in no particular order.

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
+	"math"
 	"time"
 
 	"github.com/zeebo/blake3"
@@ -66,16 +67,30 @@ func ReferenceFingerprint(owner OwnerPublic) string {
 	return "SHA256:" + base64.RawURLEncoding.EncodeToString(sum[:12])
 }
 
-// orderedCBOR writes CBOR items in the order they come. Only the reference
-// genesis is not canonical; everything else uses fcp.Marshal.
+// orderedCBOR writes CBOR items in the order they come, for what fcp.Marshal does
+// not order: the reference genesis, and the claims and envelope of a token.
 type orderedCBOR []byte
 
+// head writes a head in its shortest form (RFC 8949 section 3).
 func (w *orderedCBOR) head(major byte, n uint64) {
-	if n < 24 {
-		*w = append(*w, major<<5|byte(n))
-		return
+	m := major << 5
+	switch {
+	case n < 24:
+		*w = append(*w, m|byte(n))
+	case n <= math.MaxUint8:
+		*w = append(*w, m|24, byte(n))
+	case n <= math.MaxUint16:
+		*w = binary.BigEndian.AppendUint16(append(*w, m|25), uint16(n))
+	case n <= math.MaxUint32:
+		*w = binary.BigEndian.AppendUint32(append(*w, m|26), uint32(n))
+	default:
+		*w = binary.BigEndian.AppendUint64(append(*w, m|27), n)
 	}
-	*w = append(*w, major<<5|24, byte(n)) // every length and number here is below 256
+}
+
+func (w *orderedCBOR) bytes(b []byte) {
+	w.head(2, uint64(len(b)))
+	*w = append(*w, b...)
 }
 
 func (w *orderedCBOR) text(s string) {
