@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"time"
 
+	"github.com/zeebo/blake3"
+
 	"fcp"
 )
 
@@ -40,6 +42,19 @@ func signObject(key signer, schema fcp.Schema, obj any, signature *[]byte) ([]by
 		return nil, fcp.Errorf(fcp.CodeTooLarge, "signed %s of %d bytes, the limit is %d", schema, len(b), MaxSignedObject)
 	}
 	return b, nil
+}
+
+// ControlID names a signed control object, for grants, revocations and evidence:
+// BLAKE3-256("FCP2-CONTROL-ID-V1" || bytes) over its whole encoded form, schema
+// prefix and signature included. Unlike a stored object's id it needs no zone
+// key; it names public bytes and proves nothing before they are verified.
+func ControlID(b []byte) fcp.ObjectID {
+	h := blake3.New()
+	h.WriteString("FCP2-CONTROL-ID-V1")
+	h.Write(b)
+	var id fcp.ObjectID
+	h.Sum(id[:0])
+	return id
 }
 
 // signedBytes is what a signature of a received object covers, and the signature.
@@ -185,9 +200,15 @@ const maxUnixSeconds = 253402300799 // 9999-12-31T23:59:59Z
 
 // checkCommon checks the fields every signed object has.
 func checkCommon(schema fcp.Schema, format, seconds uint64) error {
+	return checkFormat(schema, format, ObjectFormat, seconds)
+}
+
+// checkFormat is checkCommon for an object whose fields need format want: the
+// lowest one that has them, so that one value has one encoding.
+func checkFormat(schema fcp.Schema, format, want, seconds uint64) error {
 	switch {
-	case format != ObjectFormat:
-		return fcp.Errorf(fcp.CodeVersion, "%s in format %d, this build knows %d", schema, format, ObjectFormat)
+	case format != want:
+		return fcp.Errorf(fcp.CodeVersion, "%s in format %d, its fields are those of format %d", schema, format, want)
 	case seconds > maxUnixSeconds:
 		return fcp.Errorf(fcp.CodeMalformed, "%s with a time after the year 9999", schema)
 	}
