@@ -32,6 +32,13 @@ func main() {
 		fmt.Fprintln(os.Stderr, "bench victim:", victim(dir))
 		os.Exit(1)
 	}
+	if what := os.Getenv(memoryEnv); what != "" {
+		if err := memoryChild(what, os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, "bench memory:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()

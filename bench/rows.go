@@ -20,6 +20,7 @@ func rowSources() []func() ([]Row, error) {
 		plain(logGetRows),
 		engineRows,
 		plain(codecRows),
+		plain(codecMemoryRows),
 	}
 }
 

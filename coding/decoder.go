@@ -350,7 +350,7 @@ func (d *Decoder) dropHeaviest(n int) {
 
 // replay runs the program and writes the lost source symbols.
 func (d *Decoder) replay(ctx context.Context, p *program) error {
-	d.rows = d.rows[:0]
+	d.rows = reserve(d.rows, 7*len(d.lost))
 	for _, i := range d.lost {
 		d.rows = appendRecord(d.rows, &d.blk, i)
 	}

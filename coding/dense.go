@@ -90,7 +90,7 @@ func (s *solver) express() {
 	s.some = resize(s.some, len(s.pivC))
 	clear(s.expr)
 	p := &s.prog
-	p.reset(int(s.blk.L))
+	p.reset(int(s.blk.L), s.rows())
 	stream := p.forward
 	for k, r := range s.pivR {
 		acc := s.expr[k*w : k*w+w]

@@ -30,7 +30,7 @@ func (m *matrix) build() {
 	rows := m.rows()
 	m.rowStart = resize(m.rowStart, rows+1)
 	m.rowMid = resize(m.rowMid, rows)
-	m.rowCols = m.rowCols[:0]
+	m.rowCols = reserve(m.rowCols, 21*rows/2)
 	m.colStart = resize(m.colStart, int(m.blk.W)+2)
 	clear(m.colStart)
 	count := m.colStart[2:] // shifted, so that filling leaves the starts in place
@@ -119,4 +119,14 @@ func resize[T any](s []T, n int) []T {
 		return make([]T, n, n+n/8)
 	}
 	return s[:n]
+}
+
+// reserve returns an empty slice that reuses s and has room for n. Streams whose
+// length is known only at the end begin with room for what random symbols
+// need: growing by append would leave as much garbage as they hold.
+func reserve[T any](s []T, n int) []T {
+	if cap(s) < n {
+		return make([]T, 0, n)
+	}
+	return s[:0]
 }

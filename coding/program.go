@@ -24,15 +24,16 @@ type program struct {
 	loadBack    []uint32 // row of each symbol that back loads
 }
 
-func (p *program) reset(slots int) {
+// reset empties the program of a system of so many rows.
+func (p *program) reset(slots, rows int) {
 	p.slots = slots
-	p.forward = p.forward[:0]
-	p.horner = p.horner[:0]
-	p.middle = p.middle[:0]
+	p.forward = reserve(p.forward, 9*rows)
+	p.horner = reserve(p.horner, 2*rows)
+	p.middle = reserve(p.middle, 3*rows/2)
 	p.mul = p.mul[:0]
-	p.back = p.back[:0]
-	p.loadForward = p.loadForward[:0]
-	p.loadBack = p.loadBack[:0]
+	p.back = reserve(p.back, 11*rows)
+	p.loadForward = reserve(p.loadForward, rows)
+	p.loadBack = reserve(p.loadBack, rows)
 }
 
 // clone returns a copy that shares nothing with p and wastes no capacity.
