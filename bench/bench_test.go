@@ -41,7 +41,7 @@ func TestRowNamesAreUniqueAndWellFormed(t *testing.T) {
 // required are the fields each JSON line must have, whatever the row.
 var required = []string{
 	"name", "value", "unit", "better", "limit", "ratio", "peers", "min", "max", "count", "ops",
-	"write_bytes", "device_write_bytes", "cpu_s", "peak_rss_bytes", "machine", "time",
+	"write_bytes", "device_write_bytes", "cpu_s", "allocs_per_op", "peak_rss_bytes", "machine", "time",
 }
 
 func TestATinyRunPrintsOneCompleteObjectPerRowAndCleansUp(t *testing.T) {

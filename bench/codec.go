@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/klauspost/reedsolomon"
@@ -38,21 +39,20 @@ func codecRows() []Row {
 	var rows []Row
 	add := func(name string, s codecShape, session func(codecShape) (Session, error), peers ...Subject) {
 		limit := xorLimit(s.t)
+		if s.cores > 1 {
+			peers = append(peers, codecSubject("one-core", codecShape{s.k, s.t, 1}, session))
+		}
 		rows = append(rows, Row{Name: fmt.Sprintf("codec/%s/%s", name, s), Unit: "MB/s", Limit: &limit, Peers: peers,
-			Subjects: []Subject{{Name: "coding", Open: func(context.Context, Dirs) (Session, error) {
-				inner, err := session(s)
-				if err != nil {
-					return nil, err
-				}
-				return onCores{s.cores, inner}, nil
-			}}}})
+			Subjects: []Subject{codecSubject("coding", s, session)}})
 	}
 	for _, t := range []int{1280, 1024} {
 		for _, k := range []int{10, 100, 1000, 5000, 10000, 50000} {
 			for _, cores := range []int{1, 2} {
 				s := codecShape{k, t, cores}
-				add("encode-plan", s, encodePlan)
-				if cores == 1 {
+				if cores == 2 {
+					add("encode-plan", s, encodePlan, codecSubject("two-apart", s, encodeApart))
+				} else {
+					add("encode-plan", s, encodePlan)
 					add("encode-cold", s, encodeCold)
 					add("repair", s, repairOnly)
 				}
@@ -77,6 +77,16 @@ func codecRows() []Row {
 		}
 	}
 	return rows
+}
+
+func codecSubject(name string, s codecShape, session func(codecShape) (Session, error)) Subject {
+	return Subject{Name: name, Open: func(context.Context, Dirs) (Session, error) {
+		inner, err := session(s)
+		if err != nil {
+			return nil, err
+		}
+		return onCores{s.cores, inner}, nil
+	}}
 }
 
 // xorLimit adds symbols to symbols, one octet at a time in the field, in a working
@@ -121,7 +131,34 @@ func encodePlan(s codecShape) (Session, error) {
 	}), nil
 }
 
-// encodeCold is the same without a plan to begin with.
+// encodeApart is encodePlan of as many blocks at once as there are cores, each
+// on one, added up: what the machine lets two cores do that share nothing.
+func encodeApart(s codecShape) (Session, error) {
+	each := make([]Session, s.cores)
+	for i := range each {
+		var err error
+		if each[i], err = encodePlan(codecShape{s.k, s.t, 1}); err != nil {
+			return nil, err
+		}
+	}
+	return sessionFunc(func(ctx context.Context, d time.Duration) (Sample, error) {
+		samples, errs := make([]Sample, len(each)), make([]error, len(each))
+		var all sync.WaitGroup
+		for i := range each {
+			all.Go(func() { samples[i], errs[i] = each[i].Run(ctx, d) })
+		}
+		all.Wait()
+		var sum Sample
+		for _, x := range samples {
+			sum.Value += x.Value
+			sum.Ops += x.Ops
+			sum.Bytes += x.Bytes
+		}
+		return sum, errors.Join(errs...)
+	}), nil
+}
+
+// encodeCold is encodePlan without a plan to begin with.
 func encodeCold(s codecShape) (Session, error) {
 	block := randomBytes(uint64(s.k), s.octets())
 	out, rng := make([]byte, s.t), rand.New(rand.NewPCG(1, 2))

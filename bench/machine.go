@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"runtime/metrics"
 	"strconv"
 	"strings"
 	"time"
@@ -144,6 +145,7 @@ type usage struct {
 	written int64         // by this process towards the disk, as the kernel counts it
 	device  int64         // written to the disk by everybody; 0 where there is no such counter
 	peakRSS int64         // highest since the measurement began
+	allocs  int64         // objects allocated by this process
 }
 
 // startUsage resets the peak of the resident size and reads the counters.
@@ -160,6 +162,7 @@ func (u usage) since(device string) (usage, error) {
 	now.cpu -= u.cpu
 	now.written -= u.written
 	now.device -= u.device
+	now.allocs -= u.allocs
 	return now, err
 }
 
@@ -168,7 +171,7 @@ func readUsage(device string) (usage, error) {
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &ru); err != nil {
 		return usage{}, fmt.Errorf("getrusage: %w", err)
 	}
-	u := usage{cpu: time.Duration(ru.Utime.Nano() + ru.Stime.Nano()), device: deviceWritten(device)}
+	u := usage{cpu: time.Duration(ru.Utime.Nano() + ru.Stime.Nano()), device: deviceWritten(device), allocs: allocated()}
 	var err error
 	if u.written, err = procField("/proc/self/io", "write_bytes:"); err != nil {
 		return u, err
@@ -176,6 +179,13 @@ func readUsage(device string) (usage, error) {
 	kib, err := procField("/proc/self/status", "VmHWM:")
 	u.peakRSS = kib << 10
 	return u, err
+}
+
+// allocated is the number of objects allocated so far on the heap.
+func allocated() int64 {
+	sample := []metrics.Sample{{Name: "/gc/heap/allocs:objects"}}
+	metrics.Read(sample)
+	return int64(sample[0].Value.Uint64())
 }
 
 // deviceWritten reads how much a block device has written: the seventh field of

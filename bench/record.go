@@ -37,6 +37,7 @@ type Record struct {
 	WriteAmp    *float64 `json:"write_amp,omitempty"`
 	CPU         float64  `json:"cpu_s"`
 	CPUPerOp    float64  `json:"cpu_us_per_op"`
+	Allocs      float64  `json:"allocs_per_op"`
 	PeakRSS     int64    `json:"peak_rss_bytes"`
 
 	Load     float64   `json:"load1"`
@@ -85,12 +86,13 @@ func newRecord(row Row, subjects []*result, limit *result, peers []*result) Reco
 // median of the latencies, the highest memory.
 func (rec *Record) addUsage(samples []Sample) {
 	var p50, p99 []float64
-	var bytes int64
+	var bytes, allocs int64
 	for _, s := range samples {
 		rec.Ops += s.Ops
 		bytes += s.Bytes
 		rec.WriteBytes += s.used.written
 		rec.DeviceBytes += s.used.device
+		allocs += s.used.allocs
 		rec.CPU += s.used.cpu.Seconds()
 		rec.PeakRSS = max(rec.PeakRSS, s.used.peakRSS)
 		p50 = append(p50, float64(s.P50)/1e3)
@@ -98,6 +100,7 @@ func (rec *Record) addUsage(samples []Sample) {
 	}
 	rec.P50, rec.P99 = rounded(median(p50)), rounded(median(p99))
 	if rec.Ops > 0 {
+		rec.Allocs = rounded(float64(allocs) / float64(rec.Ops))
 		rec.CPUPerOp = rounded(rec.CPU * 1e6 / float64(rec.Ops))
 		rec.EventBytes = bytes / rec.Ops
 	}
