@@ -98,6 +98,9 @@ func (d *Decoder) decodeFew(ctx context.Context, by way) (bool, error) {
 			f.tiles, f.cut = tiles(d.stripes, fewWidth, d.opt.Workers)
 		}
 		list, cut, work = f.tiles, f.cut, d.fewProducts
+		if workersFor(len(d.block)/64*m, 2) < 2 { // too little to share
+			cut = []int{0, len(list)}
+		}
 	}
 	workers := len(cut) - 1
 	each := plan.prog.slots * d.tiles[0].width
