@@ -24,6 +24,8 @@ func fuzzSigned(f *testing.F, name string) {
 func FuzzManifest(f *testing.F)   { fuzzSigned(f, "manifest") }
 func FuzzRevocation(f *testing.F) { fuzzSigned(f, "revocation") }
 func FuzzZone(f *testing.F)       { fuzzSigned(f, "zone") }
+func FuzzZone2(f *testing.F)      { fuzzSigned(f, "zone 2") }
+func FuzzPolicy(f *testing.F)     { fuzzSigned(f, "policy") }
 
 // FuzzGenesis differs: anyone may sign a genesis of his own, but the seed's owner
 // only the seed.

@@ -14,10 +14,31 @@ import (
 	"fcp"
 )
 
-// The one HPKE suite (RFC 9180 section 7, spec/wire.md section 7): base mode,
-// DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, ChaCha20-Poly1305.
+// KEM is an HPKE key encapsulation mechanism (RFC 9180 section 7.1). A zone's
+// definition chooses the one its keys are sealed with.
+type KEM uint16
+
+// The two KEMs. The hybrid stays secret as long as either half does: X25519, or
+// ML-KEM-768 against somebody who records today and has a quantum computer later.
 const (
-	hpkeKEM  = 0x0020
+	KEMClassic KEM = 0x0020 // DHKEM(X25519, HKDF-SHA256), RFC 9180
+	KEMHybrid  KEM = 0x647a // MLKEM768-X25519 (X-Wing), draft-ietf-hpke-pq
+)
+
+// encSize returns the bytes of an encapsulated key; 0 for an unknown KEM.
+func (k KEM) encSize() int {
+	switch k {
+	case KEMClassic:
+		return KeySize
+	case KEMHybrid:
+		return hybridEncSize
+	}
+	return 0
+}
+
+// The rest of the suite (spec/wire.md section 7): base mode, HKDF-SHA256,
+// ChaCha20-Poly1305.
+const (
 	hpkeKDF  = 0x0001
 	hpkeAEAD = 0x0003
 	hpkeInfo = "FCP2-HPKE"
@@ -39,17 +60,19 @@ const maxBoxCiphertext = 4096
 // hpkeBox is an HPKE sealed box in the native five-field form: the three algorithm
 // ids, the encapsulated key and the ciphertext with its tag.
 type hpkeBox struct {
-	KEM  uint16        `cbor:"kem"`
-	KDF  uint16        `cbor:"kdf"`
-	AEAD uint16        `cbor:"aead"`
-	Enc  [KeySize]byte `cbor:"enc"`
-	CT   []byte        `cbor:"ct"`
+	KEM  KEM    `cbor:"kem"`
+	KDF  uint16 `cbor:"kdf"`
+	AEAD uint16 `cbor:"aead"`
+	Enc  []byte `cbor:"enc"`
+	CT   []byte `cbor:"ct"`
 }
 
 func (b *hpkeBox) check() error {
 	switch {
-	case b.KEM != hpkeKEM || b.KDF != hpkeKDF || b.AEAD != hpkeAEAD:
-		return fcp.Errorf(fcp.CodeMalformed, "sealed box with algorithms %#04x/%#04x/%#04x", b.KEM, b.KDF, b.AEAD)
+	case b.KEM.encSize() == 0 || b.KDF != hpkeKDF || b.AEAD != hpkeAEAD:
+		return fcp.Errorf(fcp.CodeMalformed, "sealed box with algorithms %#04x/%#04x/%#04x", uint16(b.KEM), b.KDF, b.AEAD)
+	case len(b.Enc) != b.KEM.encSize():
+		return fcp.Errorf(fcp.CodeMalformed, "sealed box with an encapsulated key of %d bytes", len(b.Enc))
 	case len(b.CT) < TagSize || len(b.CT) > maxBoxCiphertext:
 		return fcp.Errorf(fcp.CodeMalformed, "sealed box with %d bytes of ciphertext", len(b.CT))
 	}
@@ -96,8 +119,8 @@ func sealBox(rand io.Reader, to *ecdh.PublicKey, addr boxAddress, plaintext []by
 		return nil, err
 	}
 	return &hpkeBox{
-		KEM: hpkeKEM, KDF: hpkeKDF, AEAD: hpkeAEAD,
-		Enc: [KeySize]byte(eph.PublicKey().Bytes()),
+		KEM: KEMClassic, KDF: hpkeKDF, AEAD: hpkeAEAD,
+		Enc: eph.PublicKey().Bytes(),
 		CT:  aead.Seal(nil, nonce, plaintext, aad),
 	}, nil
 }
@@ -110,13 +133,13 @@ func hpkeSender(eph *ecdh.PrivateKey, to *ecdh.PublicKey, info []byte) (cipher.A
 		return nil, nil, fcp.Errorf(fcp.CodeMalformed, "the recipient's key is of low order")
 	}
 	defer clear(dh)
-	l := labeled{suite: binary.BigEndian.AppendUint16([]byte("KEM"), hpkeKEM)}
+	l := labeled{suite: binary.BigEndian.AppendUint16([]byte("KEM"), uint16(KEMClassic))}
 	context := append(eph.PublicKey().Bytes(), to.Bytes()...)
 	shared := l.expand(l.extract(nil, "eae_prk", dh), "shared_secret", context, sha256.Size)
 	defer clear(shared)
 
 	l.suite = []byte("HPKE")
-	for _, id := range []uint16{hpkeKEM, hpkeKDF, hpkeAEAD} {
+	for _, id := range []uint16{uint16(KEMClassic), hpkeKDF, hpkeAEAD} {
 		l.suite = binary.BigEndian.AppendUint16(l.suite, id)
 	}
 	context = append([]byte{0}, l.extract(nil, "psk_id_hash", nil)...)
@@ -161,24 +184,36 @@ func (l *labeled) expand(prk []byte, label string, info []byte, n int) []byte {
 	return out
 }
 
-// openBox opens a box with crypto/hpke. A box for another key, address or
-// purpose, or of other bytes, is CodeWrongKey.
-func openBox(key *ecdh.PrivateKey, addr boxAddress, b *hpkeBox) ([]byte, error) {
+// boxOpener is the private half of a recipient: a key of each KEM. hybrid is asked
+// only for a hybrid box.
+type boxOpener struct {
+	classic *ecdh.PrivateKey
+	hybrid  func() (hpke.PrivateKey, error)
+}
+
+// open opens a box with crypto/hpke. A box for another key, address or purpose, or
+// of other bytes, is CodeWrongKey.
+func (o boxOpener) open(addr boxAddress, b *hpkeBox) ([]byte, error) {
 	if err := b.check(); err != nil {
 		return nil, err
 	}
-	if key == nil {
+	if o.classic == nil {
 		return nil, fcp.Errorf(fcp.CodeWrongKey, "the key was wiped")
 	}
 	aad, err := addr.aad()
 	if err != nil {
 		return nil, err
 	}
-	priv, err := hpke.NewDHKEMPrivateKey(key)
+	var priv hpke.PrivateKey
+	if b.KEM == KEMHybrid {
+		priv, err = o.hybrid()
+	} else {
+		priv, err = hpke.NewDHKEMPrivateKey(o.classic)
+	}
 	if err != nil {
 		return nil, fcp.Wrap(fcp.CodeInternal, err, "HPKE key")
 	}
-	r, err := hpke.NewRecipient(b.Enc[:], priv, hpke.HKDFSHA256(), hpke.ChaCha20Poly1305(), []byte(hpkeInfo))
+	r, err := hpke.NewRecipient(b.Enc, priv, hpke.HKDFSHA256(), hpke.ChaCha20Poly1305(), []byte(hpkeInfo))
 	if err != nil {
 		return nil, fcp.Errorf(fcp.CodeMalformed, "sealed box with an unusable encapsulated key")
 	}

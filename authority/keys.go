@@ -110,7 +110,11 @@ func (k *OwnerKey) Recovery() (*RecoveryKey, error) {
 	if err != nil {
 		return nil, fcp.Wrap(fcp.CodeInternal, err, "derive the recovery key")
 	}
-	return &RecoveryKey{p: hide(&x25519Secret{priv: p})}, nil
+	hybrid, err := hybridSeed(k.p().entropy[:], recoveryHybridSalt, recoveryHybridInfo)
+	if err != nil {
+		return nil, err
+	}
+	return &RecoveryKey{p: hide(&recoverySecret{priv: p, hybrid: hybrid})}, nil
 }
 
 // Wipe overwrites the secret bytes as far as Go allows. The key is unusable after.
@@ -119,14 +123,17 @@ func (k *OwnerKey) Wipe() {
 	clear(k.p().priv)
 }
 
-// x25519Secret hides a crypto/ecdh key, whose bytes cannot be overwritten: Wipe
+// recoverySecret hides a crypto/ecdh key, whose bytes cannot be overwritten: Wipe
 // drops the only reference.
-type x25519Secret struct{ priv *ecdh.PrivateKey }
+type recoverySecret struct {
+	priv   *ecdh.PrivateKey
+	hybrid [KeySize]byte // seed of the key under KEMHybrid
+}
 
 // RecoveryKey opens what is sealed to the owner's recovery recipient.
 type RecoveryKey struct {
 	redacted
-	p func() *x25519Secret
+	p func() *recoverySecret
 }
 
 // Public returns the recovery recipient.
@@ -135,7 +142,10 @@ func (k *RecoveryKey) Public() RecoveryPublic {
 }
 
 // Wipe forgets the key. It is unusable after.
-func (k *RecoveryKey) Wipe() { k.p().priv = nil }
+func (k *RecoveryKey) Wipe() {
+	k.p().priv = nil
+	clear(k.p().hybrid[:])
+}
 
 // NodeKeys are the three keys of one node.
 type NodeKeys struct {

@@ -25,8 +25,9 @@ const recoveryRecipient = "owner-recovery"
 // Recipient is somebody zone keys are sealed to: a node's encryption key under
 // its writer id, or the owner's recovery key. Make one with NodePublic.Recipient.
 type Recipient struct {
-	id  string
-	key [KeySize]byte
+	id     string
+	key    [KeySize]byte
+	hybrid HybridPublic // nil: not known
 }
 
 // ID returns the recipient's id as the manifest carries it.
@@ -35,6 +36,13 @@ func (r Recipient) ID() string { return r.id }
 // Recipient returns the node as a recipient of zone keys.
 func (p NodePublic) Recipient() Recipient {
 	return Recipient{id: p.Writer().String(), key: p.Encryption}
+}
+
+// WithHybrid returns the recipient with its public key under KEMHybrid, which the
+// manifests of a zone with that KEM need.
+func (r Recipient) WithHybrid(p HybridPublic) Recipient {
+	r.hybrid = p
+	return r
 }
 
 // Recipient returns the owner's recovery key as a recipient of zone keys.
@@ -54,6 +62,44 @@ type manifestObject struct {
 	Wrapped       []wrappedEntry `cbor:"wrapped"`   // strictly ascending by recipient
 	Issuer        OwnerPublic    `cbor:"issuer"`
 	Signature     []byte         `cbor:"signature,omitempty"`
+
+	// Format 2, which also has boxes of KEMHybrid.
+	Reason RotationReason `cbor:"reason,omitempty"`
+}
+
+// manifestFormat2 is the format with a reason and with hybrid boxes.
+const manifestFormat2 = 2
+
+// RotationReason says why there is a new manifest. "" is not said.
+type RotationReason string
+
+// The closed set of reasons.
+const (
+	RotateRoutine       RotationReason = "routine"        // new zone and body key; object ids stay comparable
+	RotateMemberAdded   RotationReason = "member-added"   // the same keys, one recipient more
+	RotateMemberRemoved RotationReason = "member-removed" // all three keys are new
+	RotateDeviceLost    RotationReason = "device-lost"    // all three keys are new
+	RotateCompromise    RotationReason = "compromise"     // all three keys are new
+	RotateRestore       RotationReason = "restore"        // the same keys, for a node that was restored
+)
+
+var rotationReasons = map[RotationReason]bool{"": true, RotateRoutine: true, RotateMemberAdded: true,
+	RotateMemberRemoved: true, RotateDeviceLost: true, RotateCompromise: true, RotateRestore: true}
+
+// kem returns the KEM of the first box; check sees that all are alike.
+func (o *manifestObject) kem() KEM {
+	if len(o.Wrapped) == 0 {
+		return KEMClassic
+	}
+	return o.Wrapped[0].ZoneKey.KEM
+}
+
+// wantFormat returns the lowest format that has the fields used.
+func (o *manifestObject) wantFormat() uint64 {
+	if o.Reason != "" || o.kem() == KEMHybrid {
+		return manifestFormat2
+	}
+	return ObjectFormat
 }
 
 // wrappedEntry holds all three keys for one recipient, so that a recipient with
@@ -78,6 +124,8 @@ type ManifestSpec struct {
 	Prev       KeyID          // the zone key id of the version before; ignored in version 1
 	Recovery   RecoveryPublic // always a recipient
 	Recipients []Recipient    // the nodes, in any order, none twice
+	KEM        KEM            // 0: KEMClassic; KEMHybrid needs the hybrid key of every recipient
+	Reason     RotationReason // "": not said
 }
 
 // SealManifest seals the three keys of a zone to the owner's recovery key and to
@@ -90,35 +138,65 @@ func SealManifest(rand io.Reader, now time.Time, owner *OwnerKey, keys *ZoneKeys
 	ids := keys.IDs()
 	o := manifestObject{
 		Format: ObjectFormat, Zone: keys.Zone(), Version: spec.Version, Algorithm: manifestAlgorithm, IssuedAt: at,
-		ZoneKeyID: ids.Zone, ObjectIDKeyID: ids.ObjectID, BodyKeyID: ids.Body, Issuer: owner.Public(),
+		ZoneKeyID: ids.Zone, ObjectIDKeyID: ids.ObjectID, BodyKeyID: ids.Body, Issuer: owner.Public(), Reason: spec.Reason,
 	}
 	if spec.Version > 1 {
 		o.PrevZoneKeyID = bytes.Clone(spec.Prev[:])
 	}
-	to := append(slices.Clone(spec.Recipients), spec.Recovery.Recipient())
+	recovery := spec.Recovery.Recipient()
+	if spec.KEM == KEMHybrid {
+		if recovery.hybrid, err = ownRecoveryHybrid(owner, spec.Recovery); err != nil {
+			return nil, err
+		}
+	}
+	to := append(slices.Clone(spec.Recipients), recovery)
 	slices.SortFunc(to, func(a, b Recipient) int { return cmp.Compare(a.id, b.id) })
 	for _, r := range to {
-		e, err := wrapFor(rand, keys, r, at)
+		e, err := wrapFor(rand, keys, r, spec.KEM, at)
 		if err != nil {
 			return nil, err
 		}
 		o.Wrapped = append(o.Wrapped, e)
 	}
+	o.Format = o.wantFormat()
 	if err := o.check(); err != nil {
 		return nil, err
 	}
 	return signObject(owner, fcp.SchemaZoneKeyManifest, &o, &o.Signature)
 }
 
-func wrapFor(rand io.Reader, keys *ZoneKeys, r Recipient, at uint64) (wrappedEntry, error) {
+// ownRecoveryHybrid returns the owner's hybrid recovery key. Genesis names only
+// the classic one, so the two are tied together here, where the owner key is.
+func ownRecoveryHybrid(owner *OwnerKey, want RecoveryPublic) (HybridPublic, error) {
+	k, err := owner.Recovery()
+	if err != nil {
+		return nil, err
+	}
+	defer k.Wipe()
+	if k.Public() != want {
+		return nil, fcp.Errorf(fcp.CodeWrongKey, "the recovery key is not this owner's")
+	}
+	return k.Hybrid()
+}
+
+func wrapFor(rand io.Reader, keys *ZoneKeys, r Recipient, kem KEM, at uint64) (wrappedEntry, error) {
 	e := wrappedEntry{Recipient: r.id}
 	pub, err := ecdh.X25519().NewPublicKey(r.key[:])
 	if err != nil {
 		return e, fcp.Wrap(fcp.CodeInternal, err, "encryption key of %s", r.id)
 	}
+	if kem == KEMHybrid && r.hybrid == nil {
+		return e, fcp.Errorf(fcp.CodeWrongKey, "the hybrid key of %.16s is not known", r.id).
+			WithNext("enroll the device again, or define the zone with the classic KEM")
+	}
 	for i, box := range e.boxes() {
 		addr := boxAddress{Zone: keys.Zone(), Recipient: r.id, Purpose: keyPurposes[i], IssuedAt: at}
-		b, err := sealBox(rand, pub, addr, keys.p().keys[i][:])
+		var b *hpkeBox
+		if kem == KEMHybrid {
+			b, err = sealHybrid(r.hybrid, addr, keys.p().keys[i][:])
+		} else {
+			b, err = sealBox(rand, pub, addr, keys.p().keys[i][:])
+		}
 		if err != nil {
 			return e, fcp.Wrap(fcp.CodeInternal, err, "seal a key of %s to %s", keys.Zone(), r.id)
 		}
@@ -170,6 +248,12 @@ func (m *Manifest) Prev() (id KeyID, ok bool) {
 	return id, ok
 }
 
+// Reason returns why the manifest was made; "" when it does not say.
+func (m *Manifest) Reason() RotationReason { return m.o.Reason }
+
+// KEM returns what the keys are sealed with.
+func (m *Manifest) KEM() KEM { return m.o.kem() }
+
 // IssuedAt returns when the owner signed it, to the second.
 func (m *Manifest) IssuedAt() time.Time { return time.Unix(int64(m.o.IssuedAt), 0).UTC() }
 
@@ -185,15 +269,15 @@ func (m *Manifest) Recipients() []string {
 // OpenNode returns the zone keys with a node's encryption key. CodeWrongKey means
 // that the node is no recipient or its key does not fit.
 func (m *Manifest) OpenNode(node *NodeKeys) (*ZoneKeys, error) {
-	return m.open(node.Writer().String(), node.p().encryption)
+	return m.open(node.Writer().String(), node.opener())
 }
 
 // OpenRecovery returns the zone keys with the owner's recovery key.
 func (m *Manifest) OpenRecovery(key *RecoveryKey) (*ZoneKeys, error) {
-	return m.open(recoveryRecipient, key.p().priv)
+	return m.open(recoveryRecipient, key.opener())
 }
 
-func (m *Manifest) open(recipient string, key *ecdh.PrivateKey) (*ZoneKeys, error) {
+func (m *Manifest) open(recipient string, key boxOpener) (*ZoneKeys, error) {
 	i, ok := slices.BinarySearchFunc(m.o.Wrapped, recipient, func(e wrappedEntry, id string) int { return cmp.Compare(e.Recipient, id) })
 	if !ok {
 		return nil, fcp.Errorf(fcp.CodeWrongKey, "the keys of %s, version %d, are not sealed to %.16s", m.o.Zone, m.o.Version, recipient)
@@ -202,7 +286,7 @@ func (m *Manifest) open(recipient string, key *ecdh.PrivateKey) (*ZoneKeys, erro
 	defer clear(keys[:])
 	for n, box := range m.o.Wrapped[i].boxes() {
 		addr := boxAddress{Zone: m.o.Zone, Recipient: recipient, Purpose: keyPurposes[n], IssuedAt: m.o.IssuedAt}
-		pt, err := openBox(key, addr, box)
+		pt, err := key.open(addr, box)
 		if err != nil {
 			return nil, err
 		}
@@ -224,10 +308,12 @@ func (m *Manifest) open(recipient string, key *ecdh.PrivateKey) (*ZoneKeys, erro
 }
 
 func (o *manifestObject) check() error {
-	if err := checkCommon(fcp.SchemaZoneKeyManifest, o.Format, o.IssuedAt); err != nil {
+	if err := checkFormat(fcp.SchemaZoneKeyManifest, o.Format, o.wantFormat(), o.IssuedAt); err != nil {
 		return err
 	}
 	switch {
+	case !rotationReasons[o.Reason]:
+		return fcp.Errorf(fcp.CodeMalformed, "zone key manifest of %.64q with an unknown reason", string(o.Zone))
 	case !o.Zone.Valid():
 		return fcp.Errorf(fcp.CodeZone, "zone key manifest of %.64q", string(o.Zone))
 	case o.Version == 0:
@@ -246,7 +332,7 @@ func (o *manifestObject) check() error {
 		if i > 0 && o.Wrapped[i-1].Recipient >= e.Recipient {
 			return fcp.Errorf(fcp.CodeMalformed, "zone key manifest of %s: recipients are not strictly ascending", o.Zone)
 		}
-		if err := e.check(); err != nil {
+		if err := e.check(o.kem()); err != nil {
 			return err
 		}
 	}
@@ -256,7 +342,7 @@ func (o *manifestObject) check() error {
 	return nil
 }
 
-func (e *wrappedEntry) check() error {
+func (e *wrappedEntry) check(kem KEM) error {
 	if e.Recipient != recoveryRecipient {
 		if h, err := fcp.ParseHash(e.Recipient); err != nil || h.String() != e.Recipient {
 			return fcp.Errorf(fcp.CodeMalformed, "zone key recipient %.64q is not a writer id", e.Recipient)
@@ -265,6 +351,9 @@ func (e *wrappedEntry) check() error {
 	for _, b := range e.boxes() {
 		if err := b.check(); err != nil {
 			return err
+		}
+		if b.KEM != kem {
+			return fcp.Errorf(fcp.CodeMalformed, "a zone key manifest with boxes of two KEMs")
 		}
 		if len(b.CT) != KeySize+TagSize {
 			return fcp.Errorf(fcp.CodeMalformed, "a sealed key with %d bytes of ciphertext", len(b.CT))

@@ -2,6 +2,7 @@ package authority
 
 import (
 	"bytes"
+	"errors"
 	"slices"
 
 	"github.com/zeebo/blake3"
@@ -116,4 +117,13 @@ func (v *Versions[T]) Current() (o T, ok bool, err error) {
 		return o, true, fcp.Errorf(fcp.CodeDenied, "version %d does not follow the version before: %w", o.Number(), ReasonVersionBroken)
 	}
 	return o, true, nil
+}
+
+// ReasonOf returns the innermost reason in err's chain; "" when it has none.
+func ReasonOf(err error) fcp.Reason {
+	var r fcp.Reason
+	if errors.As(err, &r) {
+		return r
+	}
+	return ""
 }

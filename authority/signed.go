@@ -5,8 +5,6 @@ import (
 	"encoding/binary"
 	"time"
 
-	"github.com/zeebo/blake3"
-
 	"fcp"
 )
 
@@ -42,19 +40,6 @@ func signObject(key signer, schema fcp.Schema, obj any, signature *[]byte) ([]by
 		return nil, fcp.Errorf(fcp.CodeTooLarge, "signed %s of %d bytes, the limit is %d", schema, len(b), MaxSignedObject)
 	}
 	return b, nil
-}
-
-// ControlID names a signed control object, for grants, revocations and evidence:
-// BLAKE3-256("FCP2-CONTROL-ID-V1" || bytes) over its whole encoded form, schema
-// prefix and signature included. Unlike a stored object's id it needs no zone
-// key; it names public bytes and proves nothing before they are verified.
-func ControlID(b []byte) fcp.ObjectID {
-	h := blake3.New()
-	h.WriteString("FCP2-CONTROL-ID-V1")
-	h.Write(b)
-	var id fcp.ObjectID
-	h.Sum(id[:0])
-	return id
 }
 
 // signedBytes is what a signature of a received object covers, and the signature.

@@ -86,6 +86,20 @@ func NewZoneKeys(rand io.Reader, zone fcp.ZoneID) (*ZoneKeys, error) {
 	return newZoneKeys(zone, &keys)
 }
 
+// Rotate makes the keys that follow k. A routine rotation keeps the object-id key,
+// so that ids stay comparable; after a loss all three are new.
+func (k *ZoneKeys) Rotate(rand io.Reader, reason RotationReason) (*ZoneKeys, error) {
+	n, err := NewZoneKeys(rand, k.Zone())
+	if err != nil || reason != RotateRoutine {
+		return n, err
+	}
+	defer n.Wipe()
+	keys := n.p().keys
+	defer clear(keys[:])
+	keys[roleObjectIDKey-1] = k.p().keys[roleObjectIDKey-1]
+	return newZoneKeys(k.Zone(), &keys)
+}
+
 func newZoneKeys(zone fcp.ZoneID, keys *[3][KeySize]byte) (*ZoneKeys, error) {
 	if !zone.Valid() {
 		return nil, fcp.Errorf(fcp.CodeZone, "keys for zone %.64q", string(zone))
