@@ -18,14 +18,14 @@ const (
 
 // Reasons for refusing a key, a kid or an attestation.
 const (
-	ReasonAttestationMissing fcp.Reason = "attestation.missing"   // the node has none
-	ReasonAttestationExpired fcp.Reason = "attestation.expired"   // the last one is over
-	ReasonAttestationFuture  fcp.Reason = "attestation.not_yet"   // it begins later
-	ReasonAttestationRevoked fcp.Reason = "attestation.revoked"   // it, or the node, was revoked
-	ReasonKidUnknown         fcp.Reason = "kid.unknown"           // no attested key has that kid
-	ReasonKidCollision       fcp.Reason = "kid.of_another_node"   // the kid leads to keys of other nodes only
-	ReasonKidAmbiguous       fcp.Reason = "kid.ambiguous"         // two keys of the node have that kid
-	ReasonAttestationScope   fcp.Reason = "attestation.wrong_tag" // the node lacks a tag
+	ReasonAttestationMissing fcp.Reason = "attestation.missing"             // the node has none
+	ReasonAttestationExpired fcp.Reason = "attestation.expired"             // the last one is over
+	ReasonAttestationFuture  fcp.Reason = "attestation.not_yet"             // it begins later
+	ReasonAttestationRevoked fcp.Reason = "attestation.revoked"             // it, or the node, was revoked
+	ReasonKidUnknown         fcp.Reason = "attestation.kid_unknown"         // no attested key has that kid
+	ReasonKidOfAnother       fcp.Reason = "attestation.kid_of_another_node" // the kid leads to keys of other nodes only
+	ReasonKidAmbiguous       fcp.Reason = "attestation.kid_ambiguous"       // two keys of the node have that kid
+	ReasonAttestationScope   fcp.Reason = "attestation.wrong_tag"           // the node lacks a tag
 )
 
 // AttestationSpec says what an attestation is to contain.
@@ -212,7 +212,7 @@ func (a *Attestations) SigningKey(at time.Time) Signers {
 // Issuer finds the issuance key that a token names by kid and node. The kid is a
 // hint of 64 bits that anybody can make collide: only a key that is attested for
 // that node at that time is returned. Reasons: ReasonKidUnknown,
-// ReasonKidCollision, ReasonKidAmbiguous, and those of At.
+// ReasonKidOfAnother, ReasonKidAmbiguous, and those of At.
 func (a *Attestations) Issuer(kid fcp.Kid, node fcp.WriterID, at time.Time) (IssuancePublic, error) {
 	candidates := a.byKid[kid]
 	if len(candidates) == 0 {
@@ -237,7 +237,7 @@ func (a *Attestations) Issuer(kid fcp.Kid, node fcp.WriterID, at time.Time) (Iss
 	case found != nil:
 		return found.o.Issuance, nil
 	case !mine:
-		return IssuancePublic{}, fcp.Errorf(fcp.CodeDenied, "kid %s is no issuance key of node %.16s: %w", kid, node, ReasonKidCollision)
+		return IssuancePublic{}, fcp.Errorf(fcp.CodeDenied, "kid %s is no issuance key of node %.16s: %w", kid, node, ReasonKidOfAnother)
 	}
 	if _, err := a.At(node, at); err != nil {
 		return IssuancePublic{}, err

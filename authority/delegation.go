@@ -8,8 +8,8 @@ import (
 	"fcp"
 )
 
-// MaxDelegation is how long an admin delegation holds at most.
-const MaxDelegation = 90 * 24 * time.Hour
+// MaxDelegationAge is how long an admin delegation holds at most.
+const MaxDelegationAge = 90 * 24 * time.Hour
 
 // Action is something the owner can delegate. Policies, zones, keys and cuts are
 // the owner's alone.
@@ -40,7 +40,7 @@ type DelegationSpec struct {
 	Actions []Action      // at least one, strictly ascending
 	Zones   Patterns      // at least one; over zone ids
 	From    time.Time
-	Until   time.Time // at most MaxDelegation later
+	Until   time.Time // at most MaxDelegationAge later
 }
 
 // delegationObject is AdminDelegation on the wire.
@@ -100,7 +100,7 @@ func (o *delegationObject) check() error {
 	if err := checkCommon(fcp.SchemaDelegation, o.Format, o.IssuedAt); err != nil {
 		return err
 	}
-	if err := checkPeriod(fcp.SchemaDelegation, o.IssuedAt, o.ExpiresAt, MaxDelegation); err != nil {
+	if err := checkPeriod(fcp.SchemaDelegation, o.IssuedAt, o.ExpiresAt, MaxDelegationAge); err != nil {
 		return err
 	}
 	if len(o.Actions) == 0 || len(o.Zones) == 0 {
