@@ -139,11 +139,15 @@ type Guard interface {
 }
 
 // Applied is one event as projections see it. Slices are valid only during the call.
+// Of an event that a compaction dropped only Placed is known, hash included.
 type Applied struct {
 	Placed
 	Under   fcp.Hash
 	Content fcp.Content
 }
+
+// Dropped reports whether the event's content was dropped by a compaction.
+func (a *Applied) Dropped() bool { return a.Content.Kind == fcp.KindNone }
 
 // Applier is called with each durable group before its writers are answered, in
 // position order, by one goroutine at a time.
@@ -162,6 +166,10 @@ type FeedState struct {
 	Time   fcp.Time // its time
 	Sealed uint64   // last sealed event; 0: none
 	Root   fcp.Hash // Merkle root over Seq leaves; zero on the local plane
+
+	// Horizon is the hybrid time as of which, or before which, reads may miss
+	// events that a compaction dropped; 0: nothing was dropped.
+	Horizon fcp.Time
 }
 
 // VerifyLevel says how much a scan checks.
@@ -214,6 +222,12 @@ type Remainder struct {
 	Objects     []byte     `cbor:"objects"`  // data plane: sorted object ids, 32 bytes each
 	Seqs        []uint64   `cbor:"seqs"`     // data plane: sequence number minus First of each
 	Card        []byte     `cbor:"card"`     // the signed card
+
+	// Format 2, a compacted segment: it stands in place of others.
+	Replaces []byte `cbor:"replaces,omitempty"` // ids of the segments it was made from, in the feed's order, 32 bytes each
+	Ends     []byte `cbor:"ends,omitempty"`     // id that the feed's next segment names as previous
+	Dropped  uint64 `cbor:"dropped,omitempty"`  // events of which only the hash is left
+	Horizon  uint64 `cbor:"horizon,omitempty"`  // hybrid time: reads of the zone as of then or before may miss bodies
 }
 
 // Feed returns the feed the segment belongs to.

@@ -14,10 +14,14 @@ import (
 //	version u8 = 1 | flags u8 (1: chained) | uvarint first | uvarint count
 //	| prev[32] if chained | under[32] | uvarint time of the first event
 //	| count x (uvarint time step | uvarint length | content)
+//
+// A sparse block, version 2, is part of a compacted segment: a record of length 0
+// stands for an event that was dropped, and the event's hash[32] follows.
 
 const (
-	blockVersion = 1
-	flagChained  = 1
+	blockVersion  = 1
+	sparseVersion = 2
+	flagChained   = 1
 
 	maxBlockCount = 1 << 20
 	maxBlockBytes = fcp.MaxSegment * 2
@@ -27,6 +31,7 @@ type blockHeader struct {
 	first   uint64
 	count   int
 	chained bool
+	sparse  bool // version 2
 	prev    fcp.Hash
 	under   fcp.Hash
 	time    fcp.Time
@@ -50,6 +55,9 @@ func (h *blockHeader) size() int {
 
 func (h *blockHeader) appendTo(b []byte) []byte {
 	b = append(b, blockVersion, 0)
+	if h.sparse {
+		b[len(b)-2] = sparseVersion
+	}
 	if h.chained {
 		b[len(b)-1] = flagChained
 	}
@@ -69,13 +77,13 @@ func parseBlock(b []byte) (h blockHeader, records []byte, err error) {
 	if len(b) < 2 || len(b) > maxBlockBytes {
 		return h, nil, errBlock
 	}
-	if b[0] != blockVersion {
-		return h, nil, fcp.Errorf(fcp.CodeVersion, "event block version %d, this build knows %d", b[0], blockVersion)
+	if b[0] != blockVersion && b[0] != sparseVersion {
+		return h, nil, fcp.Errorf(fcp.CodeVersion, "event block version %d, this build knows %d and %d", b[0], blockVersion, sparseVersion)
 	}
-	if b[1]&^flagChained != 0 {
+	h.chained, h.sparse = b[1]&flagChained != 0, b[0] == sparseVersion
+	if b[1]&^flagChained != 0 || h.sparse && !h.chained {
 		return h, nil, errBlock
 	}
-	h.chained = b[1]&flagChained != 0
 	r := reader{b: b[2:]}
 	h.first = r.uvarint()
 	count := r.uvarint()
@@ -95,6 +103,7 @@ func parseBlock(b []byte) (h blockHeader, records []byte, err error) {
 type record struct {
 	time    fcp.Time
 	content []byte
+	dropped bool // content is the hash of an event that was dropped
 }
 
 // recordIter walks the records of a block.
@@ -103,10 +112,12 @@ type recordIter struct {
 	time fcp.Time
 	left int
 	head bool // the next record is the first
+
+	sparse bool
 }
 
 func newRecordIter(h *blockHeader, records []byte) recordIter {
-	return recordIter{rest: records, time: h.time, left: h.count, head: true}
+	return recordIter{rest: records, time: h.time, left: h.count, head: true, sparse: h.sparse}
 }
 
 // next returns the next record. ok is false at the end or on damage; tell them
@@ -130,6 +141,14 @@ func (it *recordIter) next() (r record, ok bool) {
 	it.time, it.head = t, false
 	it.left--
 	body := it.rest[n+m:]
+	if length == 0 && it.sparse {
+		if len(body) < fcp.HashSize {
+			it.left++ // damage, not the end
+			return r, false
+		}
+		it.rest = body[fcp.HashSize:]
+		return record{time: t, content: body[:fcp.HashSize:fcp.HashSize], dropped: true}, true
+	}
 	it.rest = body[length:]
 	return record{time: t, content: body[:length:length]}, true
 }
@@ -158,6 +177,7 @@ func decodeBlock(dst []Applied, no FeedNo, id *fcp.FeedID, b []byte, verify Veri
 	it := newRecordIter(&h, records)
 	prev := h.prev
 	seq := h.first
+	whole := true
 	hashed := verify >= VerifyChain && h.chained
 	var scope fcp.Hash
 	if hashed {
@@ -176,6 +196,12 @@ func decodeBlock(dst []Applied, no FeedNo, id *fcp.FeedID, b []byte, verify Veri
 		e := &dst[len(dst)-1]
 		e.Placed = Placed{Feed: no, Seq: seq, Time: rec.time}
 		e.Under = h.under
+		if rec.dropped {
+			e.Content, e.Hash = fcp.Content{}, fcp.Hash(rec.content)
+			prev, whole = e.Hash, false
+			seq++
+			continue
+		}
 		if err := fcp.DecodeContent(rec.content, &e.Content); err != nil {
 			return dst, h, last, fcp.Wrap(fcp.CodeCorrupt, err, "event %d", seq)
 		}
@@ -185,7 +211,7 @@ func decodeBlock(dst []Applied, no FeedNo, id *fcp.FeedID, b []byte, verify Veri
 		}
 		seq++
 	}
-	if !it.finished() {
+	if !it.finished() || h.sparse == whole { // a block that lacks nothing has version 1
 		return dst, h, last, errBlock
 	}
 	return dst, h, prev, nil

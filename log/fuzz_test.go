@@ -30,10 +30,20 @@ func sampleBlock(plane fcp.Plane) []byte {
 	return b
 }
 
+// sampleSparse is a block that lacks its second event of three.
+func sampleSparse() []byte {
+	h := blockHeader{first: 5, count: 3, chained: true, sparse: true, prev: fcp.Hash{1}, under: fcp.Hash{2}, time: 1 << 40}
+	c := opaque(20, 1)
+	b := appendRecord(h.appendTo(nil), 0, c.AppendTo(nil))
+	b = append(appendRecord(b, 300, nil), make([]byte, fcp.HashSize)...)
+	return appendRecord(b, 5, c.AppendTo(nil))
+}
+
 // naiveEvent is one event of a block as the naive decoder sees it.
 type naiveEvent struct {
 	seq, time uint64
-	content   []byte
+	content   []byte   // nil: dropped
+	hash      fcp.Hash // of a dropped event
 }
 
 // naiveBlock decodes a block slowly and in another way than the package: byte by
@@ -68,14 +78,16 @@ func naiveBlock(b []byte) (first uint64, chained bool, prev, under fcp.Hash, out
 		}
 		return h
 	}
-	if len(b) > maxBlockBytes || octet() != 1 {
+	version := octet()
+	if len(b) > maxBlockBytes || version != 1 && version != 2 {
 		fail("version")
 	}
 	flags := octet()
-	if flags > 1 {
+	if flags > 1 || version == 2 && flags != 1 {
 		fail("flags")
 	}
 	chained = flags == 1
+	lacks := false
 	first = number()
 	count := number()
 	if chained {
@@ -98,16 +110,25 @@ func naiveBlock(b []byte) (first uint64, chained bool, prev, under fcp.Hash, out
 		if err != nil {
 			break
 		}
+		if version == 2 && size == 0 {
+			h := hash()
+			out = append(out, naiveEvent{first + i, t, nil, h})
+			lacks = true
+			continue
+		}
 		content := make([]byte, size)
 		_, _ = r.Read(content)
 		var c fcp.Content
 		if e := fcp.DecodeContent(content, &c); e != nil {
 			fail("content")
 		}
-		out = append(out, naiveEvent{first + i, t, content})
+		out = append(out, naiveEvent{first + i, t, content, fcp.Hash{}})
 	}
 	if r.Len() != 0 {
 		fail("more")
+	}
+	if lacks != (version == 2) {
+		fail("a version for nothing")
 	}
 	return first, chained, prev, under, out, err
 }
@@ -115,6 +136,7 @@ func naiveBlock(b []byte) (first uint64, chained bool, prev, under fcp.Hash, out
 func FuzzBlock(f *testing.F) {
 	f.Add(sampleBlock(fcp.PlaneData))
 	f.Add(sampleBlock(fcp.PlaneLocal))
+	f.Add(sampleSparse())
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		id := fcp.FeedID{3}
@@ -134,6 +156,15 @@ func FuzzBlock(f *testing.F) {
 		before := h.time
 		for i := range events {
 			e := &events[i]
+			if want[i].content == nil {
+				hash = want[i].hash
+				if !e.Dropped() || e.Hash != hash || e.Seq != want[i].seq || uint64(e.Time) != want[i].time {
+					t.Fatalf("dropped event %d: %+v", i, e)
+				}
+				again = append(appendRecord(again, uint64(e.Time-before), nil), hash[:]...)
+				before = e.Time
+				continue
+			}
 			if e.Seq != want[i].seq || uint64(e.Time) != want[i].time || !bytes.Equal(e.Content.AppendTo(nil), want[i].content) || e.Under != under || e.Feed != 7 {
 				t.Fatalf("event %d: %+v", i, e)
 			}

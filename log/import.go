@@ -69,7 +69,7 @@ func (l *Log) known(feed fcp.Feed, events []fcp.Event) (int, error) {
 	skip := 0
 	for skip < len(events) && events[skip].Seq <= seq {
 		_, have, err := l.ReadFull(f.no, events[skip].Seq)
-		if err != nil {
+		if err != nil && !errors.Is(err, fcp.CodeHorizon) { // of a dropped event the hash is left
 			return 0, err
 		}
 		if h := events[skip].Hash(); h != have {
@@ -262,10 +262,13 @@ func (l *Log) checkSegment(rem Remainder, ciphertext []byte) (*segmentDraft, []A
 	for i := range events {
 		e := &events[i]
 		end.tree.append(e.Hash, nil)
-		if e.Time <= end.time || e.Content.Validate(id.Plane) != nil {
+		if e.Time <= end.time || !e.Dropped() && e.Content.Validate(id.Plane) != nil {
 			return nil, nil, fcp.Errorf(fcp.CodeCorrupt, "event %d of segment %s is not valid", e.Seq, fcp.SegmentID(rem.Segment))
 		}
 		end.seq, end.hash, end.time = e.Seq, e.Hash, e.Time
+	}
+	if dropped := countDropped(events); dropped != rem.Dropped {
+		return nil, nil, fcp.Errorf(fcp.CodeCorrupt, "segment %s lacks %d events, its remainder says %d", fcp.SegmentID(rem.Segment), dropped, rem.Dropped)
 	}
 	if end.seq != rem.Last || end.hash != fcp.Hash(rem.Head) || end.tree.root() != fcp.Hash(rem.Root) {
 		return nil, nil, fcp.Errorf(fcp.CodeCorrupt, "segment %s does not hold the events its remainder names", fcp.SegmentID(rem.Segment))
@@ -358,5 +361,6 @@ func (l *Log) writeImported(b *pebble.Batch, d *segmentDraft, events []Applied) 
 		b.Set(key1(keyPosition, run.position), run.value(nil), nil),
 		l.writeFeed(b, f),
 		l.writeSealed(b, []*segmentDraft{d}),
+		l.writeReplaced(b, d),
 	)
 }

@@ -21,6 +21,8 @@ const (
 	keySegment  = 'r' // segment no -> remainder
 	keySealed   = 'i' // feed no, first seq -> segment no, last seq, positions
 	keyByID     = 'c' // segment id -> segment no
+	keyReplaced = 'd' // id of a segment that was compacted -> id of the one in its place
+	keyHorizon  = 'y' // feed no -> hybrid time below which events were dropped
 )
 
 func key1(prefix byte, a uint64) []byte {
@@ -58,6 +60,8 @@ func keyOfFrame(segment uint64, frame uint32) []byte {
 }
 
 func keyOfID(id fcp.SegmentID) []byte { return append([]byte{keyByID}, id[:]...) }
+
+func keyOfReplaced(id fcp.SegmentID) []byte { return append([]byte{keyReplaced}, id[:]...) }
 
 // uvarints reads n minimal unsigned varints, or fails.
 func uvarint(b []byte) (v uint64, n int) {

@@ -147,6 +147,9 @@ func (l *Log) recover() error {
 	if err := l.recoverFeeds(); err != nil {
 		return err
 	}
+	if err := l.recoverHorizons(); err != nil {
+		return err
+	}
 	for _, f := range l.feeds {
 		if err := l.recoverHead(f); err != nil {
 			return err

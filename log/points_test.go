@@ -2,6 +2,7 @@ package log
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -45,6 +46,16 @@ var crashPoints = []struct {
 		at(crashfs.Sync, "MANIFEST"), flushNow},
 	{"wal-rotated", "a new WAL exists and is empty",
 		atAny([]crashfs.Kind{crashfs.SyncDir}, "store"), flushNow},
+	{"compact-built", "the table of frames is written, nothing refers to it: the segments stay",
+		compacting(atAny([]crashfs.Kind{crashfs.Link, crashfs.Rename}, "sealing")), compactAll},
+	{"compact-table-linked", "the table is linked and not yet in the list of tables: the segments stay",
+		compacting(afterLink(crashfs.Sync, "MANIFEST")), compactAll},
+	{"compact-ingested", "the frames are in the store, no segment refers to them: they are dropped",
+		compacting(afterLink(crashfs.Sync, ".log")), compactAll},
+	{"compact-committed", "the batch is synced: the new segments hold, the tables still have what was dropped",
+		compacting(at(crashfs.Create, ".sst")), compactAll},
+	{"compact-reclaimed", "tables without what was dropped are written and not yet in the list of tables",
+		compacting(at(crashfs.Sync, ".sst")), compactAll},
 	{"close", "any step of Close", func(op crashfs.Op) bool { return op.Kind.Mutating() },
 		func(t *testing.T, l *Log, _ *model) { mustClose(t, l) }},
 }
@@ -74,6 +85,56 @@ func afterLink(k crashfs.Kind, path string) func(crashfs.Op) bool {
 			linkedSeal = true
 		}
 		return linkedSeal && match(op)
+	}
+}
+
+// compactionBegun says, within one run of a point, that the segments to compact
+// are there.
+var compactionBegun bool
+
+func compacting(match func(crashfs.Op) bool) func(crashfs.Op) bool {
+	return func(op crashfs.Op) bool { return compactionBegun && match(op) }
+}
+
+// compactAll makes one segment of those of each data feed, without every other
+// event.
+func compactAll(t *testing.T, l *Log, m *model) {
+	for range 3 {
+		appendSome(t, l, m)
+		d := Draft{Zone: fcp.ZonePrivate, Plane: fcp.PlaneData, Content: opaque(300, 1)}
+		binary.BigEndian.PutUint64(d.Content.Body, m.issued.Add(1))
+		m.ack(mustAppend(t, l, []Draft{d}).Events)
+		sealAll(t, l, m)
+	}
+	runs := map[FeedNo]*CompactRun{}
+	err := l.Segments(func(i SegmentInfo) error {
+		if i.Remainder.Plane != uint64(fcp.PlaneData) {
+			return nil
+		}
+		no, _ := l.FeedNo(i.Remainder.Feed())
+		r := runs[no]
+		if r == nil {
+			r = &CompactRun{Feed: no}
+			runs[no] = r
+		}
+		r.Segments = append(r.Segments, i.No)
+		for seq := i.Remainder.First; seq <= i.Remainder.Last; seq += 2 {
+			r.Drop = append(r.Drop, seq)
+		}
+		return nil
+	})
+	if err != nil || len(runs) == 0 {
+		t.Fatal(runs, err)
+	}
+	var list []CompactRun
+	for no := range FeedNo(20) {
+		if r := runs[no]; r != nil {
+			list = append(list, *r)
+		}
+	}
+	compactionBegun, linkedSeal = true, false
+	if r, err := l.Compact(context.Background(), list); err != nil || r.Events == 0 {
+		t.Fatal(r, err)
 	}
 }
 
@@ -136,7 +197,7 @@ func TestCrashPoints(t *testing.T) {
 				}
 				return nil
 			}
-			linkedSeal = false
+			linkedSeal, compactionBegun = false, false
 			o := sealing(small(), 1<<20)
 			if p.do == nil { // during the first Open
 				disk.SetHook(serial(cut))

@@ -1,6 +1,7 @@
 package log
 
 import (
+	"errors"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -60,18 +61,33 @@ func (l *Log) blockFor(no FeedNo, seq uint64) ([]byte, error) {
 			return b, err
 		} // else it was sealed meanwhile
 	}
-	s, ok, err := sealedAt(l.db, no, seq)
-	if err != nil {
-		return nil, err
+	for last := uint64(0); ; {
+		s, ok, err := sealedAt(l.db, no, seq)
+		if err != nil {
+			return nil, err
+		}
+		if !ok || seq < s.first {
+			return nil, fcp.Errorf(fcp.CodeCorrupt, "event %d of feed %d is in no segment and not in the hot log", seq, no)
+		}
+		b, err := l.sealedBlockOf(s.segment, seq)
+		if err == nil || s.segment == last {
+			return b, err
+		}
+		last = s.segment // it may have been compacted between the two looks
 	}
-	if !ok || seq < s.first {
-		return nil, fcp.Errorf(fcp.CodeCorrupt, "event %d of feed %d is in no segment and not in the hot log", seq, no)
-	}
-	seg, err := l.cachedSegment(s.segment)
+}
+
+func (l *Log) sealedBlockOf(segment, seq uint64) ([]byte, error) {
+	seg, err := l.cachedSegment(segment)
 	if err != nil {
 		return nil, err
 	}
 	return l.cachedBlock(seg, seg.rem.blockOf(seq))
+}
+
+// errDropped says that only the hash of an event is left.
+func errDropped(no FeedNo, seq uint64) error {
+	return fcp.Errorf(fcp.CodeHorizon, "event %d of feed %d was dropped by a compaction; its hash is left", seq, no)
 }
 
 func (l *Log) hotBlock(no FeedNo, seq uint64) (block []byte, ok bool, err error) {
@@ -98,7 +114,8 @@ func (l *Log) hotBlock(no FeedNo, seq uint64) (block []byte, ok bool, err error)
 }
 
 // Read returns one event without its Prev hash, and its salt from the key table.
-// The event owns its memory. CodeNotFound when the feed has no such event.
+// The event owns its memory. CodeNotFound when the feed has no such event;
+// CodeHorizon when a compaction dropped it: then the event has Feed, Seq and Time.
 func (l *Log) Read(no FeedNo, seq uint64) (fcp.Event, [SaltSize]byte, error) {
 	var salt [SaltSize]byte
 	b, err := l.blockFor(no, seq)
@@ -117,6 +134,9 @@ func (l *Log) Read(no FeedNo, seq uint64) (fcp.Event, [SaltSize]byte, error) {
 			return fcp.Event{}, salt, errBlock
 		}
 	}
+	if rec.dropped {
+		return fcp.Event{Feed: l.Feed(no), Seq: seq, Time: rec.time}, salt, errDropped(no, seq)
+	}
 	e := fcp.Event{Feed: l.Feed(no), Seq: seq, Time: rec.time, Under: h.under}
 	content := append([]byte(nil), rec.content...)
 	if err := fcp.DecodeContent(content, &e.Content); err != nil {
@@ -127,7 +147,8 @@ func (l *Log) Read(no FeedNo, seq uint64) (fcp.Event, [SaltSize]byte, error) {
 }
 
 // ReadFull returns one event with its Prev hash, and its own hash. It costs the
-// hashing of the events before it in its block.
+// hashing of the events before it in its block. Of an event that a compaction
+// dropped the hash is returned with CodeHorizon.
 func (l *Log) ReadFull(no FeedNo, seq uint64) (fcp.Event, fcp.Hash, error) {
 	b, err := l.blockFor(no, seq)
 	if err != nil {
@@ -145,6 +166,9 @@ func (l *Log) ReadFull(no FeedNo, seq uint64) (fcp.Event, fcp.Hash, error) {
 		prev = events[i-1].Hash
 	}
 	a := &events[i]
+	if a.Dropped() {
+		return fcp.Event{}, a.Hash, errDropped(no, seq)
+	}
 	return fcp.Event{Feed: l.Feed(no), Seq: seq, Prev: prev, Time: a.Time, Under: a.Under, Content: a.Content}, a.Hash, nil
 }
 
@@ -185,6 +209,8 @@ func (l *Log) SetSalts(no FeedNo, first uint64, salts []byte) error {
 	if err := l.writable(); err != nil {
 		return err
 	}
+	l.sealMu.Lock()
+	defer l.sealMu.Unlock()
 	return wrapDisk(l.db.Set(keyOfSeq(keySalts, no, first), salts, pebble.Sync), "writing the key table")
 }
 
@@ -269,6 +295,9 @@ func (l *Log) ownTimeFrom(position, limit uint64) (fcp.Time, uint64, error) {
 			continue
 		}
 		e, _, err := l.Read(no, seq)
+		if errors.Is(err, fcp.CodeHorizon) {
+			err = nil // the time of a dropped event is kept
+		}
 		return e.Time, p, err
 	}
 	return 0, 0, nil

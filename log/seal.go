@@ -403,6 +403,16 @@ func (l *Log) signCard(d *segmentDraft, ct []byte) error {
 
 // commitSegments runs both phases for a round of built segments.
 func (l *Log) commitSegments(ctx context.Context, round []*segmentDraft) ([]SegmentInfo, error) {
+	infos, err := l.takeInAndAnnounce(ctx, round, func(b *pebble.Batch) error { return l.writeSealed(b, round) })
+	if err == nil {
+		l.noteSealed(round)
+	}
+	return infos, err
+}
+
+// takeInAndAnnounce puts the frames of built segments into the store, then commits
+// their segment.sealed events together with what commit adds to the batch.
+func (l *Log) takeInAndAnnounce(ctx context.Context, round []*segmentDraft, commit func(*pebble.Batch) error) ([]SegmentInfo, error) {
 	if err := l.ingest(ctx, round); err != nil {
 		return nil, err
 	}
@@ -412,7 +422,7 @@ func (l *Log) commitSegments(ctx context.Context, round []*segmentDraft) ([]Segm
 		}
 		d.frames, d.ciphertext = nil, nil
 	}
-	r := &request{extra: func(b *pebble.Batch) error { return l.writeSealed(b, round) }}
+	r := &request{extra: commit}
 	size := 0
 	for _, d := range round {
 		r.drafts = append(r.drafts, Draft{Zone: d.f.feed.Zone, Plane: fcp.PlaneControl, Under: d.under,
@@ -427,7 +437,6 @@ func (l *Log) commitSegments(ctx context.Context, round []*segmentDraft) ([]Segm
 	if r.err != nil {
 		return nil, r.err
 	}
-	l.noteSealed(round)
 	out := make([]SegmentInfo, len(round))
 	for i, d := range round {
 		card, err := fcp.DecodeCard(d.rem.Card)

@@ -1,8 +1,11 @@
 package log
 
 import (
+	"bytes"
 	"container/list"
 	"encoding/binary"
+	"errors"
+	"io"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -15,11 +18,16 @@ import (
 // (one big event) fills several.
 const frameSize = 64 << 10
 
-const remainderFormat = 1
+// Formats of a remainder: that of a sealed run, and that of a compacted segment.
+const (
+	remainderFormat = 1
+	compactedFormat = 2
+)
 
 // reading is what both the store and a snapshot of it can do.
 type reading interface {
 	NewIter(*pebble.IterOptions) (*pebble.Iterator, error)
+	Get(key []byte) ([]byte, io.Closer, error)
 }
 
 // Limits of a remainder. A segment of MaxSegment bytes in the smallest events
@@ -39,8 +47,8 @@ func DecodeRemainder(b []byte) (Remainder, error) {
 	if err := fcp.UnmarshalPayload(fcp.SchemaSegmentRemainder, b, &r); err != nil {
 		return Remainder{}, err
 	}
-	if r.Format != remainderFormat {
-		return Remainder{}, fcp.Errorf(fcp.CodeVersion, "segment remainder format %d, this build knows %d", r.Format, remainderFormat)
+	if r.Format != remainderFormat && r.Format != compactedFormat {
+		return Remainder{}, fcp.Errorf(fcp.CodeVersion, "segment remainder format %d, this build knows %d and %d", r.Format, remainderFormat, compactedFormat)
 	}
 	if err := r.check(); err != nil {
 		return Remainder{}, err
@@ -75,6 +83,14 @@ func (r *Remainder) check() error {
 	case len(r.Key) == 0 || len(r.Key) > 256 || len(r.Card) == 0 || len(r.Card) > fcp.MaxCard:
 		return bad("key or card")
 	}
+	compacted := r.Format == compactedFormat
+	switch {
+	case !compacted && (len(r.Replaces) > 0 || len(r.Ends) > 0 || r.Dropped > 0 || r.Horizon > 0):
+		return bad("what it replaces")
+	case compacted && (len(r.Replaces) == 0 || len(r.Replaces)%fcp.HashSize != 0 || uint64(len(r.Replaces)/fcp.HashSize) > count ||
+		len(r.Ends) != fcp.HashSize || r.Dropped > count || uint64(len(r.Seqs)) > count-r.Dropped):
+		return bad("what it replaces")
+	}
 	var plain uint64
 	for _, n := range r.Frames {
 		if n == 0 || n > frameSize {
@@ -102,6 +118,26 @@ func (r *Remainder) check() error {
 
 // Run returns the run the segment holds.
 func (r *Remainder) Run() Run { return Run{Feed: r.Feed(), First: r.First, Last: r.Last} }
+
+// Compacted reports whether the segment stands in place of others.
+func (r *Remainder) Compacted() bool { return r.Format == compactedFormat }
+
+// Replaced returns the ids of the segments it stands for, in the feed's order.
+func (r *Remainder) Replaced() []fcp.SegmentID {
+	out := make([]fcp.SegmentID, 0, len(r.Replaces)/fcp.HashSize)
+	for b := r.Replaces; len(b) >= fcp.HashSize; b = b[fcp.HashSize:] {
+		out = append(out, fcp.SegmentID(b[:fcp.HashSize]))
+	}
+	return out
+}
+
+// endID is the id that the feed's next segment names as the one before.
+func (r *Remainder) endID() fcp.SegmentID {
+	if r.Compacted() {
+		return fcp.SegmentID(r.Ends)
+	}
+	return fcp.SegmentID(r.Segment)
+}
 
 // blocks returns the number of blocks.
 func (r *Remainder) blocks() int { return len(r.Blocks) / 2 }
@@ -215,18 +251,27 @@ func (l *Log) lastSealed(no FeedNo) (seq uint64, id fcp.SegmentID, err error) {
 	if err != nil {
 		return 0, id, err
 	}
-	return s.last, fcp.SegmentID(r.Segment), nil
+	return s.last, r.endID(), nil
 }
 
 func (l *Log) remainder(segment uint64) (Remainder, error) {
-	v, ok, err := l.get(key1(keySegment, segment))
+	if l.gone.Load() {
+		return Remainder{}, fcp.Errorf(fcp.CodeClosed, "%s", l.dir)
+	}
+	return remainderIn(l.db, segment)
+}
+
+// remainderIn reads a remainder from the store or from a snapshot of it.
+func remainderIn(db reading, segment uint64) (r Remainder, err error) {
+	v, closer, err := db.Get(key1(keySegment, segment))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return r, fcp.Errorf(fcp.CodeNotFound, "segment %d", segment)
+	}
 	if err != nil {
-		return Remainder{}, err
+		return r, readError(err)
 	}
-	if !ok {
-		return Remainder{}, fcp.Errorf(fcp.CodeNotFound, "segment %d", segment)
-	}
-	return DecodeRemainder(v)
+	r, err = DecodeRemainder(bytes.Clone(v)) // its slices may alias what they were decoded from
+	return r, errors.Join(err, readError(closer.Close()))
 }
 
 // openSegment is a segment ready to be decrypted.
@@ -237,7 +282,16 @@ type openSegment struct {
 }
 
 func (l *Log) openSegment(no uint64) (*openSegment, error) {
-	rem, err := l.remainder(no)
+	if l.gone.Load() {
+		return nil, fcp.Errorf(fcp.CodeClosed, "%s", l.dir)
+	}
+	return l.openSegmentIn(l.db, no)
+}
+
+// openSegmentIn opens a segment of the store or of a snapshot of it: a compaction
+// may have dropped it since.
+func (l *Log) openSegmentIn(db reading, no uint64) (*openSegment, error) {
+	rem, err := remainderIn(db, no)
 	if err != nil {
 		return nil, err
 	}

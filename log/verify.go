@@ -132,6 +132,7 @@ type verifier struct {
 	marked      map[FeedNo]map[uint64]fcp.Hash // hashes that the mark remembers
 	tables      int                            // damaged
 	told        uint64                         // events at the last call of Progress
+	dropped     uint64                         // events without content in the segment being walked
 }
 
 // verifiedFeed is what is known about a feed while it is being checked.
@@ -298,6 +299,7 @@ func soundRecords(fs vfs.FS, path string) (sound bool, err error) {
 var keyShapes = map[byte]int{
 	keyMeta: 1, keyFeed: 5, keyHead: 5, keyEnd: 5, keyHot: feedSeqKeySize, keySalts: feedSeqKeySize,
 	keyPosition: 9, keyNode: 14, keyFrame: 13, keySegment: 9, keySealed: feedSeqKeySize, keyByID: 1 + fcp.HashSize,
+	keyReplaced: 1 + fcp.HashSize, keyHorizon: 5,
 }
 
 // checkKeys finds keys that the format does not know. It reads every key once.
@@ -458,8 +460,12 @@ func (v *verifier) checkSegments() error {
 	if err != nil {
 		return err
 	}
+	replaced, err := v.checkReplaced(ids)
+	if err != nil {
+		return err
+	}
 	for id := range v.announced {
-		if !ids[id] {
+		if !ids[id] && !replaced[id] {
 			v.find(FindSegment, "segment "+id.String()[:16], "an event announces it, there is no such segment")
 		}
 	}
@@ -472,6 +478,31 @@ func (v *verifier) checkSegments() error {
 		}
 		return nil
 	})
+}
+
+// checkReplaced follows the records of replaced segments to segments that are
+// there, and returns the ids that lead to one.
+func (v *verifier) checkReplaced(ids map[fcp.SegmentID]bool) (map[fcp.SegmentID]bool, error) {
+	by := map[fcp.SegmentID]fcp.SegmentID{}
+	err := v.l.scanPrefix([]byte{keyReplaced}, func(k, b []byte) error {
+		if len(k) == 1+fcp.HashSize && len(b) == fcp.HashSize {
+			by[fcp.SegmentID(k[1:])] = fcp.SegmentID(b)
+			return nil
+		}
+		v.find(FindSegment, fmt.Sprintf("segment %.8x", k[1:]), "the record of what replaced it does not decode")
+		return nil
+	})
+	out := map[fcp.SegmentID]bool{}
+	for id := range by {
+		end := id
+		for steps := 0; !ids[end] && steps <= len(by); steps++ {
+			end = by[end]
+		}
+		if out[id] = ids[end]; !out[id] || ids[id] {
+			v.find(FindSegment, "segment "+id.String()[:16], "it is said to be replaced, and is there or leads to no segment")
+		}
+	}
+	return out, err
 }
 
 // readable says whether every event of this store's control feed of a zone was

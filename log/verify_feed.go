@@ -174,7 +174,8 @@ func (v *verifier) checkSegment(f *verifiedFeed, ref *sealedRef, where string) e
 	}
 	var before []byte
 	if previous != nil {
-		before = previous.Segment
+		id := previous.endID()
+		before = id[:]
 	}
 	if !bytes.Equal(rem.Previous, before) {
 		v.find(FindSegment, where, "the remainder names another previous segment")
@@ -241,6 +242,7 @@ func (v *verifier) openSegment(f *verifiedFeed, ref *sealedRef, rem *Remainder, 
 		return v.damage(FindSegment, where, err)
 	}
 	objects := objectIndex{on: f.feed.Plane == fcp.PlaneData}
+	v.dropped = 0
 	for i := range rem.blocks() {
 		from, to := rem.frameRange(i)
 		b, err := seg.openFrames(nil, from, frames[from:to])
@@ -251,6 +253,9 @@ func (v *verifier) openSegment(f *verifiedFeed, ref *sealedRef, rem *Remainder, 
 		if !v.walkBlock(f, b, rem.First+rem.Blocks[2*i+1], where, &objects) {
 			return nil
 		}
+	}
+	if rem.Dropped != v.dropped {
+		v.find(FindSegment, where, "%d events were dropped, the remainder says %d", v.dropped, rem.Dropped)
 	}
 	ids, seqs := objects.sorted(rem.First)
 	if !bytes.Equal(ids, rem.Objects) || !slices.Equal(seqs, rem.Seqs) {
@@ -316,6 +321,9 @@ func (v *verifier) walkBlock(f *verifiedFeed, b []byte, first uint64, where stri
 	case h.first != first || first != f.head.seq+1:
 		v.stop(f, FindOrder, where, "event %d stands where %d belongs", h.first, f.head.seq+1)
 		return false
+	case h.sparse && objects == nil:
+		v.stop(f, FindBlock, where, "a block of the hot log lacks events")
+		return false
 	case h.chained != chained:
 		v.stop(f, FindBlock, where, "the block does not belong on the %s plane", f.feed.Plane)
 		return false
@@ -330,7 +338,9 @@ func (v *verifier) walkBlock(f *verifiedFeed, b []byte, first uint64, where stri
 		if e.Time <= f.head.time {
 			v.find(FindOrder, where, "the time of event %d does not rise", e.Seq)
 		}
-		if err := e.Content.Validate(f.feed.Plane); err != nil {
+		if e.Dropped() {
+			v.dropped++
+		} else if err := e.Content.Validate(f.feed.Plane); err != nil {
 			v.find(FindBlock, where, "event %d: %v", e.Seq, err)
 		}
 		if chained && f.whole {

@@ -51,7 +51,7 @@ func (v *verifier) checkTables() error {
 func describeKey(k []byte) string {
 	names := map[byte]string{keyMeta: "meta", keyFeed: "feed records", keyHead: "head records", keyEnd: "end records",
 		keyHot: "events", keySalts: "salts", keyPosition: "positions", keyNode: "tree nodes", keyFrame: "frames",
-		keySegment: "remainders", keySealed: "segment index", keyByID: "segment ids"}
+		keySegment: "remainders", keySealed: "segment index", keyByID: "segment ids", keyReplaced: "replaced segments", keyHorizon: "horizons"}
 	if len(k) == 0 || keyShapes[k[0]] != len(k) {
 		return "other keys"
 	}
