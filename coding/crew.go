@@ -6,26 +6,29 @@ import (
 	"sync/atomic"
 )
 
-// parallel calls work for the indexes cut[w]..cut[w+1]-1 as worker w, every
-// worker on a goroutine of its own and the caller as the first, and stops early
-// when ctx ends: work is asked for one index at a time.
+// parallel calls work for the indexes cut[w]..cut[w+1]-1 as worker w, the workers
+// side by side on as many processors as there are, and stops early when ctx
+// ends: work is asked for one index at a time. The caller takes part. It never
+// waits for a worker that no helper has begun.
 func parallel(ctx context.Context, cut []int, work func(worker, index int)) error {
+	n := len(cut) - 1
 	t := &task{ctx: ctx, cut: cut, work: work}
-	others := len(cut) - 2
-	if others == 0 || runtime.GOMAXPROCS(0) == 1 {
-		for w := range others + 1 {
-			t.run(w)
+	if n > 1 {
+		t.taken = make([]atomic.Bool, n)
+		t.idle = make(chan struct{}, 1)
+		t.left.Store(int32(n))
+		for w := range min(n, runtime.GOMAXPROCS(0)) - 1 {
+			delegate(request{t, w + 1})
 		}
-		return t.err()
+		t.do(nil, 0)
+		t.wait()
+	} else {
+		t.run(0)
 	}
-	t.idle = make(chan struct{}, 1)
-	t.busy.Store(int32(others))
-	for w := range others {
-		delegate(share{t, w + 1})
+	if t.stopped.Load() {
+		return ctx.Err()
 	}
-	t.run(0)
-	t.wait()
-	return t.err()
+	return nil
 }
 
 // task is one call of parallel.
@@ -35,9 +38,36 @@ type task struct {
 	work    func(worker, index int)
 	stopped atomic.Bool
 
-	busy   atomic.Int32  // shares that others are at
+	taken  []atomic.Bool // workers that somebody runs
+	left   atomic.Int32  // workers that are not done
 	parked atomic.Bool   // the caller sleeps until there are none
 	idle   chan struct{} // gets one element when there are none
+}
+
+// do runs workers that nobody runs, w if it can be had and others then, as
+// helper h or, with nil, as the caller. Whoever encodes block after block
+// so has the same columns each time, and their symbols still in cache.
+func (t *task) do(h *helper, w int) {
+	for w = t.take(w); w >= 0; {
+		t.run(w)
+		w = t.take(w)
+		if w < 0 && h != nil {
+			h.offer() // before the caller goes on, and perhaps comes back
+		}
+		if t.left.Add(-1) == 0 {
+			t.idle <- struct{}{}
+		}
+	}
+}
+
+// take returns a worker that nobody runs, w or one after it, or -1.
+func (t *task) take(w int) int {
+	for i := range t.taken {
+		if x := (w + i) % len(t.taken); t.taken[x].CompareAndSwap(false, true) {
+			return x
+		}
+	}
+	return -1
 }
 
 func (t *task) run(w int) {
@@ -50,17 +80,10 @@ func (t *task) run(w int) {
 	}
 }
 
-func (t *task) err() error {
-	if t.stopped.Load() {
-		return t.ctx.Err()
-	}
-	return nil
-}
-
-// wait returns when all other workers are done.
+// wait returns when all workers are done.
 func (t *task) wait() {
 	for range 16 * polls {
-		if t.busy.Load() == 0 {
+		if t.left.Load() == 0 {
 			return
 		}
 	}
@@ -68,15 +91,8 @@ func (t *task) wait() {
 	<-t.idle
 }
 
-// done takes one share off the count.
-func (t *task) done() {
-	if t.busy.Add(-1) == 0 {
-		t.idle <- struct{}{}
-	}
-}
-
-// share is what one worker does of a task.
-type share struct {
+// request asks a helper to take part in a task, with that worker to begin with.
+type request struct {
 	*task
 	worker int
 }
@@ -85,7 +101,10 @@ type share struct {
 // processor takes as long as encoding a hundred symbols, so a helper that is
 // done stays awake for a moment: whoever encodes block after block finds it
 // ready. It is gone a fraction of a millisecond after the last.
-type helper struct{ next chan share }
+type helper struct {
+	next  chan request            // has room for one
+	place *atomic.Pointer[helper] // among the ready, nil when not there; the helper's own
+}
 
 // ready are the helpers that are awake with nothing to do. Who takes one out has
 // it to himself.
@@ -96,64 +115,62 @@ var ready [64]atomic.Pointer[helper]
 // Either takes about a tenth of a millisecond.
 const polls = 1 << 14
 
-// delegate lets a helper take a share.
-func delegate(s share) {
+// delegate asks a helper.
+func delegate(r request) {
 	for i := range ready {
 		if ready[i].Load() != nil {
 			if h := ready[i].Swap(nil); h != nil {
-				h.next <- s // it has room for one
+				h.next <- r
 				return
 			}
 		}
 	}
-	h := &helper{next: make(chan share, 1)}
-	go h.work(s)
+	h := &helper{next: make(chan request, 1)}
+	go h.work(r)
 	// The goroutine made last is kept for this processor, and another that looks
 	// for work sleeps before it takes it. So let that be one without work.
 	go func() {}()
 }
 
-func (h *helper) work(s share) {
-	for {
-		s.run(s.worker)
-		// It can be found before the caller goes on, and perhaps comes back.
-		place := h.offer()
-		s.done()
-		if place == nil {
-			return
-		}
-		var ok bool
-		if s, ok = h.await(place, &s.parked); !ok {
-			return
-		}
+func (h *helper) work(r request) {
+	for ok := true; ok; r, ok = h.await(&r.parked) {
+		r.do(h, r.worker)
 	}
 }
 
-// offer puts the helper among the ready. It returns nil when there is no room.
-func (h *helper) offer() *atomic.Pointer[helper] {
+// offer puts the helper among the ready if there is room.
+func (h *helper) offer() {
 	for i := range ready {
 		if ready[i].CompareAndSwap(nil, h) {
-			return &ready[i]
+			h.place = &ready[i]
+			return
 		}
 	}
-	return nil
 }
 
-// await returns the next share, or false when the helper should go: nothing came
-// for long, or a caller has slept, who may need this processor to wake up on.
-func (h *helper) await(place *atomic.Pointer[helper], slept *atomic.Bool) (share, bool) {
+// await returns the next request, or false when the helper should go: there is no
+// place for it, nothing came for long, or a caller sleeps, who may need this
+// processor to wake up on.
+func (h *helper) await(asleep *atomic.Bool) (request, bool) {
+	if h.place == nil {
+		h.offer()
+	}
+	place := h.place
+	if h.place = nil; place == nil {
+		return request{}, false
+	}
 	for range polls {
 		select {
-		case s := <-h.next:
-			return s, true
+		case r := <-h.next:
+			return r, true
 		default:
 		}
-		if slept.Load() {
+		if asleep.Load() {
 			break
 		}
 	}
 	if place.CompareAndSwap(h, nil) {
-		return share{}, false
+		return request{}, false
 	}
 	return <-h.next, true // somebody has just taken it
 }

@@ -179,7 +179,9 @@ func (s *solver) eliminate(ctx context.Context) error {
 		}
 		s.insert(r)
 	}
-	s.reduce()
+	if err := s.reduce(ctx); err != nil {
+		return err
+	}
 	s.free = s.free[:0]
 	for c, q := range s.lead {
 		if q < 0 {
@@ -248,9 +250,14 @@ func (s *solver) insert(r uint32) {
 }
 
 // reduce clears every pivot column from the other dense pivots.
-func (s *solver) reduce() {
+func (s *solver) reduce(ctx context.Context) error {
 	w := s.words
 	for c := len(s.lead) - 1; c >= 0; c-- {
+		if c&63 == 0 {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+		}
 		q := s.lead[c]
 		if q < 0 {
 			continue
@@ -268,6 +275,7 @@ func (s *solver) reduce() {
 			}
 		}
 	}
+	return nil
 }
 
 // hdpcGroups is the number of pairs of HDPC rows: column j of MT adds the

@@ -14,7 +14,8 @@
 //     emit.go writes all of it down as a program of symbol sums.
 //   - replay.go runs such a program over the payload, a tile of columns at a time
 //     so that the intermediate symbols stay in cache, with the kernels of
-//     internal/gf256. Tiles are independent: that is how more cores are used.
+//     internal/gf256. Tiles are independent: that is how more cores are used
+//     (crew.go).
 //
 // A Plan is the program for a K', kept for reuse; an Encoder replays it. A Decoder
 // compiles a program for the symbols it happens to have. When few source symbols
@@ -32,7 +33,8 @@
 //     decoder can hold.
 //   - Streams given to the kernels come from emit.go alone, so the kernels do not
 //     check them.
-//   - No clock, no randomness, no I/O, no logging.
+//   - No clock, no I/O, no logging; no randomness but in where a hash table keeps
+//     its ids, on which no result depends.
 //
 // # Deviations from the text of RFC 6330
 //

@@ -1,12 +1,19 @@
 package coding
 
-import "math/bits"
+import (
+	"hash/maphash"
+	"math/bits"
+)
 
 // esiSet is a set of encoding symbol ids: open addressing, at most half full.
 type esiSet struct {
 	slots []uint32 // id+1, 0 = empty
 	count int
 }
+
+// hashFactor is the factor of the hash. It is another one in each process, so that
+// nobody can choose ids that end up in one place. Nothing else depends on it.
+var hashFactor = maphash.String(maphash.MakeSeed(), "coding") | 1
 
 func (s *esiSet) reset() {
 	clear(s.slots)
@@ -16,8 +23,8 @@ func (s *esiSet) reset() {
 // slot returns where id is, or the empty slot where it belongs.
 func (s *esiSet) slot(id uint32) int {
 	mask := len(s.slots) - 1
-	// Fibonacci hashing: consecutive ids, the usual case, spread evenly.
-	i := int(id*0x9E3779B1>>(32-bits.Len(uint(mask)))) & mask
+	// Multiply and shift: consecutive ids, the usual case, hashFactor evenly.
+	i := int(uint64(id)*hashFactor>>(64-bits.Len(uint(mask)))) & mask
 	for s.slots[i] != 0 && s.slots[i] != id+1 {
 		i = (i + 1) & mask
 	}

@@ -38,7 +38,7 @@ func DecoderBound(k int, shape Shape, opt DecoderOptions) (int64, error) {
 		return 0, err
 	}
 	t := int64(shape.SymbolSize)
-	store := (int64(k)+int64(opt.Slack)+int64(perSlab(k, shape.SymbolSize)))*t + 64*int64(k)
+	store := (int64(k)+int64(opt.Slack)+int64(perSlab(k, shape.SymbolSize)))*t + 64*(int64(k)+int64(opt.Slack))
 	parts := int64(shape.SubBlocks) * 256 // stripes and tiles
 	parts += t / gf256.MinWidth * 256
 	return int64(k)*t + store + parts + eliminationBound(&b, opt) + fewBound(&b, opt), nil
