@@ -46,6 +46,7 @@ type Engine struct {
 	stop       context.CancelFunc
 	background sync.WaitGroup
 	closed     atomic.Bool
+	mesh       meshBodies
 	opened     bool // Open came to its end: a close leaves a list of the files
 }
 

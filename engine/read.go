@@ -62,7 +62,7 @@ func (r *Reader) byObject(id fcp.ObjectID) error {
 			return r.load(p.feed, p.seq)
 		}
 		if ok {
-			return fcp.Errorf(fcp.CodeNotEnough, "the body of object %s is not on this node yet", id)
+			return r.loadForeign(id)
 		}
 	}
 	return fcp.Errorf(fcp.CodeNotFound, "object %s", id)
@@ -107,9 +107,18 @@ func (r *Reader) byVersion(v Version) error {
 		return err
 	}
 	if !ok {
-		return fcp.Errorf(fcp.CodeNotEnough, "the body of object %s is not on this node yet", v.Object)
+		return r.loadForeign(v.Object)
 	}
 	return r.load(p.feed, p.seq)
+}
+
+// loadForeign opens an object whose body comes from elsewhere.
+func (r *Reader) loadForeign(id fcp.ObjectID) error {
+	ev, salt, err := r.e.foreignBody(r.ctx, r.info.Zone, id)
+	if err != nil {
+		return err
+	}
+	return r.open(&ev, salt)
 }
 
 func (r *Reader) load(no log.FeedNo, seq uint64) error {
@@ -247,7 +256,8 @@ func (r *Reader) chunkEvent(i int) (fcp.Event, [log.SaltSize]byte, error) {
 	id := r.manifest.Chunks[i]
 	p, ok, err := r.e.placeOf(r.info.Zone, projBodies, id[:])
 	if err == nil && !ok {
-		err = fcp.Errorf(fcp.CodeNotEnough, "chunk %d of %d is not on this node yet", i+1, len(r.manifest.Chunks))
+		ev, salt, err := r.e.foreignBody(r.ctx, r.info.Zone, id)
+		return ev, salt, fcp.Wrap(fcp.CodeNotEnough, err, "chunk %d of %d", i+1, len(r.manifest.Chunks))
 	}
 	if err != nil {
 		return fcp.Event{}, [log.SaltSize]byte{}, err

@@ -1,0 +1,74 @@
+package engine
+
+import (
+	"bytes"
+	"cmp"
+	"slices"
+	"time"
+
+	"fcp"
+	"fcp/authority"
+	"fcp/log"
+)
+
+// This file and the other mesh_*.go are what a node of a mesh needs of its store
+// beyond what a person does: who belongs, what this node signs, symbols held for
+// others, and bodies that come from elsewhere.
+
+// Signer signs with the node's signing key. Sign only what begins with a schema
+// hash or a purpose string.
+func (e *Engine) Signer() log.Signer { return signer{e.node} }
+
+// Member is a node that the owner enrolled.
+type Member struct {
+	Writer   fcp.WriterID
+	Keys     authority.NodePublic
+	Name     string
+	Enrolled time.Time // to the second
+	Revoked  bool      // a feed of it is cut
+	Proof    []byte    // the enrollment as the owner signed it
+}
+
+// VerifyMember decodes an enrollment and checks that owner signed it.
+func VerifyMember(owner authority.OwnerPublic, proof []byte) (Member, error) {
+	d, err := decodeDevice(proof)
+	if err != nil {
+		return Member{}, err
+	}
+	if d.Issuer != owner {
+		return Member{}, fcp.Errorf(fcp.CodeWrongKey, "the enrollment of %.16s is by another owner", d.Writer)
+	}
+	return Member{Writer: d.Writer, Keys: authority.NodePublic{Signing: d.Signing, Encryption: d.Encryption, Issuance: d.Issuance},
+		Name: d.Name, Enrolled: time.Unix(int64(d.EnrolledAt), 0).UTC(), Proof: bytes.Clone(proof)}, nil
+}
+
+// Members returns every enrolled node, in the order (time of enrollment, writer),
+// revoked ones too: a member keeps its place in that order for good.
+func (e *Engine) Members() ([]Member, error) {
+	cut := map[fcp.WriterID]bool{}
+	for _, z := range e.Zones() {
+		err := e.records(z, projRevocations, func(body []byte) error {
+			r, err := authority.VerifyRevocation(e.genesis.Owner, body)
+			if err == nil {
+				cut[r.Cut().Feed.Writer] = true
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	var out []Member
+	err := e.records(fcp.ZoneOwner, projDevices, func(body []byte) error {
+		m, err := VerifyMember(e.genesis.Owner, body)
+		if err == nil {
+			m.Revoked = cut[m.Writer]
+			out = append(out, m)
+		}
+		return err
+	})
+	slices.SortFunc(out, func(a, b Member) int {
+		return cmp.Or(a.Enrolled.Compare(b.Enrolled), bytes.Compare(a.Writer[:], b.Writer[:]))
+	})
+	return out, err
+}

@@ -1,0 +1,172 @@
+package engine
+
+import (
+	"bytes"
+	"container/list"
+	"context"
+	"errors"
+	"sort"
+	"sync"
+	"sync/atomic"
+
+	"fcp"
+	"fcp/engine/internal/state"
+	"fcp/log"
+)
+
+// Fetcher brings the ciphertext of a segment that is not in this log, from
+// wherever its symbols are. Safe for concurrent use.
+type Fetcher func(ctx context.Context, r *log.Remainder) (ciphertext []byte, err error)
+
+// SetFetcher tells the engine where bodies come from that are not on this node;
+// nil: nowhere. Get then reads them as if they were here, except that it waits.
+func (e *Engine) SetFetcher(f Fetcher) { e.mesh.fetcher.Store(&f) }
+
+// openedSegments is how many segments from elsewhere are kept in memory, opened.
+const openedSegments = 4
+
+// meshBodies finds and keeps bodies of segments that are not in the log.
+type meshBodies struct {
+	fetcher atomic.Pointer[Fetcher]
+
+	mu     sync.Mutex
+	opened list.List // of *openedSegment, most recent first; guarded by mu
+}
+
+type openedSegment struct {
+	rem    *log.Remainder
+	ready  chan struct{} // closed when events or err is there
+	events []log.Applied
+	salts  []byte
+	err    error
+}
+
+// DataSegments calls fn for every segment of the data plane of a zone that members
+// told of, in the order of the state.
+func (e *Engine) DataSegments(zone fcp.ZoneID, fn func(*log.Remainder) error) error {
+	no, ok := e.fold.zoneNumber(zone)
+	if !ok {
+		return nil
+	}
+	prefix := appendPrefix(nil, no, e.fold.slot(projSegments))
+	var places []place
+	err := e.st.Scan(prefix, upperBound(prefix), func(_ []byte, v state.Value) (bool, error) {
+		p, err := decodePlace(v.Local)
+		places = append(places, p)
+		return true, err
+	})
+	if err != nil {
+		return err
+	}
+	for _, p := range places {
+		ev, _, err := e.log.Read(p.feed, p.seq)
+		if err != nil {
+			return err
+		}
+		r, err := log.DecodeRemainder(ev.Body)
+		if err != nil {
+			return err
+		}
+		if r.Plane != uint64(fcp.PlaneData) {
+			continue
+		}
+		if err := fn(&r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// findForeign returns the segment that holds an object, and the object's event in it.
+func (e *Engine) findForeign(zone fcp.ZoneID, id fcp.ObjectID) (r *log.Remainder, seq uint64, err error) {
+	err = e.DataSegments(zone, func(c *log.Remainder) error {
+		n := len(c.Seqs)
+		at := sort.Search(n, func(i int) bool { return bytes.Compare(c.Objects[i*fcp.HashSize:(i+1)*fcp.HashSize], id[:]) >= 0 })
+		if at < n && fcp.ObjectID(c.Objects[at*fcp.HashSize:(at+1)*fcp.HashSize]) == id {
+			r, seq = c, c.First+c.Seqs[at]
+			return errEnough
+		}
+		return nil
+	})
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	return r, seq, err
+}
+
+// foreignBody returns the event that carries an object which is not in this log.
+// CodeNotEnough when it cannot be had now.
+func (e *Engine) foreignBody(ctx context.Context, zone fcp.ZoneID, id fcp.ObjectID) (fcp.Event, [log.SaltSize]byte, error) {
+	var salt [log.SaltSize]byte
+	missing := fcp.Errorf(fcp.CodeNotEnough, "the body of object %s is not on this node yet", id)
+	f := e.mesh.fetcher.Load()
+	if f == nil || *f == nil {
+		return fcp.Event{}, salt, missing
+	}
+	r, seq, err := e.findForeign(zone, id)
+	if err != nil {
+		return fcp.Event{}, salt, err
+	}
+	if r == nil {
+		return fcp.Event{}, salt, missing
+	}
+	s, err := e.openForeign(ctx, *f, r)
+	if err != nil {
+		return fcp.Event{}, salt, err
+	}
+	i := int(seq - r.First)
+	a := &s.events[i]
+	if a.Seq != seq || a.Content.Object != id {
+		return fcp.Event{}, salt, fcp.Errorf(fcp.CodeCorrupt, "segment %s does not hold the object that its remainder names", fcp.SegmentID(r.Segment))
+	}
+	if off := i * log.SaltSize; off+log.SaltSize <= len(s.salts) {
+		copy(salt[:], s.salts[off:])
+	}
+	return fcp.Event{Feed: r.Feed(), Seq: seq, Time: a.Time, Under: a.Under, Content: a.Content}, salt, nil
+}
+
+// openForeign returns a segment's events, from memory or by fetching it once for
+// all who wait.
+func (e *Engine) openForeign(ctx context.Context, fetch Fetcher, r *log.Remainder) (*openedSegment, error) {
+	m := &e.mesh
+	m.mu.Lock()
+	for el := m.opened.Front(); el != nil; el = el.Next() {
+		if s := el.Value.(*openedSegment); bytes.Equal(s.rem.Segment, r.Segment) {
+			m.opened.MoveToFront(el)
+			m.mu.Unlock()
+			select {
+			case <-s.ready:
+				return s, s.err
+			case <-ctx.Done():
+				return nil, interrupted(ctx)
+			}
+		}
+	}
+	s := &openedSegment{rem: r, ready: make(chan struct{})}
+	el := m.opened.PushFront(s)
+	for m.opened.Len() > openedSegments {
+		m.opened.Remove(m.opened.Back())
+	}
+	m.mu.Unlock()
+	s.events, s.salts, s.err = e.fetchForeign(ctx, fetch, r)
+	if s.err != nil { // the next one tries again
+		m.mu.Lock()
+		m.opened.Remove(el)
+		m.mu.Unlock()
+	}
+	close(s.ready)
+	return s, s.err
+}
+
+func (e *Engine) fetchForeign(ctx context.Context, fetch Fetcher, r *log.Remainder) ([]log.Applied, []byte, error) {
+	salts, err := e.SegmentSalts(r)
+	if err != nil {
+		return nil, nil, fcp.Wrap(fcp.CodeKeyTableLost, err, "the salts of segment %s", fcp.SegmentID(r.Segment))
+	}
+	ciphertext, err := fetch(ctx, r)
+	if err != nil {
+		return nil, nil, err
+	}
+	events, err := e.log.OpenForeign(r, ciphertext)
+	return events, salts, err
+}
