@@ -17,13 +17,14 @@ type Action string
 
 // The closed set of actions.
 const (
-	ActionAttest Action = "attest" // renew attestations of nodes
-	ActionGrant  Action = "grant"  // sign capability objects
-	ActionRevoke Action = "revoke" // revoke what the admin may grant; never cut a feed
-	ActionRole   Action = "role"   // assign roles
+	ActionApprove Action = "approve" // sign approval tokens
+	ActionAttest  Action = "attest"  // renew attestations of nodes
+	ActionGrant   Action = "grant"   // sign capability objects
+	ActionRevoke  Action = "revoke"  // revoke what the admin may grant; never cut a feed
+	ActionRole    Action = "role"    // assign roles
 )
 
-var actions = map[Action]bool{ActionAttest: true, ActionGrant: true, ActionRevoke: true, ActionRole: true}
+var actions = map[Action]bool{ActionApprove: true, ActionAttest: true, ActionGrant: true, ActionRevoke: true, ActionRole: true}
 
 // Reasons for refusing a delegated signature.
 const (
