@@ -2,9 +2,8 @@ package log
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
-	"sync"
+	"math"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -48,16 +47,15 @@ func (l *Log) ScanFeed(ctx context.Context, no FeedNo, first, last uint64, verif
 	return errors.Join(s.runFeed(no, first, last, fn), s.close())
 }
 
-// scanner reads one snapshot of the store.
+// scanner reads one snapshot of the store. It is used by one goroutine; others
+// may decode ahead of it (see decoders).
 type scanner struct {
 	l       *Log
 	ctx     context.Context
-	cancel  context.CancelFunc
 	snap    *pebble.Snapshot
 	verify  VerifyLevel
 	streams map[FeedNo]*stream
-	jobs    chan *unit // nil: decode where it is needed
-	wg      sync.WaitGroup
+	ahead   *decoders // nil: everything is decoded where it is needed
 	end     uint64
 }
 
@@ -65,32 +63,21 @@ func (l *Log) newScanner(ctx context.Context, o ScanOptions) (*scanner, error) {
 	if l.closed.Load() {
 		return nil, fcp.Errorf(fcp.CodeClosed, "%s", l.dir)
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	s := &scanner{l: l, ctx: ctx, cancel: cancel, verify: o.Verify, streams: map[FeedNo]*stream{}, end: l.Durable()}
+	s := &scanner{l: l, ctx: ctx, verify: o.Verify, streams: map[FeedNo]*stream{}, end: l.Durable()}
 	s.snap = l.db.NewSnapshot()
 	if o.Workers > 1 {
-		s.jobs = make(chan *unit, o.Workers)
-		for range o.Workers {
-			s.wg.Go(func() {
-				for u := range s.jobs {
-					u.decode(s.verify)
-					close(u.ready)
-				}
-			})
-		}
+		s.ahead = newDecoders(s, o.Workers-1)
 	}
 	return s, nil
 }
 
 func (s *scanner) close() error {
-	s.cancel()
 	var err error
-	for _, st := range s.streams {
-		err = errors.Join(err, st.close())
+	if s.ahead != nil {
+		err = s.ahead.close()
 	}
-	if s.jobs != nil {
-		close(s.jobs)
-		s.wg.Wait()
+	for _, st := range s.streams {
+		err = errors.Join(err, st.cur.close())
 	}
 	return errors.Join(err, readError(s.snap.Close()))
 }
@@ -108,33 +95,66 @@ func (s *scanner) run(from, to uint64, fn func([]Applied) error) error {
 	if err != nil {
 		return readError(err)
 	}
-	err = s.walk(it, from, to, fn)
+	err = s.walk(&positions{it: it, next: from, to: to}, fn)
 	return errors.Join(err, readError(errors.Join(it.Error(), it.Close())))
 }
 
-func (s *scanner) walk(it *pebble.Iterator, from, to uint64, fn func([]Applied) error) error {
+func (s *scanner) walk(p *positions, fn func([]Applied) error) error {
 	b := batcher{fn: fn}
-	ok := it.SeekLT(key1(keyPosition, from+1))
-	next := from
-	for ; ok; ok = it.Next() {
-		p, err := parsePosition(it.Key(), it.Value())
-		if err != nil {
+	for {
+		var r positionRange
+		var err error
+		if s.ahead != nil {
+			r, err = s.ahead.nextRun(p)
+		} else {
+			r, err = p.read()
+		}
+		switch {
+		case err != nil:
+			return err
+		case r.count == 0:
+			return b.flush()
+		}
+		if err := s.emit(&b, r); err != nil {
 			return err
 		}
-		if p.position > next || p.position+p.count <= next {
-			return fcp.Errorf(fcp.CodeCorrupt, "no event is recorded at position %d", next)
-		}
-		skip := next - p.position
-		count := min(p.count-skip, to-next+1)
-		if err := s.emit(&b, p.feed, p.first+skip, next, count); err != nil {
-			return err
-		}
-		next += count
 	}
-	if next != to+1 {
-		return fcp.Errorf(fcp.CodeCorrupt, "no event is recorded at position %d", next)
+}
+
+// positions reads the position records of a range without a gap.
+type positions struct {
+	it      *pebble.Iterator
+	started bool
+	next    uint64 // position that the next record must hold
+	to      uint64 // last position
+}
+
+// read returns the next run of positions of one feed; its count is 0 at the end.
+func (p *positions) read() (r positionRange, err error) {
+	ok := false
+	if p.started {
+		ok = p.it.Next()
+	} else {
+		p.started = true
+		ok = p.it.SeekLT(key1(keyPosition, p.next+1))
 	}
-	return b.flush()
+	if !ok {
+		if err := iterError(p.it); err != nil || p.next == p.to+1 {
+			return r, err
+		}
+		return r, fcp.Errorf(fcp.CodeCorrupt, "no event is recorded at position %d", p.next)
+	}
+	if r, err = parsePosition(p.it.Key(), p.it.Value()); err != nil {
+		return positionRange{}, err
+	}
+	if r.position > p.next || r.position+r.count <= p.next {
+		return positionRange{}, fcp.Errorf(fcp.CodeCorrupt, "no event is recorded at position %d", p.next)
+	}
+	skip := p.next - r.position
+	r.position, r.first = p.next, r.first+skip
+	r.count = min(r.count-skip, p.to-p.next+1)
+	p.next += r.count
+	return r, nil
 }
 
 // batcher joins neighbouring runs of one decoded block into one call.
@@ -167,48 +187,50 @@ func (b *batcher) flush() error {
 	return b.fn(p)
 }
 
-// emit hands count events of a feed, from seq on, to b, stamped with positions.
-func (s *scanner) emit(b *batcher, no FeedNo, seq, position, count uint64) error {
-	st := s.streams[no]
-	if st == nil {
-		var err error
-		if st, err = s.open(no, seq); err != nil {
-			return err
-		}
+// emit hands the events of a run to b, stamped with positions.
+func (s *scanner) emit(b *batcher, r positionRange) error {
+	st, err := s.stream(r.feed)
+	if err != nil {
+		return err
 	}
-	for count > 0 {
+	if st.task == nil && s.ahead == nil {
+		st.begin(r.first, math.MaxUint64)
+	}
+	for r.count > 0 {
 		if len(st.events) == 0 {
-			// The events handed out before share memory with the unit that is
-			// about to be reused.
-			if err := b.flush(); err != nil {
-				return err
+			// Filling may reuse the memory of the events handed out before.
+			if st.overwrites() {
+				if err := b.flush(); err != nil {
+					return err
+				}
 			}
 			if err := st.fill(); err != nil {
-				return err
+				return errors.Join(b.flush(), err)
 			}
 		}
-		if st.events[0].Seq != seq {
-			return fcp.Errorf(fcp.CodeCorrupt, "feed %d: event %d stands where %d belongs", no, st.events[0].Seq, seq)
+		if st.events[0].Seq != r.first {
+			return fcp.Errorf(fcp.CodeCorrupt, "feed %d: event %d stands where %d belongs", r.feed, st.events[0].Seq, r.first)
 		}
-		n := min(count, uint64(len(st.events)))
+		n := min(r.count, uint64(len(st.events)))
 		out := st.events[:n]
 		for i := range out {
-			out[i].Position = position + uint64(i)
+			out[i].Position = r.position + uint64(i)
 		}
 		if err := b.add(st, out); err != nil {
 			return err
 		}
 		st.events = st.events[n:]
-		seq, position, count = seq+n, position+n, count-n
+		r.first, r.position, r.count = r.first+n, r.position+n, r.count-n
 	}
 	return nil
 }
 
 func (s *scanner) runFeed(no FeedNo, first, last uint64, fn func([]Applied) error) error {
-	st, err := s.open(no, first)
+	st, err := s.stream(no)
 	if err != nil {
 		return err
 	}
+	st.begin(first, math.MaxUint64)
 	for first <= last {
 		if err := st.fill(); err != nil {
 			return err
@@ -225,339 +247,153 @@ func (s *scanner) runFeed(no FeedNo, first, last uint64, fn func([]Applied) erro
 	return nil
 }
 
-// unit is one block on its way from the store to the consumer.
-type unit struct {
-	no     FeedNo
-	id     *fcp.FeedID
-	block  []byte       // hot: the block; sealed: the decrypted block
-	seg    *openSegment // sealed: to be decrypted first
-	frame  int          // first frame of the block
-	frames [][]byte     // its ciphertext
-
-	endOf  *Remainder // this is the last block of that segment
-	events []Applied
-	head   blockHeader
-	last   fcp.Hash
-	err    error
-	ready  chan struct{} // closed by a worker
-}
-
-func (u *unit) decode(verify VerifyLevel) {
-	if u.seg != nil {
-		if u.block, u.err = u.seg.openFrames(u.block[:0], u.frame, u.frames); u.err != nil {
-			return
-		}
+func (s *scanner) stream(no FeedNo) (*stream, error) {
+	if st := s.streams[no]; st != nil {
+		return st, nil
 	}
-	u.events, u.head, u.last, u.err = decodeBlock(u.events[:0], u.no, u.id, u.block, verify)
+	f := s.l.feedByNo(no)
+	if f == nil {
+		return nil, fcp.Errorf(fcp.CodeCorrupt, "a position record names feed %d", no)
+	}
+	st := &stream{s: s, no: no, id: f.id, chained: f.chained(), cur: cursor{l: s.l, snap: s.snap, no: no}}
+	s.streams[no] = st
+	return st, nil
 }
 
-// stream hands out one feed's events in order.
+// stream hands out one feed's events in order. They come in tasks: ranges of the
+// feed that are decoded ahead, or here, block by block.
 type stream struct {
-	s      *scanner
-	no     FeedNo
-	id     fcp.FeedID
-	src    *source
-	queue  chan *unit    // parallel: units in order, being decoded
-	spare  chan *unit    // parallel: units to be reused
-	done   chan struct{} // parallel: the reading goroutine ended
-	cur    *unit
-	events []Applied // of cur, not handed out yet
+	s       *scanner
+	no      FeedNo
+	id      fcp.FeedID
+	chained bool
+
+	queue   []*task // parallel: tasks behind task, in order
+	filling *task   // parallel: the last of them while it is planned
+	task    *task   // nil: the next is wanted
+	inline  bool    // what is left of task is decoded here
+	cur     cursor  // for that
+	block   decoded // the block decoded last
+	part    int     // parts of task handed out
+
+	events []Applied // decoded, not handed out yet
+	began  bool      // a block was accepted
+	last   uint64    // of the last block
 
 	checked bool // prev and tree are meaningful
 	prev    fcp.Hash
 	tree    tree
 	treed   bool // read from event 1 on
-	last    uint64
 }
 
-func (s *scanner) open(no FeedNo, seq uint64) (*stream, error) {
-	f := s.l.feedByNo(no)
-	if f == nil {
-		return nil, fcp.Errorf(fcp.CodeCorrupt, "a position record names feed %d", no)
-	}
-	st := &stream{s: s, no: no, id: f.id, treed: seq == 1 && f.chained(), src: &source{s: s, no: no, from: seq}}
-	s.streams[no] = st
-	st.cur = &unit{no: no, id: &st.id}
-	if s.jobs == nil {
-		return st, nil
-	}
-	const ahead = 4 // decoded blocks per feed that wait for the consumer
-	st.queue, st.spare = make(chan *unit, ahead), make(chan *unit, ahead+2)
-	st.done = make(chan struct{})
-	go st.prefetch()
-	return st, nil
+// begin makes the events from first on, below end, the stream's only task.
+func (st *stream) begin(first, end uint64) {
+	st.task, st.inline = &task{no: st.no, id: &st.id, first: first, end: end, within: true, want: first, verify: st.s.verify}, true
 }
 
-// prefetch reads units ahead and has them decoded in parallel.
-func (st *stream) prefetch() {
-	defer close(st.done)
-	defer close(st.queue)
-	for {
-		var u *unit
-		select {
-		case u = <-st.spare:
-		default:
-			u = &unit{no: st.no, id: &st.id}
-		}
-		ok, err := st.src.next(u, true)
-		if !ok && err == nil {
-			return
-		}
-		u.ready = make(chan struct{})
-		if u.err = err; err != nil {
-			close(u.ready)
-		} else {
-			select {
-			case st.s.jobs <- u:
-			case <-st.s.ctx.Done():
-				return
-			}
-		}
-		select {
-		case st.queue <- u:
-		case <-st.s.ctx.Done():
-			return
-		}
-		if err != nil {
-			return
-		}
-	}
+// overwrites reports whether fill may reuse the memory of events handed out.
+func (st *stream) overwrites() bool {
+	return st.task == nil || st.inline || st.part == len(st.task.parts)
 }
 
-// fill makes the next decoded block current.
+// fill decodes the next block, or takes it from what was decoded ahead.
 func (st *stream) fill() error {
-	if err := st.s.ctx.Err(); err != nil {
-		return ctxError(st.s.ctx)
-	}
-	u := st.cur
-	if st.s.jobs == nil {
-		ok, err := st.src.next(u, false)
-		if err != nil {
-			return err
-		}
-		if !ok {
-			return fcp.Errorf(fcp.CodeCorrupt, "feed %d ends at event %d, its positions go on", st.no, st.last)
-		}
-		u.decode(st.s.verify)
-	} else {
-		select {
-		case st.spare <- u:
-		default:
-		}
-		var ok bool
-		if u, ok = <-st.queue; !ok {
-			if st.s.ctx.Err() != nil {
-				return ctxError(st.s.ctx)
+	for {
+		t := st.task
+		switch {
+		case st.s.ctx.Err() != nil:
+			return ctxError(st.s.ctx)
+		case t == nil:
+			if len(st.queue) == 0 {
+				return st.ends()
 			}
-			return fcp.Errorf(fcp.CodeCorrupt, "feed %d ends at event %d, its positions go on", st.no, st.last)
+			st.task, st.queue, st.part = st.queue[0], st.queue[1:], 0
+			st.inline = st.s.ahead.claim(st.task)
+		case st.inline:
+			ok, err := t.step(&st.cur, &st.block, false)
+			switch {
+			case err != nil:
+				return fcp.Wrap(fcp.CodeCorrupt, err, "feed %d behind event %d", st.no, st.last)
+			case ok:
+				return st.accept(st.block.events, &st.block.part)
+			case st.s.ahead == nil:
+				return st.ends()
+			}
+			st.finish()
+		case st.part < len(t.parts):
+			p := &t.parts[st.part]
+			st.part++
+			return st.accept(t.out.events[p.from:p.to], p)
+		case t.err != nil:
+			return fcp.Wrap(fcp.CodeCorrupt, t.err, "feed %d behind event %d", st.no, st.last)
+		case t.first < t.end: // too large to be decoded ahead in one
+			st.inline = true
+		default:
+			st.finish()
 		}
-		<-u.ready
-		st.cur = u
 	}
-	if u.err != nil {
-		return fcp.Wrap(fcp.CodeCorrupt, u.err, "feed %d behind event %d", st.no, st.last)
-	}
-	return st.accept(u)
+}
+
+func (st *stream) finish() {
+	st.s.ahead.recycle(st.task)
+	st.task, st.inline = nil, false
+}
+
+func (st *stream) ends() error {
+	return fcp.Errorf(fcp.CodeCorrupt, "feed %d ends at event %d, its positions go on", st.no, st.last)
 }
 
 // accept checks a decoded block against what came before it in the feed.
-func (st *stream) accept(u *unit) error {
-	st.events = u.events
-	if skip := st.src.from; st.last == 0 && u.head.first > skip {
-		return fcp.Errorf(fcp.CodeCorrupt, "feed %d: event %d stands where %d belongs", st.no, u.head.first, skip)
-	} else if st.last == 0 && u.head.first < skip {
-		n := skip - u.head.first
-		if n >= uint64(len(st.events)) {
-			return fcp.Errorf(fcp.CodeCorrupt, "feed %d: event %d is not in its block", st.no, skip)
+func (st *stream) accept(events []Applied, p *part) error {
+	st.events = events
+	first := p.head.first
+	switch {
+	case st.began && first != st.last+1:
+		return fcp.Errorf(fcp.CodeCorrupt, "feed %d goes from event %d to %d", st.no, st.last, first)
+	case !st.began:
+		want := st.task.want
+		if first > want {
+			return fcp.Errorf(fcp.CodeCorrupt, "feed %d: event %d stands where %d belongs", st.no, first, want)
 		}
-		st.events = st.events[n:]
-	} else if st.last != 0 && u.head.first != st.last+1 {
-		return fcp.Errorf(fcp.CodeCorrupt, "feed %d goes from event %d to %d", st.no, st.last, u.head.first)
+		if want-first >= uint64(len(events)) {
+			return fcp.Errorf(fcp.CodeCorrupt, "feed %d: event %d is not in its block", st.no, want)
+		}
+		st.events = events[want-first:]
+		st.treed = want == 1 && st.chained
+		st.began = true
 	}
-	if st.s.verify >= VerifyChain && u.head.chained {
-		if st.checked && u.head.prev != st.prev {
-			return fcp.Errorf(fcp.CodeCorrupt, "the hash chain of feed %d breaks at event %d", st.no, u.head.first)
+	if st.s.verify >= VerifyChain && p.head.chained {
+		if st.checked && p.head.prev != st.prev {
+			return fcp.Errorf(fcp.CodeCorrupt, "the hash chain of feed %d breaks at event %d", st.no, first)
 		}
-		if u.head.first == 1 && !u.head.prev.IsZero() {
+		if first == 1 && !p.head.prev.IsZero() {
 			return fcp.Errorf(fcp.CodeCorrupt, "the first event of feed %d names a previous one", st.no)
 		}
-		st.checked, st.prev = true, u.last
-		if err := st.checkTree(u); err != nil {
+		st.checked, st.prev = true, p.last
+		if err := st.checkTree(events, p); err != nil {
 			return err
 		}
 	}
-	st.last = u.head.first + uint64(u.head.count) - 1
+	st.last = p.head.lastSeq()
 	return nil
 }
 
-func (st *stream) checkTree(u *unit) error {
+func (st *stream) checkTree(events []Applied, p *part) error {
 	treed := st.treed && st.s.verify >= VerifyTree
 	if treed {
-		for i := range u.events {
-			st.tree.append(u.events[i].Hash, nil)
+		for i := range events {
+			st.tree.append(events[i].Hash, nil)
 		}
 	}
-	r := u.endOf
+	r := p.endOf
 	if r == nil {
 		return nil
 	}
-	if u.head.first+uint64(u.head.count)-1 != r.Last || u.last != fcp.Hash(r.Head) {
+	if p.head.lastSeq() != r.Last || p.last != fcp.Hash(r.Head) {
 		return fcp.Errorf(fcp.CodeCorrupt, "segment %s does not end with the event it names", fcp.SegmentID(r.Segment))
 	}
 	if treed && st.tree.root() != fcp.Hash(r.Root) {
 		return fcp.Errorf(fcp.CodeCorrupt, "the Merkle root of segment %s does not match its events", fcp.SegmentID(r.Segment))
 	}
 	return nil
-}
-
-func (st *stream) close() error {
-	if st.done != nil {
-		for range st.queue { // let the reader end
-		}
-		<-st.done
-	}
-	return st.src.close()
-}
-
-// source reads a feed's raw blocks in order: sealed segments, then the hot log.
-type source struct {
-	s    *scanner
-	no   FeedNo
-	from uint64 // first event wanted
-
-	at     uint64 // next event; 0 before the first call
-	seg    *openSegment
-	block  int
-	frames *pebble.Iterator // over seg's frames
-	hot    *pebble.Iterator
-	// hotMoved: the block under hot was handed out already.
-	hotMoved bool
-}
-
-// next loads the next block into u. own asks for copies that outlive the
-// iterator's step.
-func (c *source) next(u *unit, own bool) (ok bool, err error) {
-	u.seg, u.frames, u.endOf, u.err = nil, u.frames[:0], nil, nil
-	if c.at == 0 {
-		c.at = c.from
-	}
-	for c.hot == nil {
-		if c.seg == nil {
-			if err := c.openNext(); err != nil {
-				return false, err
-			}
-			continue
-		}
-		if c.block < c.seg.rem.blocks() {
-			return true, c.sealedBlock(u, own)
-		}
-		c.at = c.seg.rem.Last + 1
-		c.seg = nil
-		err := c.frames.Close()
-		if c.frames = nil; err != nil {
-			return false, readError(err)
-		}
-	}
-	return c.hotBlock(u, own)
-}
-
-// openNext opens the segment that holds c.at, or the hot log behind the last.
-func (c *source) openNext() error {
-	ref, ok, err := sealedAt(c.s.snap, c.no, c.at)
-	if err != nil {
-		return err
-	}
-	if !ok {
-		return c.openHot()
-	}
-	if c.seg, err = c.s.l.openSegment(ref.segment); err != nil {
-		return err
-	}
-	c.block = 0
-	if c.at > ref.first {
-		c.block = c.seg.rem.blockOf(c.at)
-	}
-	from, _ := c.seg.rem.frameRange(c.block)
-	c.frames, err = c.s.snap.NewIter(&pebble.IterOptions{LowerBound: keyOfFrame(ref.segment, uint32(from)), UpperBound: keyOfFrame(ref.segment+1, 0)})
-	if err != nil {
-		return readError(err)
-	}
-	c.frames.First()
-	return nil
-}
-
-func (c *source) sealedBlock(u *unit, own bool) error {
-	from, to := c.seg.rem.frameRange(c.block)
-	u.seg, u.frame = c.seg, from
-	if !own && to-from > 1 {
-		own = true // several frames, one iterator
-	}
-	for n := from; n < to; n++ {
-		if !c.frames.Valid() || binary.BigEndian.Uint32(c.frames.Key()[9:]) != uint32(n) {
-			return errors.Join(fcp.Errorf(fcp.CodeCorrupt, "segment %s lacks frame %d", fcp.SegmentID(c.seg.rem.Segment), n), iterError(c.frames))
-		}
-		v := c.frames.Value()
-		if own {
-			v = append(make([]byte, 0, len(v)), v...)
-		}
-		u.frames = append(u.frames, v)
-		if own || n+1 < to {
-			c.frames.Next()
-		}
-	}
-	if !own {
-		// The frame is decrypted before the iterator moves.
-		var err error
-		u.block, err = c.seg.openFrames(u.block[:0], from, u.frames)
-		if u.seg = nil; err != nil {
-			return err
-		}
-		c.frames.Next()
-	}
-	if c.block++; c.block == c.seg.rem.blocks() {
-		u.endOf = &c.seg.rem
-	}
-	return nil
-}
-
-func (c *source) openHot() error {
-	it, err := c.s.snap.NewIter(&pebble.IterOptions{LowerBound: keyOfSeq(keyHot, c.no, 0), UpperBound: keyOfSeq(keyHot, c.no+1, 0)})
-	if err != nil {
-		return readError(err)
-	}
-	c.hot = it
-	if !it.SeekLT(keyOfSeq(keyHot, c.no, c.at+1)) {
-		it.First()
-	}
-	return nil
-}
-
-func (c *source) hotBlock(u *unit, own bool) (bool, error) {
-	if c.hotMoved {
-		c.hot.Next()
-	}
-	c.hotMoved = true
-	if !c.hot.Valid() {
-		return false, iterError(c.hot)
-	}
-	_, b, err := splitHot(c.hot.Value())
-	if err != nil {
-		return false, err
-	}
-	if own {
-		b = append(u.block[:0], b...)
-	}
-	u.block = b
-	return true, nil
-}
-
-func (c *source) close() error {
-	var err error
-	if c.frames != nil {
-		err = c.frames.Close()
-	}
-	if c.hot != nil {
-		err = errors.Join(err, c.hot.Close())
-	}
-	return readError(err)
 }
