@@ -235,30 +235,30 @@ type grantObject struct {
 	ValidFrom   uint64          `cbor:"valid_from"`  // unix seconds, inclusive
 	ValidUntil  uint64          `cbor:"valid_until"` // unix seconds, exclusive
 	IssuedAt    uint64          `cbor:"issued_at"`   // unix seconds
-	Issuer      [KeySize]byte   `cbor:"issuer"`      // Ed25519 key of the owner or of an admin's device
+	Issuer      OwnerPublic     `cbor:"issuer"`      // the owner, or an admin with ActionGrant
 	Signature   []byte          `cbor:"signature,omitempty"`
 }
 
 // Grant is a verified capability object, made by VerifyGrant.
 type Grant struct {
-	id fcp.ObjectID
-	o  grantObject
+	ref fcp.Hash
+	o   grantObject
 }
 
-// ID returns the ControlID of the grant's bytes, which tokens name.
-func (g *Grant) ID() fcp.ObjectID { return g.id }
+// Ref returns RefOf the grant's bytes, which tokens name.
+func (g *Grant) Ref() fcp.Hash { return g.ref }
 
 // Issuer returns the key that signed it. Whether that key may grant is policy.
-func (g *Grant) Issuer() [KeySize]byte { return g.o.Issuer }
+func (g *Grant) Issuer() OwnerPublic { return g.o.Issuer }
 
 // IssuedAt returns when it was signed, to the second.
-func (g *Grant) IssuedAt() time.Time { return time.Unix(int64(g.o.IssuedAt), 0).UTC() }
+func (g *Grant) IssuedAt() time.Time { return fromUnix(g.o.IssuedAt) }
 
 // Spec returns what the grant permits. The caller must not change its slices.
 func (g *Grant) Spec() GrantSpec {
 	s := GrantSpec{
 		Zone: g.o.Zone, Principal: g.o.Principal, Rights: g.o.Rights, Constraints: g.o.Constraints,
-		NotBefore: time.Unix(int64(g.o.ValidFrom), 0).UTC(), NotAfter: time.Unix(int64(g.o.ValidUntil), 0).UTC(),
+		NotBefore: fromUnix(g.o.ValidFrom), NotAfter: fromUnix(g.o.ValidUntil),
 	}
 	if g.o.Placement != nil {
 		s.Placement = *g.o.Placement
@@ -268,23 +268,13 @@ func (g *Grant) Spec() GrantSpec {
 
 func (g *Grant) scope() scope { return scope{g.o.Rights, g.o.Constraints} }
 
-// GrantSigner is a key that may issue grants and approvals: the owner's, or the
-// signing key of a device with an admin delegation.
-type GrantSigner interface {
-	signer
-	grantKey() [KeySize]byte
-}
-
-func (k *OwnerKey) grantKey() [KeySize]byte { return k.Public() }
-func (k *NodeKeys) grantKey() [KeySize]byte { return k.Public().Signing }
-
 // SignGrant returns the signed capability object, schema prefix included. An
 // empty resource list or operation is refused: "every" is written with
 // AnyResource and AnyOperation.
-func SignGrant(now time.Time, by GrantSigner, spec GrantSpec) ([]byte, error) {
+func SignGrant(now time.Time, by AdminKey, spec GrantSpec) ([]byte, error) {
 	o := grantObject{
 		Format: ObjectFormat, Zone: spec.Zone, Principal: spec.Principal, Rights: spec.Rights,
-		Constraints: spec.Constraints, Issuer: by.grantKey(),
+		Constraints: spec.Constraints, Issuer: by.adminPublic(),
 	}
 	if p := spec.Placement; len(p.RequireTags)+len(p.Zones)+len(p.Excluded) > 0 {
 		o.Placement = &p
@@ -306,7 +296,7 @@ func SignGrant(now time.Time, by GrantSigner, spec GrantSpec) ([]byte, error) {
 
 // VerifyGrant decodes a capability object and checks that the key it names signed
 // exactly these bytes. Whether that key may grant in the zone is the caller's
-// question: see Facts.MayGrant. Errors as VerifyZone, and CodeDenied with
+// question: see Authorities.Permit. Errors as VerifyZone, and CodeDenied with
 // ReasonScope for a scope that cannot be.
 func VerifyGrant(b []byte) (*Grant, error) {
 	var o grantObject
@@ -317,10 +307,10 @@ func VerifyGrant(b []byte) (*Grant, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	if !SigningPublic(o.Issuer).Verify(s.message, s.signature) {
+	if !o.Issuer.Verify(s.message, s.signature) {
 		return nil, fcp.Errorf(fcp.CodeSignature, "grant by %s", fcp.KidOf(o.Issuer[:]))
 	}
-	return &Grant{ControlID(b), o}, nil
+	return &Grant{RefOf(b), o}, nil
 }
 
 func (o *grantObject) check() error {

@@ -1,6 +1,10 @@
 package authority
 
-import "fcp"
+import (
+	"encoding/hex"
+
+	"fcp"
+)
 
 // point is one concrete use as far as scopes tell uses apart.
 type point struct {
@@ -131,4 +135,16 @@ func witnessResources(child *scope, parents []*scope) []string {
 		add(p.constraints.ResourceDeny)
 	}
 	return out
+}
+
+// String names the use for a person.
+func (p *point) String() string {
+	s := string(p.capability) + " " + p.operation
+	if p.resource != "" {
+		s += " on " + p.resource
+	}
+	if p.credential != (CredentialID{}) {
+		s += " with credential " + hex.EncodeToString(p.credential[:])
+	}
+	return s
 }
