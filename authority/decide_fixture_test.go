@@ -176,6 +176,33 @@ func (w *world) attenuate(c *Chain, n Narrowing) *Chain {
 	return must(w.t, c, err)
 }
 
+// forge appends a child that nothing was asked about: it permits what its parent
+// does, changed as the caller likes, and is signed by the right key.
+func (w *world) forge(c *Chain, change func(*claims)) *Chain {
+	w.t.Helper()
+	i := len(c.b)
+	up, err := parseLink(c.b[i-1])
+	must(w.t, up, err)
+	child := *up.c
+	child.iss, child.node, child.depth, child.cnf = up.c.sub, up.c.holder, up.c.depth-1, w.holders[i].Public()
+	child.cti, child.parent = slices.Repeat([]byte{w.next()}, 16), up.ref[:]
+	child.has |= claimBit(claimParent)
+	change(&child)
+	return w.seal(c, &child, w.holders[i-1])
+}
+
+// seal signs claims without checking them and appends the token.
+func (w *world) seal(c *Chain, child *claims, key *HolderKey) *Chain {
+	w.t.Helper()
+	payload, err := appendClaims(nil, child)
+	must(w.t, payload, err)
+	pub := key.Public()
+	s := sign1{protected: protectedHeader(fcp.KidOf(pub[:]), typCapability), payload: payload}
+	s.signature = key.sign(s.toBeSigned())
+	out, err := NewChain(append(slices.Clone(c.b), appendSign1(nil, s))...)
+	return must(w.t, out, err)
+}
+
 // request is one that the usual token permits; finish it with prove.
 func (w *world) request(c *Chain) *Request {
 	l, _ := fcp.ZoneWork.StandardLevels()
