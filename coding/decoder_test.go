@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"fcp/coding/internal/gf256"
 	"pgregory.net/rapid"
 )
 
@@ -116,14 +117,19 @@ func TestDecodeProperty(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		d, err := NewDecoder(k, shape, opt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Blocks of this size are not worth sharing, so share them here.
+		e.tiles, e.cut = tiles(e.stripes, gf256.MaxWidth, workers)
+		e.runs = make([]replayer, len(e.cut)-1)
+		d.opt.Workers = workers
+		d.tiles, d.cut = e.tiles, e.cut
 		if err := e.Reset(block); err != nil {
 			t.Fatal(err)
 		}
 		if err := e.Encode(context.Background()); err != nil {
-			t.Fatal(err)
-		}
-		d, err := NewDecoder(k, shape, opt)
-		if err != nil {
 			t.Fatal(err)
 		}
 		lost := map[int]bool{}
@@ -143,6 +149,38 @@ func TestDecodeProperty(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestSeveralCores encodes and decodes blocks that are large enough to be shared,
+// and loses so much that each way to decode comes up.
+func TestSeveralCores(t *testing.T) {
+	const k, size, workers = 1000, 1288, 3
+	rng := rand.New(rand.NewPCG(8, 8))
+	shape := Shape{SymbolSize: size, Alignment: 8}
+	block := randomBlock(rng, k*size)
+	e := encoderFor(t, k, shape, block, workers)
+	if len(e.cut) != workers+1 || !bytes.Equal(intermediate(e), intermediate(encoderFor(t, k, shape, block, 1))) {
+		t.Fatalf("%d shares, or other intermediate symbols", len(e.cut)-1)
+	}
+	ways := map[way]bool{}
+	for _, n := range []int{20, 60, 200, k} {
+		d, err := NewDecoder(k, shape, DecoderOptions{Workers: workers, Plans: &testPlans})
+		if err != nil {
+			t.Fatal(err)
+		}
+		lost := map[int]bool{}
+		for _, i := range rng.Perm(k)[:n] {
+			lost[i] = true
+		}
+		feed(t, e, d, lost, rng, 0)
+		if got, err := d.Block(); err != nil || !bytes.Equal(got, block) {
+			t.Fatalf("%d lost: decoded block differs (%v)", n, err)
+		}
+		ways[d.cheapest()] = true
+	}
+	if len(ways) < 3 {
+		t.Errorf("only %d ways to decode came up", len(ways))
+	}
 }
 
 func TestDecodeLarge(t *testing.T) {
