@@ -185,7 +185,7 @@ func (w *world) forge(c *Chain, change func(*claims)) *Chain {
 	must(w.t, up, err)
 	child := *up.c
 	child.iss, child.node, child.depth, child.cnf = up.c.sub, up.c.holder, up.c.depth-1, w.holders[i].Public()
-	child.cti, child.parent = slices.Repeat([]byte{w.next()}, 16), up.ref[:]
+	child.cti, child.parent = slices.Repeat([]byte{w.next() | 1}, 16), up.ref[:]
 	child.has |= claimBit(claimParent)
 	change(&child)
 	return w.seal(c, &child, w.holders[i-1])
