@@ -71,7 +71,7 @@ func (c *cursor) find(seq uint64) error {
 		c.hotFrom = seq
 		return nil
 	}
-	c.seg, err = c.l.openSegment(ref.segment)
+	c.seg, err = c.l.openSegmentIn(c.snap, ref.segment)
 	return err
 }
 
