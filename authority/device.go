@@ -101,14 +101,14 @@ func VerifyDevice(owner OwnerPublic, b []byte) (*Device, error) {
 	return &Device{o, RefOf(b)}, nil
 }
 
-// IssuerOf reads which owner an enrollment names, for somebody who has only the
-// enrollment; VerifyDevice with that owner then says that it is well signed.
-func IssuerOf(b []byte) (OwnerPublic, error) {
+// OpenDevice is VerifyDevice with the owner that the enrollment names, for somebody
+// who has only the enrollment: whether Issuer is to be trusted is the next question.
+func OpenDevice(b []byte) (*Device, error) {
 	var o deviceObject
-	if _, err := decodeSigned(fcp.SchemaDeviceEnrollment, b, &o); err != nil {
-		return OwnerPublic{}, err
+	if err := verifyNamed(fcp.SchemaDeviceEnrollment, b, &o); err != nil {
+		return nil, err
 	}
-	return o.Issuer, nil
+	return &Device{o, RefOf(b)}, nil
 }
 
 func (o *deviceObject) issuer() OwnerPublic { return o.Issuer }

@@ -67,13 +67,31 @@ func (s signedBytes) verifyOwner(owner OwnerPublic, schema fcp.Schema) error {
 }
 
 // cutSignature splits a schema-prefixed top-level map into the bytes without the
-// field "signature" and that field's value. Removing one pair only lowers the
-// count in the map's head, because the rest of a canonical map stays as it is.
+// field "signature" and that field's value.
 func cutSignature(b []byte) (signedBytes, error) {
+	message, value, err := cutField(b, signatureField)
+	if err != nil {
+		return signedBytes{}, err
+	}
+	if value == nil {
+		return signedBytes{}, fcp.Errorf(fcp.CodeMissingField, "no signature")
+	}
+	const head = 2 // 0x58 0x40
+	if len(value) != head+ed25519.SignatureSize || value[0] != 0x58 || value[1] != ed25519.SignatureSize {
+		return signedBytes{}, fcp.Errorf(fcp.CodeMalformed, "the signature is not a string of %d bytes", ed25519.SignatureSize)
+	}
+	return signedBytes{message: message, signature: value[head:]}, nil
+}
+
+// cutField cuts one pair out of a schema-prefixed top-level map and returns the
+// rest and the pair's value, which is nil when it is not there. Removing a pair
+// only lowers the count in the map's head, because the rest of a canonical map
+// stays as it is. field has at most 23 bytes.
+func cutField(b []byte, field string) (rest, value []byte, err error) {
 	w := walker{b: b, i: fcp.HashSize}
 	major, pairs := w.head()
 	if w.bad || major != 5 || pairs == 0 {
-		return signedBytes{}, fcp.Errorf(fcp.CodeMalformed, "not a map")
+		return nil, nil, fcp.Errorf(fcp.CodeMalformed, "not a map")
 	}
 	body := w.i
 	for range pairs {
@@ -83,21 +101,16 @@ func cutSignature(b []byte) (signedBytes, error) {
 		if w.bad {
 			break
 		}
-		if len(key) != 1+len(signatureField) || string(key[1:]) != signatureField || key[0]>>5 != 3 {
+		if len(key) != 1+len(field) || string(key[1:]) != field || key[0]>>5 != 3 {
 			continue
 		}
-		const head = 2 // 0x58 0x40
-		if len(value) != head+ed25519.SignatureSize || value[0] != 0x58 || value[1] != ed25519.SignatureSize {
-			return signedBytes{}, fcp.Errorf(fcp.CodeMalformed, "the signature is not a string of %d bytes", ed25519.SignatureSize)
-		}
-		msg := make([]byte, 0, len(b))
-		msg = append(msg, b[:fcp.HashSize]...)
-		msg = appendMapHead(msg, pairs-1)
-		msg = append(msg, b[body:start]...)
-		msg = append(msg, b[w.i:]...)
-		return signedBytes{message: msg, signature: value[head:]}, nil
+		rest = make([]byte, 0, len(b))
+		rest = append(rest, b[:fcp.HashSize]...)
+		rest = appendMapHead(rest, pairs-1)
+		rest = append(rest, b[body:start]...)
+		return append(rest, b[w.i:]...), value, nil
 	}
-	return signedBytes{}, fcp.Errorf(fcp.CodeMissingField, "no signature")
+	return nil, nil, nil
 }
 
 func appendMapHead(b []byte, n uint64) []byte {

@@ -249,11 +249,11 @@ func (m *backupManifest) authorised(g *authority.GenesisFacts) error {
 		}
 		return nil
 	}
-	d, err := decodeDevice(m.Device)
+	d, err := authority.OpenDevice(m.Device)
 	if err != nil {
 		return fcp.Wrap(fcp.CodeManifest, err, "manifest %d", m.Seq)
 	}
-	if d.Issuer != g.Owner || d.Signing != m.Node {
+	if d.Issuer() != g.Owner || d.Node().Signing != m.Node {
 		return fcp.Errorf(fcp.CodeSignature, "manifest %d is signed by a node that the owner did not enroll", m.Seq)
 	}
 	return nil

@@ -948,11 +948,11 @@ func TestAManifestOfAStrangerIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	selfMade, err := signDevice(w.clock.Now(), otherOwner, stranger.Public(), "evil")
+	selfMade, err := authority.SignDevice(w.clock.Now(), otherOwner, authority.DeviceSpec{Node: stranger.Public(), Name: "evil"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	mine, err := signDevice(w.clock.Now(), w.owner, testNodeKeys(t, 62).Public(), "phone")
+	mine, err := authority.SignDevice(w.clock.Now(), w.owner, authority.DeviceSpec{Node: testNodeKeys(t, 62).Public(), Name: "phone"})
 	if err != nil {
 		t.Fatal(err)
 	}

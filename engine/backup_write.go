@@ -508,8 +508,8 @@ func (e *Engine) ownEnrollment() (body []byte, err error) {
 	writer := e.node.Writer()
 	for _, zone := range e.Zones() {
 		err = cmp.Or(err, e.records(zone, projDevices, func(b []byte) error {
-			d, err := decodeDevice(b)
-			if err == nil && d.Writer == writer {
+			d, err := authority.OpenDevice(b)
+			if err == nil && d.Writer() == writer {
 				body = b
 			}
 			return err

@@ -44,21 +44,33 @@ func (d *folder) revoke(ev *Event) error {
 		return nil
 	}
 	d.mu.Lock()
-	feed, changed := d.cuts.Add(r)
+	changed := d.cuts.Add(r)
+	d.mu.Unlock()
+	for _, feed := range changed {
+		if err := d.void(ev.Position, feed); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// void folds a feed again of which less stands than before.
+func (d *folder) void(position uint64, feed fcp.Feed) error {
+	d.mu.Lock()
 	var src *Source
 	for _, s := range d.sources {
 		if s != nil && s.Feed == feed {
 			src = s
 		}
 	}
-	if !changed || src == nil {
+	if src == nil {
 		d.mu.Unlock()
 		return nil
 	}
 	from := d.voidFrom(feed)
 	src.void = from
 	d.mu.Unlock()
-	return d.retract(ev.Position, src, from)
+	return d.retract(position, src, from)
 }
 
 // touched is one key of one projection that a refold clears.

@@ -1,10 +1,8 @@
 package engine
 
 import (
-	"crypto/ed25519"
 	"encoding/binary"
 	"encoding/hex"
-	"time"
 
 	"fcp"
 	"fcp/authority"
@@ -12,71 +10,7 @@ import (
 	"fcp/log"
 )
 
-// deviceObject is the body of device.enrolled (docs/format.md "Device
-// enrollment"), signed by the owner over the payload without the signature.
-type deviceObject struct {
-	Format     uint64                     `cbor:"format"` // 1
-	Writer     fcp.WriterID               `cbor:"writer"`
-	Signing    authority.SigningPublic    `cbor:"signing"`
-	Encryption authority.EncryptionPublic `cbor:"encryption"`
-	Issuance   authority.IssuancePublic   `cbor:"issuance"`
-	Name       string                     `cbor:"name"`
-	EnrolledAt uint64                     `cbor:"enrolled_at"` // unix seconds
-	Issuer     authority.OwnerPublic      `cbor:"issuer"`
-	Signature  []byte                     `cbor:"signature,omitempty"`
-}
-
-const (
-	governanceFormat = 1
-	maxDeviceName    = 64
-)
-
-// signDevice returns the owner-signed enrollment of a node.
-func signDevice(now time.Time, owner *authority.OwnerKey, node authority.NodePublic, name string) ([]byte, error) {
-	if name == "" || len(name) > maxDeviceName {
-		return nil, fcp.Errorf(fcp.CodeInvalidArgument, "a device name has 1 to %d bytes", maxDeviceName)
-	}
-	o := deviceObject{
-		Format: governanceFormat, Writer: node.Writer(), Signing: node.Signing, Encryption: node.Encryption,
-		Issuance: node.Issuance, Name: name, EnrolledAt: uint64(max(now.Unix(), 0)), Issuer: owner.Public(),
-	}
-	message, err := fcp.MarshalPayload(fcp.SchemaDeviceEnrollment, &o)
-	if err != nil {
-		return nil, err
-	}
-	o.Signature = owner.Sign(message)
-	return fcp.MarshalPayload(fcp.SchemaDeviceEnrollment, &o)
-}
-
-// decodeDevice decodes an enrollment and verifies the signature of the owner it
-// names. Canonical encoding makes the signed bytes those that were signed.
-func decodeDevice(body []byte) (*deviceObject, error) {
-	var o deviceObject
-	if len(body) > fcp.MaxClearBody {
-		return nil, fcp.Errorf(fcp.CodeTooLarge, "a device enrollment of %d bytes", len(body))
-	}
-	if err := fcp.UnmarshalPayload(fcp.SchemaDeviceEnrollment, body, &o); err != nil {
-		return nil, err
-	}
-	switch {
-	case o.Format != governanceFormat:
-		return nil, fcp.Errorf(fcp.CodeVersion, "device enrollment format %d, this build knows %d", o.Format, governanceFormat)
-	case o.Name == "" || len(o.Name) > maxDeviceName:
-		return nil, fcp.Errorf(fcp.CodeMalformed, "a device name of %d bytes", len(o.Name))
-	case o.Writer != fcp.WriterOf(ed25519.PublicKey(o.Signing[:])):
-		return nil, fcp.Errorf(fcp.CodeMalformed, "an enrollment whose writer id is not that of its signing key")
-	}
-	signed := o
-	signed.Signature = nil
-	message, err := fcp.MarshalPayload(fcp.SchemaDeviceEnrollment, &signed)
-	if err != nil {
-		return nil, err
-	}
-	if !o.Issuer.Verify(message, o.Signature) {
-		return nil, fcp.Errorf(fcp.CodeSignature, "device enrollment of %.16s", o.Writer)
-	}
-	return &o, nil
-}
+const governanceFormat = 1
 
 // schemaObject is the body of schema.defined: how to read payloads of a schema,
 // for somebody who has only the log.
@@ -175,9 +109,11 @@ func revocationKey(owner authority.OwnerPublic, ev *Event, key []byte) []byte {
 	if err != nil || r.Zone() != ev.From.Feed.Zone {
 		return nil
 	}
-	c := r.Cut()
-	id := c.Feed.ID()
-	return binary.BigEndian.AppendUint64(append(key, id[:]...), c.Seq)
+	id, seq := fcp.FeedID(r.Ref()), uint64(0)
+	if cuts := r.Cuts(); r.Scope() == "" && len(cuts) == 1 {
+		id, seq = cuts[0].Feed.ID(), cuts[0].Seq
+	}
+	return binary.BigEndian.AppendUint64(append(key, id[:]...), seq)
 }
 
 func revocationRow(owner authority.OwnerPublic, body []byte) (string, map[string]any, error) {
@@ -185,26 +121,47 @@ func revocationRow(owner authority.OwnerPublic, body []byte) (string, map[string
 	if err != nil {
 		return "", nil, err
 	}
-	c := r.Cut()
-	return c.Feed.ID().String(), map[string]any{"writer": c.Feed.Writer.String(), "incarnation": c.Feed.Incarnation,
-		"plane": c.Feed.Plane.String(), "cut": c.Seq, "hash": c.Hash.String(), "reason": r.Reason(), "issued": r.IssuedAt()}, nil
+	cuts := r.Cuts()
+	if r.Scope() == "" && len(cuts) == 1 {
+		row := cutRow(cuts[0])
+		row["reason"], row["issued"] = r.Reason(), r.IssuedAt()
+		return cuts[0].Feed.ID().String(), row, nil
+	}
+	row := map[string]any{"scope": string(r.Scope()), "reason": r.Reason(), "issued": r.IssuedAt()}
+	var targets []string
+	for _, t := range r.Targets() {
+		targets = append(targets, t.String())
+	}
+	var list []any
+	for _, c := range cuts {
+		list = append(list, cutRow(c))
+	}
+	row["revoked"], row["cuts"] = targets, list
+	return r.Ref().String(), row, nil
+}
+
+func cutRow(c authority.Cut) map[string]any {
+	return map[string]any{"writer": c.Feed.Writer.String(), "incarnation": c.Feed.Incarnation,
+		"plane": c.Feed.Plane.String(), "cut": c.Seq, "hash": c.Hash.String()}
 }
 
 func deviceKey(owner authority.OwnerPublic, ev *Event, key []byte) []byte {
-	o, err := decodeDevice(ev.Content.Body)
-	if err != nil || o.Issuer != owner {
+	d, err := authority.VerifyDevice(owner, ev.Content.Body)
+	if err != nil {
 		return nil
 	}
-	return append(key, o.Writer[:]...)
+	w := d.Writer()
+	return append(key, w[:]...)
 }
 
-func deviceRow(_ authority.OwnerPublic, body []byte) (string, map[string]any, error) {
-	o, err := decodeDevice(body)
+func deviceRow(owner authority.OwnerPublic, body []byte) (string, map[string]any, error) {
+	d, err := authority.VerifyDevice(owner, body)
 	if err != nil {
 		return "", nil, err
 	}
-	return o.Writer.String(), map[string]any{"name": o.Name, "enrolled": time.Unix(int64(o.EnrolledAt), 0).UTC(),
-		"signing": o.Signing.String(), "encryption": o.Encryption.String(), "issuance": o.Issuance.String()}, nil
+	n := d.Node()
+	return d.Writer().String(), map[string]any{"name": d.Name(), "enrolled": d.EnrolledAt(),
+		"signing": n.Signing.String(), "encryption": n.Encryption.String(), "issuance": n.Issuance.String()}, nil
 }
 
 func schemaKey(_ authority.OwnerPublic, ev *Event, key []byte) []byte {

@@ -85,7 +85,11 @@ func Init(ctx context.Context, dir string, o InitOptions) (InitResult, error) {
 	if err != nil {
 		return InitResult{}, err
 	}
-	f := founding{env: &o.Environment, owner: owner, node: node.Public(), genesis: genesis, device: o.Device}
+	hybrid, err := node.Hybrid()
+	if err != nil {
+		return InitResult{}, err
+	}
+	f := founding{env: &o.Environment, owner: owner, node: node.Public(), hybrid: hybrid, genesis: genesis, device: o.Device}
 	if err := f.plan(); err != nil {
 		return InitResult{}, err
 	}
@@ -234,6 +238,7 @@ type founding struct {
 	env     *Environment
 	owner   *authority.OwnerKey
 	node    authority.NodePublic
+	hybrid  authority.HybridPublic
 	genesis *authority.Genesis
 	device  string
 
@@ -289,7 +294,7 @@ func (f *founding) ownerZone(d []log.Draft, keys *authority.ZoneKeys, now time.T
 		}
 		d = append(d, f.draft(fcp.ZoneOwner, fcp.KindSchemaDefined, body, objectIDOf(keys, fcp.SchemaSchemaDefinition, body)))
 	}
-	body, err := signDevice(now, f.owner, f.node, f.device)
+	body, err := authority.SignDevice(now, f.owner, authority.DeviceSpec{Node: f.node, Hybrid: f.hybrid, Name: f.device})
 	if err != nil {
 		return nil, err
 	}

@@ -25,44 +25,31 @@ type Member struct {
 	Keys     authority.NodePublic
 	Name     string
 	Enrolled time.Time // to the second
-	Revoked  bool      // a feed of it is cut
+	Revoked  bool      // a feed of it is cut, or the device or its attestation is revoked
 	Proof    []byte    // the enrollment as the owner signed it
 }
 
 // VerifyMember decodes an enrollment and checks that owner signed it.
 func VerifyMember(owner authority.OwnerPublic, proof []byte) (Member, error) {
-	d, err := decodeDevice(proof)
+	d, err := authority.VerifyDevice(owner, proof)
 	if err != nil {
 		return Member{}, err
 	}
-	if d.Issuer != owner {
-		return Member{}, fcp.Errorf(fcp.CodeWrongKey, "the enrollment of %.16s is by another owner", d.Writer)
-	}
-	return Member{Writer: d.Writer, Keys: authority.NodePublic{Signing: d.Signing, Encryption: d.Encryption, Issuance: d.Issuance},
-		Name: d.Name, Enrolled: time.Unix(int64(d.EnrolledAt), 0).UTC(), Proof: bytes.Clone(proof)}, nil
+	return Member{Writer: d.Writer(), Keys: d.Node(), Name: d.Name(), Enrolled: d.EnrolledAt(), Proof: bytes.Clone(proof)}, nil
 }
 
 // Members returns every enrolled node, in the order (time of enrollment, writer),
 // revoked ones too: a member keeps its place in that order for good.
 func (e *Engine) Members() ([]Member, error) {
-	cut := map[fcp.WriterID]bool{}
-	for _, z := range e.Zones() {
-		err := e.records(z, projRevocations, func(body []byte) error {
-			r, err := authority.VerifyRevocation(e.genesis.Owner, body)
-			if err == nil {
-				cut[r.Cut().Feed.Writer] = true
-			}
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
+	revoked, err := e.revokedWriters()
+	if err != nil {
+		return nil, err
 	}
 	var out []Member
-	err := e.records(fcp.ZoneOwner, projDevices, func(body []byte) error {
+	err = e.records(fcp.ZoneOwner, projDevices, func(body []byte) error {
 		m, err := VerifyMember(e.genesis.Owner, body)
 		if err == nil {
-			m.Revoked = cut[m.Writer]
+			m.Revoked = revoked[m.Writer]
 			out = append(out, m)
 		}
 		return err

@@ -252,7 +252,11 @@ func (o *openedBackup) takeSalts(ctx context.Context, e *Engine) error {
 // besides the nodes that hold the zone already. Nodes with a revoked feed are
 // left out.
 func (e *Engine) takeOver(ctx context.Context, owner *authority.OwnerKey, device string) error {
-	body, err := signDevice(e.env.Now(), owner, e.node.Public(), device)
+	hybrid, err := e.node.Hybrid()
+	if err != nil {
+		return err
+	}
+	body, err := authority.SignDevice(e.env.Now(), owner, authority.DeviceSpec{Node: e.node.Public(), Hybrid: hybrid, Name: device})
 	if err != nil {
 		return err
 	}
@@ -260,93 +264,11 @@ func (e *Engine) takeOver(ctx context.Context, owner *authority.OwnerKey, device
 		return err
 	}
 	for _, zone := range e.Zones() {
-		if err := e.sealToSelf(ctx, owner, zone); err != nil {
+		if _, err := e.sealZone(ctx, owner, zone, e.node.Writer(), authority.RotateRestore); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// sealToSelf appends a manifest for each distinct key of the zone, the current
-// one last.
-func (e *Engine) sealToSelf(ctx context.Context, owner *authority.OwnerKey, zone fcp.ZoneID) error {
-	z := e.ring.Load().zones[zone]
-	if z == nil {
-		return errNoZoneKeys(zone)
-	}
-	recipients, err := e.holders(zone)
-	if err != nil {
-		return err
-	}
-	version := z.numbers[0]
-	prev := z.current().IDs().Zone
-	seen := map[authority.KeyID]bool{prev: true}
-	keys := []*authority.ZoneKeys{z.current()}
-	for _, k := range z.versions { // the newest first
-		if id := k.IDs().Zone; !seen[id] {
-			seen[id] = true
-			keys = append(keys, k)
-		}
-	}
-	for i := len(keys) - 1; i >= 0; i-- {
-		version++
-		m, err := authority.SealManifest(e.env.Rand, e.env.Now(), owner, keys[i], authority.ManifestSpec{
-			Version: version, Prev: prev, Recovery: e.genesis.Recovery, Recipients: recipients})
-		if err != nil {
-			return err
-		}
-		if _, err := e.AppendSigned(ctx, zone, fcp.KindZoneKeyManifest, m); err != nil {
-			return err
-		}
-		prev = keys[i].IDs().Zone
-	}
-	return nil
-}
-
-// holders returns this node and the enrolled nodes that the zone's newest manifest
-// names and that have no revoked feed.
-func (e *Engine) holders(zone fcp.ZoneID) ([]authority.Recipient, error) {
-	held := map[string]bool{}
-	err := e.records(zone, projManifests, func(body []byte) error { // ascending by version
-		m, err := authority.VerifyManifest(e.genesis.Owner, body)
-		if err != nil {
-			return err
-		}
-		clear(held)
-		for _, id := range m.Recipients() {
-			held[id] = true
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	for _, z := range e.Zones() {
-		err := e.records(z, projRevocations, func(body []byte) error {
-			r, err := authority.VerifyRevocation(e.genesis.Owner, body)
-			if err == nil {
-				delete(held, r.Cut().Feed.Writer.String())
-			}
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	self := e.node.Public().Recipient()
-	out := []authority.Recipient{self}
-	err = e.records(fcp.ZoneOwner, projDevices, func(body []byte) error {
-		d, err := decodeDevice(body)
-		if err != nil {
-			return err
-		}
-		r := authority.NodePublic{Signing: d.Signing, Encryption: d.Encryption, Issuance: d.Issuance}.Recipient()
-		if held[r.ID()] && r.ID() != self.ID() {
-			out = append(out, r)
-		}
-		return nil
-	})
-	return out, err
 }
 
 // noteRestored records on the local plane where the store came from.

@@ -441,7 +441,7 @@ func FuzzGovernanceBodies(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	if b, err = signDevice(newClock().Now(), owner, node.Public(), "laptop"); err != nil {
+	if b, err = authority.SignDevice(newClock().Now(), owner, authority.DeviceSpec{Node: node.Public(), Name: "laptop"}); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(b)

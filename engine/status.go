@@ -55,9 +55,9 @@ func (e *Engine) levels(zone fcp.ZoneID) (l fcp.Levels) {
 func (e *Engine) deviceName(writer fcp.WriterID) (name string) {
 	for _, zone := range e.Zones() {
 		e.records(zone, projDevices, func(body []byte) error {
-			o, err := decodeDevice(body)
-			if err == nil && o.Writer == writer {
-				name = o.Name
+			d, err := authority.VerifyDevice(e.genesis.Owner, body)
+			if err == nil && d.Writer() == writer {
+				name = d.Name()
 			}
 			return err
 		})
@@ -281,16 +281,28 @@ type EnrollOptions struct {
 	Node  authority.NodePublic
 	Name  string
 	Zones []fcp.ZoneID // nil: every zone this node has keys of
+
+	Hybrid authority.HybridPublic // nil: the node cannot hold the keys of hybrid zones
+	Tags   []string               // what the device is; canonical ids, ascending
 }
 
 // Enroll makes another node a member: it appends the node's enrollment to the
-// owner's zone and, to each zone, a new version of its key manifest with the same
-// keys sealed to the node besides. It returns the manifests, which Join takes.
+// owner's zone and, to each zone, a new version of its key manifest for every key
+// the zone ever had, sealed to the present members and to the new one. It returns
+// the manifests, which Join takes.
 func (e *Engine) Enroll(ctx context.Context, o EnrollOptions) (manifests [][]byte, err error) {
 	if err := e.genesis.CheckOwner(o.Owner.Public()); err != nil {
 		return nil, err
 	}
-	body, err := signDevice(e.env.Now(), o.Owner, o.Node, o.Name)
+	revoked, err := e.revokedWriters()
+	if err != nil {
+		return nil, err
+	}
+	if revoked[o.Node.Writer()] {
+		return nil, fcp.Errorf(fcp.CodeVoided, "the device %.16s was revoked", o.Node.Writer()).
+			WithNext("make new node keys on the device and enroll those")
+	}
+	body, err := authority.SignDevice(e.env.Now(), o.Owner, authority.DeviceSpec{Node: o.Node, Name: o.Name, Hybrid: o.Hybrid, Tags: o.Tags})
 	if err != nil {
 		return nil, err
 	}
@@ -302,60 +314,11 @@ func (e *Engine) Enroll(ctx context.Context, o EnrollOptions) (manifests [][]byt
 		zones = e.Zones()
 	}
 	for _, zone := range zones {
-		m, err := e.sealKeysTo(zone, o)
+		m, err := e.sealZone(ctx, o.Owner, zone, o.Node.Writer(), authority.RotateMemberAdded)
 		if err != nil {
 			return nil, err
 		}
-		if _, err := e.AppendSigned(ctx, zone, fcp.KindZoneKeyManifest, m); err != nil {
-			return nil, err
-		}
-		manifests = append(manifests, m)
+		manifests = append(manifests, m...)
 	}
 	return manifests, nil
-}
-
-// sealKeysTo makes the next manifest of a zone: the present recipients that are
-// enrolled, and the new node.
-func (e *Engine) sealKeysTo(zone fcp.ZoneID, o EnrollOptions) ([]byte, error) {
-	z := e.ring.Load().zones[zone]
-	if z == nil {
-		return nil, e.unknownZone(zone)
-	}
-	recipients := []authority.Recipient{o.Node.Recipient()}
-	known := map[string]bool{recipients[0].ID(): true}
-	held := map[string]bool{}
-	var version uint64
-	var prev authority.KeyID
-	err := e.records(zone, projManifests, func(body []byte) error {
-		m, err := authority.VerifyManifest(e.genesis.Owner, body)
-		if err != nil {
-			return err
-		}
-		version, prev = m.Version(), m.IDs().Zone // ascending by version
-		clear(held)
-		for _, id := range m.Recipients() {
-			held[id] = true
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	err = e.records(fcp.ZoneOwner, projDevices, func(body []byte) error {
-		d, err := decodeDevice(body)
-		if err != nil {
-			return err
-		}
-		r := authority.NodePublic{Signing: d.Signing, Encryption: d.Encryption, Issuance: d.Issuance}.Recipient()
-		if held[r.ID()] && !known[r.ID()] {
-			known[r.ID()] = true
-			recipients = append(recipients, r)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return authority.SealManifest(e.env.Rand, e.env.Now(), o.Owner, z.current(), authority.ManifestSpec{
-		Version: version + 1, Prev: prev, Recovery: e.genesis.Recovery, Recipients: recipients})
 }

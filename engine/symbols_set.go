@@ -384,8 +384,8 @@ func vouchedFor(g *authority.GenesisFacts, minter [ed25519.PublicKeySize]byte, d
 	if len(device) == 0 {
 		return authority.SigningPublic(minter) == g.Node.Signing
 	}
-	d, err := decodeDevice(device)
-	return err == nil && d.Issuer == g.Owner && d.Signing == authority.SigningPublic(minter)
+	d, err := authority.OpenDevice(device)
+	return err == nil && d.Issuer() == g.Owner && d.Node().Signing == authority.SigningPublic(minter)
 }
 
 // card returns the card that the index means, decoded.

@@ -22,7 +22,6 @@ var fuzzedThrough = map[string]string{
 	"authority.decodeSigned":    "FuzzManifest",
 	"authority/keystore.decode": "FuzzIdentityFile",
 	"coding.ParsePayloadID":     "FuzzPayloadID",
-	"engine.decodeDevice":       "FuzzGovernanceBodies",
 	"engine.decodeSchemaBody":   "FuzzGovernanceBodies",
 	"engine.ParseSymbolPolicy":  "FuzzSymbolPolicy",
 	"log.parseBlock":            "FuzzBlock",
