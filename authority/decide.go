@@ -215,6 +215,7 @@ type decider struct {
 	evidence []fcp.Hash
 	charge   []fcp.Hash
 	grants   []*Grant // of the chain's first token, all live
+	able     []*Grant // those of them that permit the use here
 
 	attestation fcp.Hash // ref of the one that the minting node has now
 	levels      fcp.Levels

@@ -168,8 +168,8 @@ func (r *Request) use() point {
 	return point{capability: r.Capability, operation: string(r.Operation), resource: r.Resource, credential: r.Credential, key: r.IdempotencyKey, calls: 1, bytes: 0}
 }
 
-// covers asks whether every link permits the use, and a grant that is named by
-// every link does so on this device.
+// covers asks whether every link permits the use, and which grants that the last
+// link still names do so on this device.
 func (d *decider) covers() error {
 	use := d.r.use()
 	for _, l := range d.chain.links {
@@ -188,7 +188,9 @@ func (d *decider) covers() error {
 			reason = ReasonPlacement
 			continue
 		}
-		d.charge = append(d.charge, g.ref)
+		d.able = append(d.able, g)
+	}
+	if len(d.able) > 0 {
 		return nil
 	}
 	return refuse(reason, "%s", use.String())
@@ -265,19 +267,23 @@ func (d *decider) lease() error {
 	return nil
 }
 
-// limits asks whether every link and the grant that was used still have a call and
-// the bytes to give.
+// limits asks whether every link and one of the grants that permit the use still
+// have a call and the bytes to give.
 func (d *decider) limits() error {
 	if d.f.Limits == nil {
 		return refuse(ReasonLimitRate, "nothing is known of what was used")
 	}
-	grant := d.charge[0]
-	for _, g := range d.grants {
-		if g.ref == grant {
-			if err := d.left(g.ref, &g.o.Constraints); err != nil {
-				return err
-			}
+	var err error
+	for _, g := range d.able {
+		if fault := d.left(g.ref, &g.o.Constraints); fault == nil {
+			d.charge = append(d.charge, g.ref)
+			break
+		} else if err == nil {
+			err = fault
 		}
+	}
+	if len(d.charge) == 0 {
+		return err
 	}
 	for _, l := range d.chain.links {
 		ref := l.c.id().Ref()
