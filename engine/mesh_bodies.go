@@ -15,7 +15,8 @@ import (
 )
 
 // Fetcher brings the ciphertext of a segment that is not in this log, from
-// wherever its symbols are. Safe for concurrent use.
+// wherever its symbols are, and sees to it that KeepSalts was called for it. Safe
+// for concurrent use.
 type Fetcher func(ctx context.Context, r *log.Remainder) (ciphertext []byte, err error)
 
 // SetFetcher tells the engine where bodies come from that are not on this node;
@@ -159,13 +160,13 @@ func (e *Engine) openForeign(ctx context.Context, fetch Fetcher, r *log.Remainde
 }
 
 func (e *Engine) fetchForeign(ctx context.Context, fetch Fetcher, r *log.Remainder) ([]log.Applied, []byte, error) {
-	salts, err := e.SegmentSalts(r)
-	if err != nil {
-		return nil, nil, fcp.Wrap(fcp.CodeKeyTableLost, err, "the salts of segment %s", fcp.SegmentID(r.Segment))
-	}
 	ciphertext, err := fetch(ctx, r)
 	if err != nil {
 		return nil, nil, err
+	}
+	salts, err := e.SegmentSalts(r)
+	if err != nil {
+		return nil, nil, fcp.Wrap(fcp.CodeKeyTableLost, err, "the salts of segment %s", fcp.SegmentID(r.Segment))
 	}
 	events, err := e.log.OpenForeign(r, ciphertext)
 	return events, salts, err

@@ -113,6 +113,10 @@ func (c *Core) Step(now time.Time, ev Event) []Effect {
 		c.heldBack(now, e)
 	case Failed:
 		c.failedFetch(now, e)
+	case Progress:
+		if f := c.feeds[e.Feed.ID()]; f != nil && f.fetch != nil && f.fetch.peer == e.Peer {
+			f.fetch.until = now.Add(c.opt.FetchWait)
+		}
 	case Contradicts:
 		c.fork(e.Mine, e.Theirs)
 	case Leaving:

@@ -51,6 +51,11 @@ type (
 		Feed  fcp.Feed
 		Until time.Time
 	}
+	// Progress says that events of a feed came from a peer, though not all of a Fetch.
+	Progress struct {
+		Peer fcp.WriterID
+		Feed fcp.Feed
+	}
 	// Failed says that a peer did not deliver what Fetch asked for.
 	Failed struct {
 		Peer fcp.WriterID
@@ -75,6 +80,7 @@ func (LocalHead) event()    {}
 func (LocalSymbols) event() {}
 func (Held) event()         {}
 func (Failed) event()       {}
+func (Progress) event()     {}
 func (Contradicts) event()  {}
 func (Leaving) event()      {}
 func (Tick) event()         {}

@@ -164,3 +164,12 @@ func writeBitmap(b *roaring.Bitmap) ([]byte, error) {
 	out, err := fresh.ToBytes()
 	return out, fcp.Wrap(fcp.CodeInternal, err, "encode a bitmap")
 }
+
+// DecodeBitmap decodes a roaring bitmap from outside whose numbers lie between
+// first and last.
+func DecodeBitmap(b []byte, first, last uint32) (*roaring.Bitmap, error) {
+	return readBitmap(b, bounds{size: maxBitmap, min: first, max: last, count: maxSymbols})
+}
+
+// EncodeBitmap returns the one form that DecodeBitmap takes.
+func EncodeBitmap(b *roaring.Bitmap) ([]byte, error) { return writeBitmap(b) }

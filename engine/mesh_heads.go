@@ -1,0 +1,33 @@
+package engine
+
+import (
+	"errors"
+	"io/fs"
+
+	"fcp"
+)
+
+// fileHeads holds what other nodes signed about their feeds, for passing it on. It
+// can be lost: the next peer tells it again.
+const (
+	fileHeads = "HEADS"
+	maxHeads  = 4 << 20
+)
+
+// KeepHeads replaces the kept heads; LoadHeads returns them, nil when there are
+// none. Their form is the node's.
+func (e *Engine) KeepHeads(b []byte) error {
+	if len(b) > maxHeads {
+		return fcp.Errorf(fcp.CodeTooLarge, "heads of %d bytes", len(b))
+	}
+	return writeFile(e.env.FS, e.dir, fileHeads, b)
+}
+
+// LoadHeads is described at KeepHeads.
+func (e *Engine) LoadHeads() ([]byte, error) {
+	b, err := readFile(e.env.FS, e.env.FS.PathJoin(e.dir, fileHeads), maxHeads)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return b, fcp.Wrap(fcp.CodeDisk, err, "read the kept heads")
+}

@@ -1,0 +1,609 @@
+package node
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"fcp"
+	"fcp/gossip"
+	"fcp/log"
+)
+
+// controlPlane is what a node keeps in mind about control feeds.
+type controlPlane struct {
+	feeds [16]sync.Mutex // one import at a time for a feed: striped by feed id
+
+	mu    sync.Mutex
+	heads map[fcp.FeedID]gossip.Head // newest signed head of each foreign feed that is wholly here; guarded by mu
+	dirty bool                       // heads were not kept since they changed; guarded by mu
+	forks []gossip.Forked            // guarded by mu
+	watch map[watched]*Arrival       // revocations of this node on their way; guarded by mu
+	order []watched                  // of watch, oldest first; guarded by mu
+}
+
+type watched struct {
+	feed fcp.FeedID
+	seq  uint64
+}
+
+// Arrival says when an event of this node reached its peers.
+type Arrival struct {
+	Feed fcp.Feed
+	Seq  uint64
+	At   time.Time // when it was durable here
+	Seen map[fcp.WriterID]time.Duration
+}
+
+// maxArrivals bounds the revocations whose arrival is remembered.
+const maxArrivals = 256
+
+func (c *controlPlane) init() {
+	c.heads, c.watch = map[fcp.FeedID]gossip.Head{}, map[watched]*Arrival{}
+}
+
+func (c *controlPlane) stripe(id fcp.FeedID) *sync.Mutex { return &c.feeds[id[0]%16] }
+
+func (c *controlPlane) forked(e gossip.Forked) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.forks = append(c.forks, e)
+}
+
+// follow begins to watch the arrival of an event.
+func (c *controlPlane) follow(feed fcp.Feed, seq uint64, at time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w := watched{feed.ID(), seq}
+	c.watch[w] = &Arrival{Feed: feed, Seq: seq, At: at, Seen: map[fcp.WriterID]time.Duration{}}
+	if c.order = append(c.order, w); len(c.order) > maxArrivals {
+		delete(c.watch, c.order[0])
+		c.order = c.order[1:]
+	}
+}
+
+// reached notes that a peer has an own feed up to a number.
+func (c *controlPlane) reached(e gossip.Reached, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	id := e.Feed.ID()
+	for w, a := range c.watch {
+		if w.feed != id || w.seq > e.Seq {
+			continue
+		}
+		if _, ok := a.Seen[e.Peer]; !ok {
+			a.Seen[e.Peer] = now.Sub(a.At)
+		}
+	}
+}
+
+// Arrivals returns the revocations that this node issued since it started, and
+// after what time each peer said that it has them.
+func (n *Node) Arrivals() []Arrival {
+	c := &n.control
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out []Arrival
+	for _, w := range c.order {
+		a := *c.watch[w]
+		a.Seen = map[fcp.WriterID]time.Duration{}
+		for p, d := range c.watch[w].Seen {
+			a.Seen[p] = d
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+// Forks returns the feeds that were seen with two branches, with both heads.
+func (n *Node) Forks() []gossip.Forked {
+	n.control.mu.Lock()
+	defer n.control.mu.Unlock()
+	return slices.Clone(n.control.forks)
+}
+
+// signHead signs the head of an own feed.
+func (n *Node) signHead(f log.FeedState) (gossip.Head, error) {
+	h := gossip.HeadOf(f.Feed, f.Seq, f.Hash, f.Root)
+	var err error
+	h.Signature, err = n.engine.Signer().Sign(h.Message())
+	return h, err
+}
+
+// knowStore tells the core what the store has: members, feeds, symbols.
+func (n *Node) knowStore() error {
+	n.step(gossip.Members{Writers: n.id.active()})
+	kept, err := n.loadHeads()
+	if err != nil {
+		return err
+	}
+	for _, f := range n.engine.Log().Feeds() {
+		if f.Feed.Plane != fcp.PlaneControl {
+			continue
+		}
+		if f.Feed.Writer == n.self {
+			h, err := n.signHead(f)
+			if err != nil {
+				return err
+			}
+			n.step(gossip.LocalHead{Head: h})
+			continue
+		}
+		if h, ok := kept[f.ID]; ok && h.Seq <= f.Seq {
+			n.control.heads[f.ID] = h
+			n.step(gossip.LocalHead{Head: h})
+		}
+	}
+	return n.knowSymbols()
+}
+
+// loadHeads reads the heads that were kept, those that are still true.
+func (n *Node) loadHeads() (map[fcp.FeedID]gossip.Head, error) {
+	out := map[fcp.FeedID]gossip.Head{}
+	b, err := n.engine.LoadHeads()
+	if err != nil || b == nil {
+		return out, err
+	}
+	v, err := gossip.DecodeVector(b)
+	if err != nil { // they are told again by the next peer
+		n.logger.Warn("the kept heads do not decode", "err", err)
+		return out, nil
+	}
+	for _, h := range n.verified(v).Heads {
+		no, ok := n.engine.Log().FeedNo(h.Feed())
+		if !ok {
+			continue
+		}
+		if _, hash, err := n.engine.Log().ReadFull(no, h.Seq); err == nil && hash == h.Hash {
+			out[h.Feed().ID()] = h
+		}
+	}
+	return out, nil
+}
+
+// keepHeads writes the newest heads of foreign feeds. One that is lost is told
+// again by the next peer.
+func (n *Node) keepHeads() error {
+	c := &n.control
+	c.mu.Lock()
+	if !c.dirty {
+		c.mu.Unlock()
+		return nil
+	}
+	v := gossip.Vector{Heads: []gossip.Head{}}
+	for _, h := range c.heads {
+		v.Heads = append(v.Heads, h)
+	}
+	c.dirty = false
+	c.mu.Unlock()
+	slices.SortFunc(v.Heads, func(a, b gossip.Head) int {
+		x, y := a.Feed().ID(), b.Feed().ID()
+		return slices.Compare(x[:], y[:])
+	})
+	v.Heads = v.Heads[:min(len(v.Heads), gossip.MaxHeads)]
+	b, err := v.Encode()
+	if err != nil {
+		return err
+	}
+	return n.engine.KeepHeads(b)
+}
+
+// verified returns the heads of a vector that their writers, who are members,
+// signed. Heads of writers that are not known yet are left out: they are told
+// again when the members change.
+func (n *Node) verified(v *gossip.Vector) *gossip.Vector {
+	out := &gossip.Vector{Heads: make([]gossip.Head, 0, len(v.Heads)), Last: v.Last, Reply: v.Reply}
+	for _, h := range v.Heads {
+		if m, ok := n.id.member(h.Writer); ok && h.Verify(ed25519.PublicKey(m.Keys.Signing[:])) {
+			out.Heads = append(out.Heads, h)
+		}
+	}
+	return out
+}
+
+// followLog tells the core and the peers of every event that becomes durable.
+func (n *Node) followLog(position uint64) {
+	err := n.engine.Subscribe(n.life, subscribeFrom(position+1), func(batch []log.Applied) error {
+		n.noteEvents(batch)
+		return nil
+	})
+	if err != nil && n.life.Err() == nil {
+		n.logger.Error("following the log ended", "err", err)
+	}
+}
+
+func (n *Node) noteEvents(batch []log.Applied) {
+	l := n.engine.Log()
+	now := n.now()
+	grown := map[log.FeedNo]bool{}
+	var order []log.FeedNo
+	members, sealed := false, false
+	for i := range batch {
+		a := &batch[i]
+		feed := l.Feed(a.Feed)
+		if feed.Plane != fcp.PlaneControl {
+			continue
+		}
+		if !grown[a.Feed] {
+			grown[a.Feed] = true
+			order = append(order, a.Feed)
+		}
+		switch a.Content.Kind {
+		case fcp.KindRevocationIssued:
+			members = true
+			if feed.Writer == n.self {
+				n.control.follow(feed, a.Seq, now)
+			}
+		case fcp.KindDeviceEnrolled:
+			members = true
+		case fcp.KindSegmentSealed:
+			n.noteSegment(a.Content.Body)
+			sealed = sealed || feed.Writer == n.self
+		}
+	}
+	if members {
+		if _, err := n.id.refresh(); err != nil {
+			n.logger.Error("the members could not be read", "err", err)
+		}
+	}
+	for _, no := range order {
+		f, ok := l.Head(no)
+		if !ok || f.Feed.Writer != n.self {
+			continue // told when it was taken in, under its writer's head
+		}
+		h, err := n.signHead(f)
+		if err != nil {
+			n.logger.Error("a head was not signed", "err", err)
+			continue
+		}
+		n.step(gossip.LocalHead{Head: h})
+	}
+	if members { // after the push, so that a revoked member still learns why
+		n.step(gossip.Members{Writers: n.id.active()})
+	}
+	if sealed {
+		n.shares.wake()
+	}
+}
+
+// compare looks whether a peer's head is of the branch in the log.
+func (n *Node) compare(e gossip.Compare) {
+	no, ok := n.engine.Log().FeedNo(e.Head.Feed())
+	if !ok {
+		return
+	}
+	_, hash, err := n.engine.Log().ReadFull(no, e.Head.Seq)
+	if err != nil || hash == e.Head.Hash {
+		return
+	}
+	n.contradict(e.Peer, no, e.Head)
+}
+
+// contradict tells the core of two branches, with this node's own signed head.
+func (n *Node) contradict(peer fcp.WriterID, no log.FeedNo, theirs gossip.Head) {
+	mine, ok := n.headOf(no)
+	if ok {
+		n.step(gossip.Contradicts{Peer: peer, Mine: mine, Theirs: theirs})
+	}
+}
+
+// headOf returns the signed head of a feed.
+func (n *Node) headOf(no log.FeedNo) (gossip.Head, bool) {
+	f, ok := n.engine.Log().Head(no)
+	if !ok || f.Seq == 0 {
+		return gossip.Head{}, false
+	}
+	if f.Feed.Writer == n.self {
+		h, err := n.signHead(f)
+		return h, err == nil
+	}
+	n.control.mu.Lock()
+	defer n.control.mu.Unlock()
+	h, ok := n.control.heads[f.ID]
+	return h, ok
+}
+
+// askLocked asks a peer for events.
+func (n *Node) askLocked(e gossip.Fetch) {
+	feed := e.Head.Feed()
+	s := n.sessions[e.Peer]
+	if s == nil {
+		return
+	}
+	w := &want{Zone: feed.Zone, Writer: feed.Writer, Incarnation: feed.Incarnation}
+	for _, r := range e.Ranges[:min(len(e.Ranges), 64)] {
+		w.Ranges = append(w.Ranges, [2]uint64{r.First, r.Last})
+	}
+	if err := s.send(normal, w); err != nil {
+		n.logger.Debug("events were not asked for", "peer", e.Peer, "err", err)
+	}
+}
+
+// giving is a piece of work for a session's giver: events that the peer gets.
+type giving struct {
+	head   gossip.Head // of a push
+	feed   fcp.Feed    // of an answer
+	ranges [][2]uint64
+	asked  bool
+}
+
+// maxGivings bounds the work waiting for one peer's giver.
+const maxGivings = 1024
+
+// give hands events over to be sent. A peer that asks faster than it reads is cut
+// off.
+func (s *Session) give(g giving) {
+	s.giveMu.Lock()
+	defer s.giveMu.Unlock()
+	if len(s.givings) >= maxGivings {
+		s.end(fcp.Errorf(fcp.CodeExhausted, "the peer asks for more than it reads"))
+		return
+	}
+	s.givings = append(s.givings, g)
+	if s.giver {
+		return
+	}
+	s.giver = true
+	s.spawn(s.giveLoop)
+}
+
+// giveLoop works until nothing is left.
+func (s *Session) giveLoop() {
+	for {
+		s.giveMu.Lock()
+		if len(s.givings) == 0 || s.ctx.Err() != nil {
+			s.giver = false
+			s.giveMu.Unlock()
+			return
+		}
+		g := s.givings[0]
+		s.givings = s.givings[1:]
+		s.giveMu.Unlock()
+		if err := s.node.giveEvents(s, &g); err != nil && s.ctx.Err() == nil {
+			s.node.logger.Warn("events were not given", "peer", s.peer.Writer, "err", err)
+		}
+	}
+}
+
+// giveEvents sends the events of a feed in batches.
+func (n *Node) giveEvents(s *Session, g *giving) error {
+	feed, head := g.feed, g.head
+	if !g.asked {
+		feed = head.Feed()
+	}
+	none := func() error {
+		return s.send(normal, &events{Head: gossip.Head{Zone: feed.Zone, Writer: feed.Writer, Incarnation: feed.Incarnation}, Events: [][]byte{}, None: true, Asked: true})
+	}
+	no, ok := n.engine.Log().FeedNo(feed)
+	if !ok {
+		return none()
+	}
+	if g.asked {
+		if head, ok = n.headOf(no); !ok {
+			return none()
+		}
+	}
+	for _, r := range g.ranges {
+		if r[0] > head.Seq {
+			continue
+		}
+		err := n.giveRange(s, no, r[0], min(r[1], head.Seq), &head, g.asked)
+		if errors.Is(err, fcp.CodeHorizon) {
+			return none()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// batch collects events for one message.
+type batch struct {
+	m      events
+	bytes  int
+	urgent bool
+	sealed []fcp.SegmentID // segments of the data plane told of in it
+	last   fcp.Hash
+	seq    uint64
+}
+
+func (n *Node) giveRange(s *Session, no log.FeedNo, first, last uint64, head *gossip.Head, asked bool) error {
+	l := n.engine.Log()
+	feed := head.Feed()
+	var prev fcp.Hash
+	b := batch{m: events{Head: *head, Asked: asked}}
+	from := first
+	if first > 1 {
+		from-- // its hash is what the first names
+	}
+	err := l.ScanFeed(s.ctx, no, from, last, log.VerifyChain, func(run []log.Applied) error {
+		for i := range run {
+			a := &run[i]
+			if a.Seq >= first {
+				if a.Content.Kind == fcp.KindNone {
+					return fcp.Errorf(fcp.CodeHorizon, "event %d was compacted away", a.Seq)
+				}
+				ev := fcp.Event{Feed: feed, Seq: a.Seq, Prev: prev, Time: a.Time, Under: a.Under, Content: a.Content}
+				salt, err := l.Salt(no, a.Seq)
+				if err != nil {
+					return err
+				}
+				if err := n.addEvent(s, no, &b, &ev, salt, a.Hash, asked); err != nil {
+					return err
+				}
+			}
+			prev = a.Hash
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return n.sendBatch(s, no, &b)
+}
+
+func (n *Node) addEvent(s *Session, no log.FeedNo, b *batch, ev *fcp.Event, salt [log.SaltSize]byte, hash fcp.Hash, asked bool) error {
+	enc := ev.AppendTo(nil)
+	if len(b.m.Events) > 0 && (b.bytes+len(enc) > maxBatchBytes || len(b.m.Events) == maxBatchEvents) {
+		if err := n.sendBatch(s, no, b); err != nil {
+			return err
+		}
+		*b = batch{m: events{Head: b.m.Head, Asked: asked}}
+	}
+	if len(b.m.Events) == 0 {
+		b.m.First = ev.Seq
+	}
+	b.m.Events = append(b.m.Events, enc)
+	b.m.Salts = append(b.m.Salts, salt[:]...)
+	b.bytes += len(enc)
+	b.last, b.seq = hash, ev.Seq
+	switch ev.Kind {
+	case fcp.KindRevocationIssued, fcp.KindDeviceEnrolled:
+		b.urgent = true
+	case fcp.KindSegmentSealed:
+		if r, err := log.DecodeRemainder(ev.Body); err == nil && r.Plane == uint64(fcp.PlaneData) {
+			b.sealed = append(b.sealed, fcp.SegmentID(r.Segment))
+			if err := n.sendSalts(s, &r); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (n *Node) sendBatch(s *Session, no log.FeedNo, b *batch) error {
+	if len(b.m.Events) == 0 {
+		return nil
+	}
+	if b.seq != b.m.Head.Seq {
+		p, err := n.engine.Log().Prove(no, b.seq, b.m.Head.Seq)
+		if err != nil {
+			return err
+		}
+		if p.Leaf != b.last || p.Root != b.m.Head.Root {
+			return fcp.Errorf(fcp.CodeCorrupt, "event %d of feed %d is not the leaf of its tree", b.seq, no)
+		}
+		b.m.Proof = p.Hashes
+	}
+	p := normal
+	if b.urgent {
+		p = urgent
+	} else if b.m.Asked {
+		p = bulk
+	}
+	n.metrics.EventsSent.Add(uint64(len(b.m.Events)))
+	return s.send(p, &b.m)
+}
+
+// takeEvents imports a batch after all of it was checked: every event decodes, the
+// chain holds from this node's head on, and its end is what the writer signed.
+func (n *Node) takeEvents(s *Session, m *events) error {
+	feed := m.Head.Feed()
+	failed := func() { n.step(gossip.Failed{Peer: s.peer.Writer, Feed: feed}) }
+	if m.None {
+		failed()
+		return nil
+	}
+	writer, ok := n.id.member(m.Head.Writer)
+	if !ok {
+		failed() // its enrollment is on its way in another feed
+		return nil
+	}
+	if !m.Head.Verify(ed25519.PublicKey(writer.Keys.Signing[:])) {
+		return fcp.Errorf(fcp.CodeSignature, "the head of a feed of %.16s", m.Head.Writer)
+	}
+	evs, end, err := decodeEvents(m, feed)
+	if err != nil {
+		return err
+	}
+	if err := checkEnd(m, feed, evs[len(evs)-1].Seq, end); err != nil {
+		return err
+	}
+	mu := n.control.stripe(feed.ID())
+	mu.Lock()
+	defer mu.Unlock()
+	return n.importEvents(s, m, evs, failed)
+}
+
+// decodeEvents decodes a batch and follows its chain; end is the last hash.
+func decodeEvents(m *events, feed fcp.Feed) (out []fcp.Event, end fcp.Hash, err error) {
+	out = make([]fcp.Event, len(m.Events))
+	for i, b := range m.Events {
+		e, err := fcp.DecodeEvent(b)
+		if err != nil {
+			return nil, end, err
+		}
+		switch {
+		case e.Feed != feed || e.Seq != m.First+uint64(i):
+			return nil, end, fcp.Errorf(fcp.CodeMalformed, "event %d of a batch from %d is of another place", i, m.First)
+		case i > 0 && e.Prev != end:
+			return nil, end, fcp.Errorf(fcp.CodeCorrupt, "the chain of a batch breaks at event %d", e.Seq)
+		}
+		out[i], end = e, e.Hash()
+	}
+	return out, end, nil
+}
+
+// checkEnd checks that the last event of a batch is in the history that the head
+// is signed over.
+func checkEnd(m *events, feed fcp.Feed, last uint64, end fcp.Hash) error {
+	if last == m.Head.Seq {
+		if end != m.Head.Hash {
+			return fcp.Errorf(fcp.CodeChecksum, "event %d is not the head that its writer signed", last)
+		}
+		return nil
+	}
+	in := log.Inclusion{Feed: feed.ID(), Seq: last, Size: m.Head.Seq, Leaf: end, Root: m.Head.Root, Hashes: m.Proof}
+	return in.Check()
+}
+
+func (n *Node) importEvents(s *Session, m *events, evs []fcp.Event, failed func()) error {
+	feed, peer := evs[0].Feed, s.peer.Writer
+	if feed.Writer == n.self {
+		return nil // this node knows best what it wrote
+	}
+	salts := make([][log.SaltSize]byte, len(evs))
+	for i := range salts {
+		copy(salts[i][:], m.Salts[i*log.SaltSize:])
+	}
+	taken, err := n.engine.ImportEvents(s.ctx, evs, salts)
+	n.metrics.EventsTaken.Add(uint64(taken))
+	switch {
+	case err == nil && evs[len(evs)-1].Seq == m.Head.Seq:
+		n.tookHead(m.Head, peer)
+	case err == nil:
+		n.step(gossip.Progress{Peer: peer, Feed: feed})
+	case errors.Is(err, fcp.CodeFuture):
+		n.step(gossip.Held{Feed: feed, Until: n.now().Add(10 * time.Second)})
+	case errors.Is(err, fcp.CodeEquivocation):
+		if no, ok := n.engine.Log().FeedNo(feed); ok {
+			n.contradict(peer, no, m.Head)
+		}
+	case errors.Is(err, fcp.CodeConflict): // a gap, which the core fills once it knows of it
+		failed()
+		n.step(gossip.Received{Peer: peer, Message: &gossip.Vector{Heads: []gossip.Head{m.Head}}})
+	case errors.Is(err, fcp.CodeInterrupted), errors.Is(err, context.Canceled):
+		return nil
+	default:
+		failed()
+		n.logger.Warn("events were not taken", "peer", peer, "zone", feed.Zone, "err", err)
+	}
+	return nil
+}
+
+// tookHead remembers that a feed is here up to a signed head.
+func (n *Node) tookHead(h gossip.Head, from fcp.WriterID) {
+	h.Extras = nil
+	id := h.Feed().ID()
+	c := &n.control
+	c.mu.Lock()
+	if c.heads[id].Seq < h.Seq {
+		c.heads[id], c.dirty = h, true
+	}
+	c.mu.Unlock()
+	n.step(gossip.LocalHead{Head: h, From: from})
+}

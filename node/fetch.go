@@ -1,0 +1,445 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/RoaringBitmap/roaring/v2"
+
+	"fcp"
+	"fcp/engine/symbols"
+	"fcp/gossip"
+	"fcp/log"
+)
+
+// fetchTable finds the collector that a symbol is for.
+type fetchTable struct {
+	mu    sync.Mutex
+	open  map[fcp.SegmentID][]*collector // guarded by mu
+	early map[fcp.SegmentID][]byte       // salts that came before their segment's event; guarded by mu
+	wait  map[fcp.SegmentID][]chan struct{}
+}
+
+func (t *fetchTable) init() {
+	t.open, t.early, t.wait = map[fcp.SegmentID][]*collector{}, map[fcp.SegmentID][]byte{}, map[fcp.SegmentID][]chan struct{}{}
+}
+
+func (t *fetchTable) add(c *collector) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.open[c.segment] = append(t.open[c.segment], c)
+}
+
+func (t *fetchTable) remove(c *collector) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.open[c.segment] = slices.DeleteFunc(t.open[c.segment], func(x *collector) bool { return x == c }); len(t.open[c.segment]) == 0 {
+		delete(t.open, c.segment)
+	}
+}
+
+func (t *fetchTable) of(id fcp.SegmentID) []*collector {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.open[id])
+}
+
+// saltsHere wakes whoever waits for the salts of a segment.
+func (t *fetchTable) saltsHere(id fcp.SegmentID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, c := range t.wait[id] {
+		close(c)
+	}
+	delete(t.wait, id)
+}
+
+// lost tells every collector that a session ended.
+func (t *fetchTable) lost(s *Session) {
+	t.mu.Lock()
+	var all []*collector
+	for _, list := range t.open {
+		all = append(all, list...)
+	}
+	t.mu.Unlock()
+	for _, c := range all {
+		c.tell(news{session: s, lost: true})
+	}
+}
+
+func (t *fetchTable) heads(s *Session, m *shareHeads) {
+	for _, c := range t.of(m.Segment) {
+		c.tell(news{session: s, heads: m})
+	}
+}
+
+func (t *fetchTable) reply(s *Session, m *symbolReply) {
+	if m.Refused == 0 {
+		return
+	}
+	t.mu.Lock()
+	var all []*collector
+	for _, list := range t.open {
+		all = append(all, list...)
+	}
+	t.mu.Unlock()
+	for _, c := range all {
+		c.tell(news{session: s, refused: m.ID, code: m.Refused})
+	}
+}
+
+// takeSymbol hands an authentic symbol to whoever asked for it.
+func (n *Node) takeSymbol(s *Session, id fcp.SegmentID, esi uint32, symbol []byte, _ carrier) {
+	list := n.fetches.of(id)
+	if len(list) == 0 || len(symbol) != fcp.SymbolSize {
+		n.metrics.SymbolsUnasked.Add(1)
+		return
+	}
+	own := slices.Clone(symbol)
+	for _, c := range list {
+		c.tell(news{session: s, symbol: own, esi: esi})
+	}
+}
+
+// news is what happens to a collector.
+type news struct {
+	session *Session
+	symbol  []byte
+	esi     uint32
+	heads   *shareHeads
+	refused uint64
+	code    fcp.Code
+	lost    bool
+}
+
+// collector collects symbols of one segment. Everything but tell runs in the
+// goroutine that made it.
+type collector struct {
+	node    *Node
+	segment fcp.SegmentID
+	in      chan news
+	parts   []*part
+	hasher  symbols.Hasher
+	asked   *roaring.Bitmap // on their way from anybody
+	have    *roaring.Bitmap // good ones
+
+	zone    fcp.Hash
+	zoneKey [8]byte
+	epoch   uint64
+}
+
+// part is one share of one peer, as far as it came.
+type part struct {
+	session *Session
+	ref     symbols.Ref
+	minter  fcp.WriterID
+	card    bool   // the card proves the share's source symbols
+	file    []byte // the share's file, with holes
+	share   *symbols.Share
+	got     *roaring.Bitmap
+	asked   map[uint64]*roaring.Bitmap // by request: on their way
+	heard   time.Time                  // last symbol, or last request
+	stalls  int
+	dead    bool
+	carrier carrier
+}
+
+// Waiting for symbols.
+const (
+	newsQueued   = 4096
+	stallAfter   = 150 * time.Millisecond
+	maxStalls    = 20
+	collectTick  = 20 * time.Millisecond
+	fetchWait    = 30 * time.Second
+	saltsWait    = 5 * time.Second
+	holdersWait  = 10 * time.Second
+	requestLife  = 10 * time.Second
+	blockSymbols = 128 // asked of one peer at once; two blocks are on their way
+	spareSymbols = 2   // beyond what is needed at least
+)
+
+func (n *Node) newCollector(id fcp.SegmentID) *collector {
+	return &collector{node: n, segment: id, in: make(chan news, newsQueued), asked: roaring.New(), have: roaring.New()}
+}
+
+// tell hands news over. When the collector is behind a symbol is lost, as on any
+// network; other news wait.
+func (c *collector) tell(x news) {
+	if x.symbol == nil {
+		select {
+		case c.in <- x:
+		case <-time.After(time.Second):
+		}
+		return
+	}
+	select {
+	case c.in <- x:
+	default:
+	}
+}
+
+// newPart prepares to take symbols of a share whose head is known.
+func (c *collector) newPart(s *Session, ref symbols.Ref, head []byte, by carrier) (*part, error) {
+	p := &part{session: s, ref: ref, got: roaring.New(), asked: map[uint64]*roaring.Bitmap{}, carrier: by, heard: c.node.now()}
+	p.file = make([]byte, ref.FileSize())
+	copy(p.file, head)
+	var err error
+	p.share, err = symbols.ParseShare(ref, p.file)
+	return p, err
+}
+
+// request asks for symbols of a part.
+func (c *collector) request(p *part, wanted *roaring.Bitmap) error {
+	b, err := gossip.EncodeBitmap(wanted)
+	if err != nil {
+		return err
+	}
+	now := c.node.now()
+	m := &symbolRequest{ID: p.session.nextRequest.Add(1), Segment: c.segment, First: uint64(p.ref.First), Count: uint64(p.ref.Count), Wanted: b,
+		Max: wanted.GetCardinality(), Carrier: uint64(p.carrier), Zone: c.zone, ZoneKey: c.zoneKey, Epoch: c.epoch,
+		At: uint64(now.UnixMilli()), Deadline: uint64(now.Add(requestLife).UnixMilli())}
+	if p.carrier == carrierStream {
+		m.Deadline = uint64(now.Add(time.Minute).UnixMilli())
+	}
+	if err := m.sign(c.node.engine.Signer()); err != nil {
+		return err
+	}
+	p.asked[m.ID] = wanted
+	p.heard = now
+	c.asked.Or(wanted)
+	return p.session.send(urgent, m)
+}
+
+// outstanding is how many symbols of a part are on their way.
+func (p *part) outstanding() (n uint64) {
+	for _, b := range p.asked {
+		n += b.GetCardinality()
+	}
+	return n
+}
+
+// forget gives up what is on its way from a part.
+func (c *collector) forget(p *part) {
+	for id, b := range p.asked {
+		c.asked.AndNot(b)
+		delete(p.asked, id)
+	}
+}
+
+// take puts a symbol into its part and checks it; it returns the part when the
+// symbol is good and new.
+func (c *collector) take(x *news) *part {
+	for _, p := range c.parts {
+		if p.session != x.session || p.dead || x.esi < p.ref.First || x.esi >= p.ref.End() {
+			continue
+		}
+		if p.got.Contains(x.esi) {
+			return nil
+		}
+		at := headSize(&p.ref) + int(x.esi-p.ref.First)*fcp.SymbolSize
+		copy(p.file[at:], x.symbol)
+		for id, b := range p.asked {
+			if b.CheckedRemove(x.esi) {
+				if b.IsEmpty() {
+					delete(p.asked, id)
+				}
+				break
+			}
+		}
+		c.asked.Remove(x.esi)
+		p.heard, p.stalls = c.node.now(), 0
+		if _, ok := p.share.Symbol(&c.hasher, x.esi); !ok {
+			c.node.metrics.SymbolsFalse.Add(1)
+			c.node.logger.Warn("a peer gave a false symbol and is not asked again", "peer", p.session.peer.Writer, "segment", c.segment, "esi", x.esi)
+			c.forget(p)
+			p.dead = true
+			return nil
+		}
+		c.node.metrics.SymbolsTaken.Add(1)
+		p.got.Add(x.esi)
+		return p
+	}
+	c.node.metrics.SymbolsUnasked.Add(1)
+	return nil
+}
+
+// cancel tells peers to send no more.
+func (c *collector) cancel(reason string) {
+	for _, p := range c.parts {
+		for id := range p.asked {
+			if err := p.session.send(urgent, &symbolAck{ID: id, Reason: reason, Final: p.got.GetCardinality()}); err != nil {
+				c.node.logger.Debug("an ack was not sent", "peer", p.session.peer.Writer, "err", err)
+			}
+		}
+	}
+}
+
+// fetchShare takes one share whole from one peer, over streams. The commitments in
+// it are made from its symbols and must give the root that its minter signed.
+func (n *Node) fetchShare(ctx context.Context, s *Session, ref symbols.Ref, root fcp.Hash) ([]byte, error) {
+	head, err := n.shareHeadFrom(ctx, s, ref, root)
+	if err != nil {
+		return nil, err
+	}
+	c := n.newCollector(ref.Segment)
+	p, err := c.newPart(s, ref, head, carrierStream)
+	if err != nil {
+		return nil, err
+	}
+	c.parts = []*part{p}
+	n.fetches.add(c)
+	defer n.fetches.remove(c)
+	defer c.cancel(ackCancelled)
+	t := time.NewTicker(collectTick)
+	defer t.Stop()
+	for p.got.GetCardinality() < uint64(ref.Count) {
+		if len(p.asked) == 0 {
+			wanted := roaring.New()
+			wanted.AddRange(uint64(ref.First), uint64(ref.End()))
+			wanted.AndNot(p.got)
+			if err := c.request(p, wanted); err != nil {
+				return nil, err
+			}
+		}
+		select {
+		case x := <-c.in:
+			switch {
+			case x.lost && x.session == s:
+				return nil, fcp.Errorf(fcp.CodeTimeout, "the peer left")
+			case x.refused != 0 && x.session == s && p.asked[x.refused] != nil:
+				return nil, fcp.Errorf(x.code, "the peer refused")
+			case x.symbol != nil:
+				c.take(&x)
+			}
+			if p.dead {
+				return nil, fcp.Errorf(fcp.CodeChecksum, "share %s of %.16s", ref.FileName(), s.peer.Writer)
+			}
+		case <-t.C:
+			if n.now().Sub(p.heard) > 10*stallAfter {
+				if p.stalls++; p.stalls > maxStalls {
+					return nil, fcp.Errorf(fcp.CodeTimeout, "share %s of %.16s", ref.FileName(), s.peer.Writer)
+				}
+				c.forget(p)
+			}
+		case <-ctx.Done():
+			return nil, fcp.Errorf(fcp.CodeTimeout, "share %s of %.16s", ref.FileName(), s.peer.Writer)
+		}
+	}
+	return p.file, nil
+}
+
+// shareHeadFrom asks a peer for the head of a share and checks it.
+func (n *Node) shareHeadFrom(ctx context.Context, s *Session, ref symbols.Ref, root fcp.Hash) ([]byte, error) {
+	m := &shareHeads{}
+	var err error
+	if m, err = n.queryShare(ctx, s, ref); err != nil {
+		return nil, err
+	}
+	for _, h := range m.Shares {
+		if h.First != uint64(ref.First) || h.Count != uint64(ref.Count) || len(h.Head) != headSize(&ref) {
+			continue
+		}
+		share, err := symbols.ParseShare(ref, h.Head)
+		if err != nil {
+			return nil, err
+		}
+		if got, ok := share.Root(); ok && got == root && share.HeadOK {
+			return h.Head, nil
+		}
+		return nil, fcp.Errorf(fcp.CodeChecksum, "the head of share %s", ref.FileName())
+	}
+	return nil, fcp.Errorf(fcp.CodeNotFound, "share %s", ref.FileName())
+}
+
+// queryShare asks for one share's head and waits for it.
+func (n *Node) queryShare(ctx context.Context, s *Session, ref symbols.Ref) (*shareHeads, error) {
+	c := n.newCollector(ref.Segment)
+	n.fetches.add(c)
+	defer n.fetches.remove(c)
+	if err := s.send(urgent, &shareQuery{Segment: ref.Segment, First: uint64(ref.First), Count: uint64(ref.Count)}); err != nil {
+		return nil, err
+	}
+	for {
+		select {
+		case x := <-c.in:
+			if x.session == s && x.lost {
+				return nil, fcp.Errorf(fcp.CodeTimeout, "the peer left")
+			}
+			if x.session == s && x.heads != nil {
+				return x.heads, nil
+			}
+		case <-ctx.Done():
+			return nil, fcp.Errorf(fcp.CodeTimeout, "the head of share %s", ref.FileName())
+		}
+	}
+}
+
+// Fetch rebuilds a segment's ciphertext from the symbols that this node and its
+// peers hold. It is the engine's Fetcher. Errors: CodeNotEnough with how many
+// symbols are missing, CodeChecksum when they lie, CodeInterrupted.
+func (n *Node) Fetch(ctx context.Context, r *log.Remainder) ([]byte, error) {
+	card, err := fcp.DecodeCard(r.Card)
+	if err != nil {
+		return nil, err
+	}
+	info, err := card.Transmission()
+	if err != nil {
+		return nil, err
+	}
+	if info.F > math.MaxUint32 || !symbols.Coded(uint32(info.F)) {
+		return nil, fcp.Errorf(fcp.CodeNotEnough, "segment %s is too small to be coded", card.Segment)
+	}
+	ctx, cancel := context.WithTimeout(ctx, fetchWait)
+	defer cancel()
+	if err := n.needSalts(ctx, r); err != nil {
+		return nil, err
+	}
+	c := n.newCollector(card.Segment)
+	c.zone, c.epoch = r.Zone.Hash(), fcp.Time(r.Time).Epoch()
+	copy(c.zoneKey[:], r.ZoneKey)
+	f := &rebuilding{collector: c, card: &card, size: uint32(info.F), queried: map[*Session]bool{}}
+	if f.dec, err = n.coder.Rebuild(card.Segment, f.size); err != nil {
+		return nil, err
+	}
+	n.fetches.add(c)
+	defer n.fetches.remove(c)
+	b, err := f.run(ctx)
+	if err == nil {
+		n.metrics.Rebuilt.Add(1)
+	}
+	return b, err
+}
+
+// needSalts sees to it that the salts of a segment are here.
+func (n *Node) needSalts(ctx context.Context, r *log.Remainder) error {
+	if _, err := n.engine.SegmentSalts(r); !errors.Is(err, fcp.CodeNotFound) {
+		return err
+	}
+	id := fcp.SegmentID(r.Segment)
+	here := make(chan struct{})
+	n.fetches.mu.Lock()
+	n.fetches.wait[id] = append(n.fetches.wait[id], here)
+	n.fetches.mu.Unlock()
+	n.mu.Lock()
+	for _, s := range n.sessions {
+		if err := s.send(urgent, &saltsWanted{Segments: []fcp.SegmentID{id}}); err != nil {
+			n.logger.Debug("salts were not asked for", "peer", s.peer.Writer, "err", err)
+		}
+	}
+	n.mu.Unlock()
+	if _, err := n.engine.SegmentSalts(r); err == nil {
+		return nil // they came in between
+	}
+	select {
+	case <-here:
+		return nil
+	case <-time.After(saltsWait):
+		return fcp.Errorf(fcp.CodeKeyTableLost, "no peer that is there has the salts of segment %s", id)
+	case <-ctx.Done():
+		return fcp.Errorf(fcp.CodeInterrupted, "waiting for the salts of segment %s", id)
+	}
+}

@@ -1,0 +1,29 @@
+package node
+
+import "time"
+
+// Limits of a node. Those of a message are checked before it is decoded.
+const (
+	maxMessage      = 1 << 20   // bytes of one control message; fits a control frame
+	maxBatchBytes   = 256 << 10 // bytes of events in one message
+	maxBatchEvents  = 1024      // events in one message
+	maxQueued       = 8 << 20   // bytes waiting for one peer; above it the session ends
+	bulkQueued      = 1 << 20   // above it event batches wait
+	maxWanted       = 256       // symbols of one request over datagrams
+	maxShares       = 16        // shares of a segment that one answer describes
+	maxServing      = 8         // requests of one peer that are served at once
+	maxHandshakes   = 64        // handshakes under way at once
+	cookieAbove     = 16        // handshakes under way above which a cookie is asked for
+	maxAnnounced    = 4096      // salts that may be kept for segments not known yet
+	handshakeWait   = 10 * time.Second
+	helloWait       = 5 * time.Second
+	tickEvery       = 100 * time.Millisecond
+	headsEvery      = 5 * time.Second
+	placeEvery      = 2 * time.Second
+	redialFirst     = 100 * time.Millisecond
+	redialMost      = 15 * time.Second
+	idleTimeout     = 15 * time.Second
+	keepAlive       = 5 * time.Second
+	attestationLife = 30 * 24 * time.Hour
+	attestationUse  = 24 * time.Hour
+)

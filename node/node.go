@@ -1,0 +1,596 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"fcp"
+	"fcp/engine"
+	"fcp/engine/symbols"
+	"fcp/gossip"
+	"fcp/node/wire"
+)
+
+// Options configures Start. Engine is required; the zero value of the rest is
+// usable.
+type Options struct {
+	Engine     *engine.Engine
+	Enrollment []byte   // this node's enrollment, until the event of it is here
+	Network    Network  // nil: UDP
+	Listen     string   // "": "127.0.0.1:0"
+	Peers      []string // addresses to connect to, again and again
+
+	Policy symbols.Policy // how segments are spread; zero: any 2 of 3
+	Budget Budget         // what one peer may cost
+	Rekey  Rekey          // when a session is replaced by a fresh one
+
+	Now    func() time.Time // nil: the wall clock
+	Rand   io.Reader        // nil: crypto/rand; safe for concurrent use otherwise
+	Logger *slog.Logger     // nil: discard
+	Gossip gossip.Options   // Self is filled in
+}
+
+// Rekey says when the keys of a session are used up (spec/wire.md section 9.8). A
+// new session is made first, then the old one ends. The zero value of a field is
+// the default.
+type Rekey struct {
+	Frames uint64        // symbol frames sent; 0: 1e9
+	Bytes  uint64        // control bytes and symbol frames sent; 0: 2^40
+	After  time.Duration // 0: 24 h
+}
+
+// Node is a running member of a mesh. All methods are safe for concurrent use.
+type Node struct {
+	opt       Options
+	engine    *engine.Engine
+	self      fcp.WriterID
+	now       func() time.Time
+	rand      io.Reader
+	logger    *slog.Logger
+	id        *identity
+	transport *transport
+	cookieKey wire.Key
+	coder     symbols.Coder
+	metrics   Metrics
+
+	handshakes atomic.Int64
+
+	mu       sync.Mutex
+	core     *gossip.Core                // guarded by mu
+	sessions map[fcp.WriterID]*Session   // ready ones; guarded by mu
+	bySID    map[wire.SessionID]*Session // guarded by mu
+	dialling map[string]bool             // addresses with a dialler; guarded by mu
+	addrs    map[fcp.WriterID]string     // where members were last seen; guarded by mu
+	kept     map[fcp.WriterID]bool       // members with a keepLoop; guarded by mu
+	liars    map[fcp.WriterID]bool       // minters of false symbols; guarded by mu
+	changed  chan struct{}               // closed when sessions change; guarded by mu
+
+	control controlPlane
+	fetches fetchTable
+	shares  shareTable
+
+	life context.Context
+	stop context.CancelCauseFunc
+	work sync.WaitGroup
+}
+
+// Metrics are counters of a node (spec/wire.md section 17).
+type Metrics struct {
+	DatagramsReceived, MACFailed, Replayed, FramesRefused, SymbolsFailed atomic.Uint64
+	SymbolsSent, SymbolsTaken, SymbolsFalse, SymbolsUnasked              atomic.Uint64
+	EventsSent, EventsTaken, Rebuilt, SharesKept                         atomic.Uint64
+}
+
+// Start opens the socket and begins to look for the other nodes. The engine must
+// stay open until Close returned.
+func Start(ctx context.Context, o Options) (_ *Node, err error) {
+	o.setDefaults()
+	n := &Node{opt: o, engine: o.Engine, self: o.Engine.Log().Writer(), now: o.Now, rand: o.Rand, logger: o.Logger,
+		sessions: map[fcp.WriterID]*Session{}, bySID: map[wire.SessionID]*Session{}, dialling: map[string]bool{},
+		addrs: map[fcp.WriterID]string{}, kept: map[fcp.WriterID]bool{}, liars: map[fcp.WriterID]bool{}, changed: make(chan struct{})}
+	n.id = &identity{engine: o.Engine, now: o.Now, rand: o.Rand}
+	n.control.init()
+	n.fetches.init()
+	n.shares.init()
+	if err := n.random(n.cookieKey[:]); err != nil {
+		return nil, err
+	}
+	o.Gossip.Self = n.self
+	n.core = gossip.New(o.Gossip)
+	if err := n.knowSelf(); err != nil {
+		return nil, err
+	}
+	n.life, n.stop = context.WithCancelCause(context.Background())
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.Close())
+		}
+	}()
+	position := n.engine.Position()
+	if err := n.knowStore(); err != nil {
+		return nil, err
+	}
+	if n.transport, err = listen(ctx, o.Network, o.Listen, n.id); err != nil {
+		return nil, err
+	}
+	n.engine.SetFetcher(n.Fetch)
+	n.spawn(n.acceptLoop)
+	n.spawn(n.tickLoop)
+	n.spawn(n.placeLoop)
+	n.spawn(func() { n.followLog(position) })
+	for _, p := range o.Peers {
+		n.Connect(p)
+	}
+	return n, nil
+}
+
+func (o *Options) setDefaults() {
+	if o.Network == nil {
+		o.Network = UDP{}
+	}
+	if o.Listen == "" {
+		o.Listen = "127.0.0.1:0"
+	}
+	if o.Policy == (symbols.Policy{}) {
+		o.Policy = symbols.Policy{Need: 2, Of: 3}
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Rand == nil {
+		o.Rand = rand.Reader
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Rekey.Frames == 0 {
+		o.Rekey.Frames = 1e9
+	}
+	if o.Rekey.Bytes == 0 {
+		o.Rekey.Bytes = 1 << 40
+	}
+	if o.Rekey.After == 0 {
+		o.Rekey.After = 24 * time.Hour
+	}
+}
+
+func (n *Node) spawn(f func()) {
+	n.work.Add(1)
+	go func() {
+		defer n.work.Done()
+		f()
+	}()
+}
+
+// knowSelf finds this node's enrollment: in the state, or as given.
+func (n *Node) knowSelf() error {
+	if _, err := n.id.refresh(); err != nil {
+		return err
+	}
+	m, ok := n.id.member(n.self)
+	if !ok {
+		var err error
+		if m, err = engine.VerifyMember(n.engine.Genesis().Owner, n.opt.Enrollment); err != nil {
+			return fcp.Wrap(fcp.CodeUnauthorized, err, "this node's enrollment")
+		}
+		if m.Writer != n.self {
+			return fcp.Errorf(fcp.CodeUnauthorized, "the enrollment given is another node's")
+		}
+	}
+	if m.Revoked {
+		return fcp.Errorf(fcp.CodeVoided, "this node was revoked")
+	}
+	n.id.self = m
+	n.id.admit(m)
+	return nil
+}
+
+// Close says goodbye, ends every session and closes the socket.
+func (n *Node) Close() error {
+	if n.life == nil {
+		return nil
+	}
+	if n.life.Err() == nil {
+		n.step(gossip.Leaving{})
+	}
+	n.engine.SetFetcher(nil)
+	n.mu.Lock()
+	for _, s := range n.bySID {
+		s.drain(drainWait)
+	}
+	n.mu.Unlock()
+	n.stop(fcp.Errorf(fcp.CodeClosed, "the node"))
+	var err error
+	if n.transport != nil {
+		n.waitSessions()
+		err = n.transport.close()
+	}
+	n.work.Wait()
+	return errors.Join(err, n.keepHeads())
+}
+
+// Kill ends the node at once, without a word to its peers: for tests and for a
+// process that must go now.
+func (n *Node) Kill() {
+	n.engine.SetFetcher(nil)
+	n.transport.conn.Close() // first, so that nothing more goes out
+	n.stop(fcp.Errorf(fcp.CodeClosed, "the node"))
+	n.transport.quic.Close()
+	n.work.Wait()
+}
+
+// Addr returns the address of the socket.
+func (n *Node) Addr() net.Addr { return n.transport.conn.LocalAddr() }
+
+// Metrics returns the node's counters.
+func (n *Node) Metrics() *Metrics { return &n.metrics }
+
+// Writer returns the node's id.
+func (n *Node) Writer() fcp.WriterID { return n.self }
+
+// PeerStatus describes a session.
+type PeerStatus struct {
+	Writer  fcp.WriterID
+	Name    string
+	Address string
+	Since   time.Time
+}
+
+// Peers returns the peers that are there, by name.
+func (n *Node) Peers() []PeerStatus {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var out []PeerStatus
+	for _, s := range n.sessions {
+		out = append(out, PeerStatus{s.peer.Writer, s.peer.Name, s.conn.RemoteAddr().String(), s.started})
+	}
+	slices.SortFunc(out, func(a, b PeerStatus) int { return compareWriters(a.Writer, b.Writer) })
+	return out
+}
+
+func compareWriters(a, b fcp.WriterID) int { return slices.Compare(a[:], b[:]) }
+
+// session returns the session with a peer; nil when there is none.
+func (n *Node) session(w fcp.WriterID) *Session {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.sessions[w]
+}
+
+// WaitPeers waits until sessions with at least that many peers stand.
+func (n *Node) WaitPeers(ctx context.Context, count int) error {
+	for {
+		n.mu.Lock()
+		have, next := len(n.sessions), n.changed
+		n.mu.Unlock()
+		if have >= count {
+			return nil
+		}
+		select {
+		case <-next:
+		case <-ctx.Done():
+			return fcp.Errorf(fcp.CodeTimeout, "%d of %d peers are there", have, count)
+		case <-n.life.Done():
+			return context.Cause(n.life)
+		}
+	}
+}
+
+func (n *Node) sessionsChangedLocked() {
+	close(n.changed)
+	n.changed = make(chan struct{})
+}
+
+// capabilities returns this node's first message.
+func (n *Node) capabilities() *capabilities {
+	return &capabilities{Versions: []uint64{protocolVersion}, Layouts: []uint64{uint64(wire.LayoutNative), uint64(wire.LayoutReference)},
+		Carriers: []uint64{uint64(carrierDatagram), uint64(carrierStream)}, Compress: []string{}, MaxControl: maxMessage,
+		Genesis: n.engine.Genesis().ID}
+}
+
+// acceptLoop takes connections that peers dial.
+func (n *Node) acceptLoop() {
+	for {
+		conn, err := n.transport.listener.Accept(n.life)
+		if err != nil {
+			return
+		}
+		if n.handshakes.Load() >= maxHandshakes {
+			conn.CloseWithError(quic.ApplicationErrorCode(fcp.CodeExhausted), "")
+			continue
+		}
+		n.spawn(func() {
+			if err := n.serve(conn, n.respond); err != nil {
+				n.logger.Debug("a peer's session ended", "from", conn.RemoteAddr(), "err", err)
+			}
+		})
+	}
+}
+
+// serve makes a session over a connection and serves it to its end.
+func (n *Node) serve(conn *quic.Conn, shake func(context.Context, *quic.Conn) (*established, error)) error {
+	n.handshakes.Add(1)
+	e, err := shake(n.life, conn)
+	n.handshakes.Add(-1)
+	var s *Session
+	if err == nil {
+		s, err = n.newSession(e)
+	}
+	if err != nil {
+		conn.CloseWithError(quic.ApplicationErrorCode(fcp.CodeOf(err)), "")
+		return err
+	}
+	n.mu.Lock()
+	n.bySID[s.id] = s
+	n.mu.Unlock()
+	err = s.run()
+	n.sessionDown(s)
+	return err
+}
+
+// Connect begins to keep a session with whoever is at an address.
+func (n *Node) Connect(address string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.dialling[address] || n.life.Err() != nil {
+		return
+	}
+	n.dialling[address] = true
+	n.spawn(func() { n.dialLoop(address) })
+}
+
+// dialLoop connects again and again, with growing pauses, unless a session with
+// whoever was there last stands already.
+func (n *Node) dialLoop(address string) {
+	pause := redialFirst
+	var last fcp.WriterID
+	for n.life.Err() == nil {
+		if s := n.session(last); s == nil || s.rekeyDue() {
+			began := n.now()
+			who, err := n.dialOnce(address)
+			if !who.IsZero() {
+				last = who
+			}
+			if n.life.Err() != nil {
+				return
+			}
+			if n.now().Sub(began) > redialMost {
+				pause = redialFirst
+			}
+			n.logger.Debug("a session ended", "address", address, "err", err)
+			if errors.Is(err, fcp.CodeUnauthorized) && last == n.self {
+				return
+			}
+		}
+		if !n.pause(pause) {
+			return
+		}
+		pause = min(2*pause, redialMost)
+	}
+}
+
+// dialOnce connects and serves the session to its end.
+func (n *Node) dialOnce(address string) (who fcp.WriterID, err error) {
+	addr, err := n.opt.Network.Resolve(n.life, address)
+	if err != nil {
+		return who, err
+	}
+	ctx, cancel := context.WithTimeout(n.life, handshakeWait)
+	conn, err := n.transport.dial(ctx, addr)
+	cancel()
+	if err != nil {
+		return who, err
+	}
+	err = n.serve(conn, func(ctx context.Context, c *quic.Conn) (*established, error) {
+		e, err := n.initiate(ctx, c)
+		if err == nil {
+			who = e.peer.Writer
+		}
+		return e, err
+	})
+	return who, err
+}
+
+// sameTime is within which two sessions of one pair are taken for both sides
+// having dialled at once.
+const sameTime = 5 * time.Second
+
+// sessionUp makes a session the one to use with its peer. Of two that both sides
+// began at once the one counts that the smaller id dialled, so that both keep the
+// same; else the newer one does.
+func (n *Node) sessionUp(s *Session) {
+	if n.id.admit(s.peer) {
+		n.logger.Info("a member proved itself before its enrollment arrived", "peer", s.peer.Writer, "name", s.peer.Name)
+	}
+	n.step(gossip.Members{Writers: n.id.active()})
+	n.mu.Lock()
+	old := n.sessions[s.peer.Writer]
+	if old != nil && s.started.Sub(old.started) < sameTime && !n.preferred(s) && n.preferred(old) {
+		n.mu.Unlock()
+		s.end(fcp.Errorf(fcp.CodeConflict, "another session with %.16s stands", s.peer.Writer))
+		return
+	}
+	n.sessions[s.peer.Writer] = s
+	n.addrs[s.peer.Writer] = s.conn.RemoteAddr().String()
+	n.sessionsChangedLocked()
+	if old != nil {
+		n.stepLocked(gossip.PeerDown{Peer: s.peer.Writer})
+	}
+	n.stepLocked(gossip.PeerUp{Peer: s.peer.Writer})
+	n.mu.Unlock()
+	if old != nil {
+		old.end(fcp.Errorf(fcp.CodeConflict, "a newer session with %.16s stands", s.peer.Writer))
+	}
+	n.shareAddresses()
+}
+
+// preferred reports whether the smaller id of the pair dialled the session.
+func (n *Node) preferred(s *Session) bool {
+	return s.dialled == (compareWriters(n.self, s.peer.Writer) < 0)
+}
+
+func (n *Node) sessionDown(s *Session) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.bySID, s.id)
+	if n.sessions[s.peer.Writer] == s {
+		delete(n.sessions, s.peer.Writer)
+		n.sessionsChangedLocked()
+		n.stepLocked(gossip.PeerDown{Peer: s.peer.Writer})
+	}
+	n.fetches.lost(s)
+}
+
+func (n *Node) waitSessions() {
+	for {
+		n.mu.Lock()
+		left, next := len(n.sessions), n.changed
+		n.mu.Unlock()
+		if left == 0 {
+			return
+		}
+		<-next
+	}
+}
+
+// rekeyDue reports whether the session's keys are used up.
+func (s *Session) rekeyDue() bool {
+	r := &s.node.opt.Rekey
+	frames := s.frameSeq.Load()
+	return frames >= r.Frames || s.sentBytes.Load()+frames*uint64(s.limit) >= r.Bytes || s.node.now().Sub(s.started) >= r.After
+}
+
+// tickLoop lets time pass.
+func (n *Node) tickLoop() {
+	t := time.NewTicker(tickEvery)
+	defer t.Stop()
+	kept := n.now()
+	for {
+		select {
+		case <-t.C:
+		case <-n.life.Done():
+			return
+		}
+		n.step(gossip.Tick{})
+		n.rekey()
+		if now := n.now(); now.Sub(kept) >= headsEvery {
+			kept = now
+			if err := n.keepHeads(); err != nil {
+				n.logger.Warn("the heads of other nodes' feeds were not kept", "err", err)
+			}
+		}
+	}
+}
+
+// rekey replaces sessions whose keys are used up: the side with the smaller id
+// dials a new one, and sessionUp ends the old.
+func (n *Node) rekey() {
+	n.mu.Lock()
+	var due []string
+	for _, s := range n.sessions {
+		if s.rekeyDue() && compareWriters(n.self, s.peer.Writer) < 0 && !s.replaced.Swap(true) {
+			due = append(due, s.conn.RemoteAddr().String())
+		}
+	}
+	n.mu.Unlock()
+	for _, address := range due {
+		n.spawn(func() {
+			if _, err := n.dialOnce(address); err != nil {
+				n.logger.Debug("a rekeyed session ended", "address", address, "err", err)
+			}
+		})
+	}
+}
+
+// step lets the gossip core act.
+func (n *Node) step(ev gossip.Event) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.stepLocked(ev)
+}
+
+func (n *Node) stepLocked(ev gossip.Event) {
+	for _, eff := range n.core.Step(n.now(), ev) {
+		n.carryOutLocked(eff)
+	}
+}
+
+// carryOutLocked does what the core decided. It does not block: what may block is
+// handed to the session's workers.
+func (n *Node) carryOutLocked(eff gossip.Effect) {
+	switch e := eff.(type) {
+	case gossip.Send:
+		if s := n.sessions[e.Peer]; s != nil {
+			if err := s.send(normal, e.Message); err != nil {
+				n.logger.Debug("a message was not sent", "peer", e.Peer, "err", err)
+			}
+		}
+	case gossip.Push:
+		if s := n.sessions[e.Peer]; s != nil {
+			s.give(giving{head: e.Head, ranges: [][2]uint64{{e.First, e.Head.Seq}}})
+		}
+	case gossip.Fetch:
+		n.askLocked(e)
+	case gossip.Compare:
+		n.spawn(func() { n.compare(e) })
+	case gossip.Forked:
+		n.control.forked(e)
+		n.logger.Error("a feed has two branches and is frozen", "zone", e.A.Zone, "writer", e.A.Writer, "seq", []uint64{e.A.Seq, e.B.Seq})
+	case gossip.Ahead:
+		n.logger.Error("a peer has events of this node that this node lost", "peer", e.Peer, "zone", e.Head.Zone, "seq", e.Head.Seq)
+	case gossip.Drop:
+		if s := n.sessions[e.Peer]; s != nil {
+			s.end(fcp.Errorf(fcp.CodeVoided, "node %.16s is no member", e.Peer))
+		}
+	case gossip.Reached:
+		n.control.reached(e, n.now())
+	case gossip.Gone:
+		n.logger.Info("a peer left", "peer", e.Peer)
+		if s := n.sessions[e.Peer]; s != nil {
+			s.end(fcp.Errorf(fcp.CodeClosed, "the peer left"))
+		}
+	}
+}
+
+// handle acts on a message of a session that is ready.
+func (n *Node) handle(s *Session, m any) error {
+	switch m := m.(type) {
+	case *gossip.Vector:
+		n.step(gossip.Received{Peer: s.peer.Writer, Message: n.verified(m)})
+	case gossip.Message:
+		n.step(gossip.Received{Peer: s.peer.Writer, Message: m})
+	case *addresses:
+		n.takeAddresses(m)
+	case *want:
+		s.give(giving{feed: m.feed(), ranges: m.Ranges, asked: true})
+	case *events:
+		return n.takeEvents(s, m)
+	case *saltsWanted:
+		n.giveSalts(s, m)
+	case *salts:
+		return n.takeSalts(m)
+	case *offer:
+		n.takeOffer(s, m)
+	case *shareQuery:
+		s.spawn(func() { n.describeShares(s, m) })
+	case *shareHeads:
+		n.fetches.heads(s, m)
+	case *symbolRequest:
+		n.takeRequest(s, m)
+	case *symbolReply:
+		n.fetches.reply(s, m)
+	case *decodeStatus, *symbolAck:
+		s.takeProgress(m)
+	}
+	return nil
+}

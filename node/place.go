@@ -1,0 +1,287 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/zeebo/blake3"
+
+	"fcp"
+	"fcp/engine"
+	"fcp/engine/symbols"
+	"fcp/gossip"
+	"fcp/log"
+)
+
+// place of a share: whom to give which symbols.
+type placing struct {
+	peer fcp.WriterID
+	ref  symbols.Ref
+}
+
+// plan spreads a segment by policy. Every member has a place of its own in the
+// order of enrollment, and the range of symbols of that place: member i has the
+// symbols i*share to (i+1)*share-1 of every segment. So ranges never overlap, and
+// nothing has to be remembered of who got what. Which members hold a segment is
+// decided by rendezvous hashing, its writer always among them.
+func plan(policy symbols.Policy, members []engine.Member, writer fcp.WriterID, r symbols.Ref) []placing {
+	share := policy.Share(r.K())
+	type candidate struct {
+		w     fcp.WriterID
+		at    int
+		score [32]byte
+	}
+	var all []candidate
+	for i, m := range members {
+		if m.Revoked || m.Writer == writer {
+			continue
+		}
+		c := candidate{w: m.Writer, at: i}
+		h := blake3.New()
+		h.WriteString("FCP2-PLACE-V1")
+		h.Write(r.Segment[:])
+		h.Write(m.Writer[:])
+		h.Sum(c.score[:0])
+		all = append(all, c)
+	}
+	slices.SortFunc(all, func(a, b candidate) int { return bytes.Compare(b.score[:], a.score[:]) })
+	var out []placing
+	for _, c := range all[:min(len(all), policy.Of-1)] {
+		ref := symbols.Ref{Segment: r.Segment, Size: r.Size, First: uint32(c.at * share), Count: uint32(share)}
+		if ref.Valid() {
+			out = append(out, placing{c.w, ref})
+		}
+	}
+	return out
+}
+
+// placeLoop offers shares of own segments to the members that should hold them.
+func (n *Node) placeLoop() {
+	t := time.NewTicker(placeEvery)
+	defer t.Stop()
+	for {
+		if err := n.place(); err != nil && n.life.Err() == nil {
+			n.logger.Warn("segments were not spread", "err", err)
+		}
+		select {
+		case <-t.C:
+		case <-n.shares.wakeup:
+		case <-n.life.Done():
+			return
+		}
+	}
+}
+
+// maxOffers bounds the offers made in one round.
+const maxOffers = 64
+
+// place makes offers for what is not where it should be.
+func (n *Node) place() error {
+	members, err := n.engine.Members()
+	if err != nil {
+		return err
+	}
+	n.shares.mu.Lock()
+	var mine []ownSegment
+	for _, s := range n.shares.own {
+		if s.mine {
+			mine = append(mine, s)
+		}
+	}
+	n.shares.mu.Unlock()
+	slices.SortFunc(mine, func(a, b ownSegment) int { return int(int64(a.no) - int64(b.no)) })
+	made := 0
+	for _, own := range mine {
+		for _, p := range n.missing(plan(n.opt.Policy, members, n.self, own.ref)) {
+			if made++; made > maxOffers {
+				return nil
+			}
+			if err := n.offer(p); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// missing returns the placings whose member is there and does not say that it
+// holds the symbols.
+func (n *Node) missing(places []placing) (out []placing) {
+	if len(places) == 0 {
+		return nil
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	holders := n.core.Holders(places[0].ref.Segment)
+	for _, p := range places {
+		if n.sessions[p.peer] == nil {
+			continue
+		}
+		i := slices.IndexFunc(holders, func(h gossip.Holder) bool { return h.Peer == p.peer })
+		if i < 0 || !holders[i].Symbols.Contains(p.ref.First) || !holders[i].Symbols.Contains(p.ref.End()-1) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func (n *Node) offer(p placing) error {
+	s := n.session(p.peer)
+	if s == nil {
+		return nil
+	}
+	_, manifest, err := n.loadShare(n.life, p.ref)
+	if err != nil {
+		return err
+	}
+	err = s.send(normal, &offer{Manifest: manifest, First: uint64(p.ref.First), Count: uint64(p.ref.Count)})
+	if errors.Is(err, fcp.CodeClosed) {
+		return nil // it left meanwhile
+	}
+	return err
+}
+
+// Placed reports how many of the members that should hold a share of a segment
+// of this node say that they do, and how many should.
+func (n *Node) Placed(segment fcp.SegmentID) (have, want int, err error) {
+	members, err := n.engine.Members()
+	if err != nil {
+		return 0, 0, err
+	}
+	n.shares.mu.Lock()
+	own, ok := n.shares.own[segment]
+	n.shares.mu.Unlock()
+	if !ok {
+		return 0, 0, fcp.Errorf(fcp.CodeNotFound, "segment %s", segment)
+	}
+	places := plan(n.opt.Policy, members, n.self, own.ref)
+	n.mu.Lock()
+	holders := n.core.Holders(segment)
+	n.mu.Unlock()
+	for _, p := range places {
+		if slices.ContainsFunc(holders, func(h gossip.Holder) bool {
+			return h.Peer == p.peer && h.Symbols.Contains(p.ref.First) && h.Symbols.Contains(p.ref.End()-1)
+		}) {
+			have++
+		}
+	}
+	return have, len(places), nil
+}
+
+// ownSegments returns the segments of the data plane that this node sealed.
+func (n *Node) ownSegments() (ids []fcp.SegmentID) {
+	n.shares.mu.Lock()
+	defer n.shares.mu.Unlock()
+	for id, own := range n.shares.own {
+		if own.mine {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// WaitPlaced waits until every segment that this node had told of when it was
+// called is where the policy wants it.
+func (n *Node) WaitPlaced(ctx context.Context) error {
+	t := time.NewTicker(5 * time.Millisecond)
+	defer t.Stop()
+	for {
+		left := 0
+		for _, id := range n.ownSegments() {
+			have, want, err := n.Placed(id)
+			if err != nil {
+				return err
+			}
+			left += want - have
+		}
+		if left == 0 {
+			return nil
+		}
+		n.shares.wake()
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return fcp.Errorf(fcp.CodeTimeout, "%d shares are not placed yet", left)
+		case <-n.life.Done():
+			return context.Cause(n.life)
+		}
+	}
+}
+
+// takeOffer takes a share in that a member offers: it is asked for over a stream,
+// checked as a whole, and kept.
+func (n *Node) takeOffer(s *Session, m *offer) {
+	held, root, err := n.engine.CheckMinted(m.Manifest, uint32(m.First), uint32(m.Count))
+	if err != nil || !held.Ref.Valid() {
+		n.logger.Warn("an offer was refused", "peer", s.peer.Writer, "err", err)
+		return
+	}
+	ref := held.Ref
+	if _, ok := n.refOf(ref.Segment, m.First, m.Count); ok {
+		n.announce(ref.Segment) // it is here already; say so again
+		return
+	}
+	t := &n.shares
+	name := ref.FileName()
+	t.mu.Lock()
+	_, told := t.told[ref.Segment]
+	if t.taking[name] || !told && len(t.silent) >= maxQuarantined {
+		t.mu.Unlock()
+		return
+	}
+	t.taking[name] = true
+	t.mu.Unlock()
+	s.spawn(func() {
+		defer func() {
+			t.mu.Lock()
+			delete(t.taking, name)
+			t.mu.Unlock()
+		}()
+		if err := n.takeShare(s, m.Manifest, ref, root); err != nil {
+			n.logger.Warn("a share was not taken", "peer", s.peer.Writer, "share", name, "err", err)
+		}
+	})
+}
+
+// takeShare fetches one share whole and keeps it.
+func (n *Node) takeShare(s *Session, manifest []byte, ref symbols.Ref, root fcp.Hash) error {
+	done, err := s.budget.decode()
+	if err != nil {
+		return err
+	}
+	defer done()
+	ctx, cancel := context.WithTimeout(s.ctx, time.Minute)
+	defer cancel()
+	file, err := n.fetchShare(ctx, s, ref, root)
+	if err != nil {
+		return err
+	}
+	if _, err := n.engine.KeepShare(manifest, file, ref.First, ref.Count); err != nil {
+		return err
+	}
+	n.metrics.SharesKept.Add(1)
+	n.holdShare(ref)
+	return nil
+}
+
+// noteSegment is called for each event that tells of a segment.
+func (n *Node) noteSegment(body []byte) {
+	r, err := log.DecodeRemainder(body)
+	if err != nil || r.Plane != uint64(fcp.PlaneData) {
+		return
+	}
+	id := fcp.SegmentID(r.Segment)
+	n.segmentTold(id, r.Zone)
+	if r.Feed().Writer == n.self {
+		if no, ok, err := n.engine.Log().FindSegment(id); err == nil && ok {
+			n.ownSegment(no, &r)
+		}
+		return
+	}
+	if err := n.settleSalts(id, &r); err != nil {
+		n.logger.Warn("salts were not kept", "segment", id, "err", err)
+	}
+}

@@ -1,0 +1,432 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/RoaringBitmap/roaring/v2"
+
+	"fcp"
+	"fcp/engine"
+	"fcp/engine/symbols"
+)
+
+// rebuilding collects symbols of a segment from several peers at once until they
+// give its ciphertext. It runs in one goroutine.
+type rebuilding struct {
+	*collector
+	card    *fcp.Card
+	size    uint32
+	dec     *symbols.Rebuild
+	queried map[*Session]bool // true: its answer is here
+	began   time.Time
+	done    bool // the decoder has the block
+	judging bool // its hash was wrong: liars are looked for
+}
+
+func (f *rebuilding) run(ctx context.Context) ([]byte, error) {
+	f.began = f.node.now()
+	if err := f.useOwn(ctx); err != nil {
+		return nil, err
+	}
+	defer func() { f.cancel(ackComplete) }()
+	t := time.NewTicker(collectTick)
+	defer t.Stop()
+	f.query()
+	for {
+		if f.done {
+			b, err := f.dec.Ciphertext()
+			if err == nil {
+				return slices.Clone(b), nil
+			}
+			if !errors.Is(err, fcp.CodeChecksum) {
+				return nil, err
+			}
+			if b, err = f.searchLiar(ctx); err == nil {
+				return b, nil
+			}
+			if !errors.Is(err, fcp.CodeNotEnough) {
+				return nil, err
+			}
+			f.done = false
+		}
+		if err := f.ask(); err != nil {
+			return nil, err
+		}
+		select {
+		case x := <-f.in:
+			if err := f.hear(ctx, &x); err != nil {
+				return nil, err
+			}
+		case <-t.C:
+			f.stalled()
+			f.query() // somebody may have come, or have symbols now
+			if f.hopeless() {
+				return nil, f.short()
+			}
+		case <-ctx.Done():
+			return nil, f.short()
+		}
+	}
+}
+
+// short says how many symbols are missing.
+func (f *rebuilding) short() error {
+	return fcp.Errorf(fcp.CodeNotEnough, "segment %s: %d of %d symbols are here, %d more are needed",
+		f.segment, f.have.GetCardinality(), symbols.Ref{Size: f.size}.K(), f.dec.Needs()).
+		WithNext("start the devices that hold the others")
+}
+
+// hopeless reports whether nobody who is there can give more, after a while in
+// which somebody might have come.
+func (f *rebuilding) hopeless() bool {
+	if f.node.now().Sub(f.began) < holdersWait {
+		return false
+	}
+	for _, p := range f.parts {
+		if !p.dead && p.got.GetCardinality() < uint64(p.ref.Count) {
+			return false
+		}
+	}
+	return true
+}
+
+// useOwn adds the symbols that this node holds itself.
+func (f *rebuilding) useOwn(ctx context.Context) error {
+	for _, r := range f.node.sharesOf(f.segment) {
+		file, manifest, err := f.node.loadShare(ctx, r)
+		if err != nil {
+			f.node.logger.Warn("a share cannot be read", "share", r.FileName(), "err", err)
+			continue
+		}
+		p, err := f.partOf(nil, shareHead{manifest, uint64(r.First), uint64(r.Count), file[:headSize(&r)]})
+		if err != nil {
+			f.node.logger.Warn("a share of this node is damaged", "share", r.FileName(), "err", err)
+			continue
+		}
+		copy(p.file, file)
+		for esi := r.First; esi < r.End() && !f.done; esi++ {
+			if _, ok := p.share.Symbol(&f.hasher, esi); ok {
+				p.got.Add(esi)
+				if err := f.use(ctx, p, esi); err != nil {
+					return err
+				}
+			}
+		}
+		f.parts = append(f.parts, p)
+	}
+	return nil
+}
+
+// query asks every peer that said it holds symbols what its shares are.
+func (f *rebuilding) query() {
+	n := f.node
+	n.mu.Lock()
+	var ask []*Session
+	for _, h := range n.core.Holders(f.segment) {
+		if s := n.sessions[h.Peer]; s != nil {
+			if _, done := f.queried[s]; !done {
+				f.queried[s] = false
+				ask = append(ask, s)
+			}
+		}
+	}
+	n.mu.Unlock()
+	for _, s := range ask {
+		if err := s.send(urgent, &shareQuery{Segment: f.segment}); err != nil {
+			n.logger.Debug("a peer was not asked", "peer", s.peer.Writer, "err", err)
+		}
+	}
+}
+
+// partOf checks the head of a share: a member minted it, and its commitments are
+// those that the minter signed.
+func (f *rebuilding) partOf(s *Session, h shareHead) (*part, error) {
+	held, root, err := f.node.engine.CheckMinted(h.Manifest, uint32(h.First), uint32(h.Count))
+	if err != nil {
+		return nil, err
+	}
+	if held.Segment != f.segment || held.Size != f.size || !held.Ref.Valid() || len(h.Head) != headSize(&held.Ref) {
+		return nil, fcp.Errorf(fcp.CodeManifest, "a share of another segment")
+	}
+	p, err := f.newPart(s, held.Ref, h.Head, carrierDatagram)
+	if err != nil {
+		return nil, err
+	}
+	if got, ok := p.share.Root(); !ok || got != root || !p.share.HeadOK {
+		return nil, fcp.Errorf(fcp.CodeChecksum, "the head of share %s", held.FileName())
+	}
+	p.minter, p.card = held.Minter, p.share.SourceProven(f.card.Source)
+	return p, nil
+}
+
+// proven reports whether the card itself proves a symbol, so that its minter need
+// not be believed.
+func (p *part) proven(esi uint32) bool { return p.card && int(esi) < p.ref.K() }
+
+// hear acts on news.
+func (f *rebuilding) hear(ctx context.Context, x *news) error {
+	switch {
+	case x.heads != nil:
+		if done, asked := f.queried[x.session]; !asked || done {
+			return nil
+		}
+		f.queried[x.session] = true
+		for _, h := range x.heads.Shares {
+			p, err := f.partOf(x.session, h)
+			if err != nil {
+				f.node.logger.Warn("a peer describes a share that is not good", "peer", x.session.peer.Writer, "err", err)
+				continue
+			}
+			f.parts = append(f.parts, p)
+		}
+	case x.lost:
+		for _, p := range f.parts {
+			if p.session == x.session {
+				f.forget(p)
+				p.dead = true
+			}
+		}
+	case x.refused != 0:
+		for _, p := range f.parts {
+			if b := p.asked[x.refused]; b != nil && p.session == x.session {
+				f.asked.AndNot(b)
+				delete(p.asked, x.refused)
+				p.dead = x.code.Class() != fcp.Transient
+			}
+		}
+	case x.symbol != nil:
+		if p := f.take(x); p != nil {
+			return f.use(ctx, p, x.esi)
+		}
+	}
+	return nil
+}
+
+// use gives a good symbol to the decoder.
+func (f *rebuilding) use(ctx context.Context, p *part, esi uint32) error {
+	if f.done || !f.have.CheckedAdd(esi) {
+		return nil
+	}
+	complete, err := f.dec.Add(ctx, esi, p.symbol(esi))
+	f.done = complete
+	return err
+}
+
+// symbol returns a symbol that came.
+func (p *part) symbol(esi uint32) []byte {
+	at := headSize(&p.ref) + int(esi-p.ref.First)*fcp.SymbolSize
+	return p.file[at : at+fcp.SymbolSize]
+}
+
+// ask keeps enough symbols on their way: what the decoder needs and a few more,
+// in blocks, from the peer with the fewest of them outstanding.
+func (f *rebuilding) ask() error {
+	waiting := f.pendingHeads()
+	for {
+		need := f.dec.Needs() + spareSymbols - int(f.asked.GetCardinality())
+		if f.done || need <= 0 {
+			return nil
+		}
+		var best *part
+		for _, p := range f.parts {
+			if p.dead || p.session == nil || len(p.asked) >= 2 || f.left(p).IsEmpty() {
+				continue
+			}
+			if best == nil || p.outstanding() < best.outstanding() {
+				best = p
+			}
+		}
+		if best == nil {
+			return nil
+		}
+		block := min(need, blockSymbols)
+		if waiting > 0 { // leave something for those whose answer is on its way
+			block = min(block, max(need/(waiting+1), 8))
+		}
+		wanted := first(f.left(best), block)
+		if err := f.request(best, wanted); err != nil {
+			if errors.Is(err, fcp.CodeClosed) || errors.Is(err, fcp.CodeExhausted) {
+				f.forget(best)
+				best.dead = true
+				continue
+			}
+			return err
+		}
+	}
+}
+
+// pendingHeads is how many peers have not said yet what they have.
+func (f *rebuilding) pendingHeads() (n int) {
+	for s, done := range f.queried {
+		if !done && s.ctx.Err() == nil && f.node.now().Sub(f.began) < stallAfter {
+			n++
+		}
+	}
+	return n
+}
+
+// left returns the symbols that a part could still give.
+func (f *rebuilding) left(p *part) *roaring.Bitmap {
+	b := roaring.New()
+	b.AddRange(uint64(p.ref.First), uint64(p.ref.End()))
+	b.AndNot(f.have)
+	b.AndNot(f.asked)
+	return b
+}
+
+// first returns the first n numbers of a set.
+func first(b *roaring.Bitmap, n int) *roaring.Bitmap {
+	if b.GetCardinality() <= uint64(n) {
+		return b
+	}
+	last, err := b.Select(uint32(n - 1))
+	if err != nil {
+		return b
+	}
+	b.RemoveRange(uint64(last)+1, 1<<32)
+	return b
+}
+
+// stalled gives up what should have come by now; it is asked for again, from
+// whoever has it.
+func (f *rebuilding) stalled() {
+	now := f.node.now()
+	for _, p := range f.parts {
+		if len(p.asked) == 0 || now.Sub(p.heard) < stallAfter {
+			continue
+		}
+		f.forget(p)
+		p.heard = now
+		if p.stalls++; p.stalls > maxStalls {
+			p.dead = true
+		}
+	}
+}
+
+// maxSuspects bounds the search for liars among the minters of a segment.
+const maxSuspects = 8
+
+// searchLiar is called when symbols that all fit what their minters signed give
+// another ciphertext than the card's: one or two minters lied. It tries without
+// each, then without each pair, and names those whose symbols are wrong.
+func (f *rebuilding) searchLiar(ctx context.Context) ([]byte, error) {
+	var suspects []fcp.WriterID
+	for _, p := range f.parts {
+		for _, esi := range p.got.ToArray() {
+			if !p.proven(esi) && !slices.Contains(suspects, p.minter) {
+				suspects = append(suspects, p.minter)
+				break
+			}
+		}
+	}
+	if len(suspects) > maxSuspects {
+		suspects = suspects[:maxSuspects]
+	}
+	var without [][]fcp.WriterID
+	for _, a := range suspects {
+		without = append(without, []fcp.WriterID{a})
+	}
+	for i, a := range suspects {
+		for _, b := range suspects[i+1:] {
+			without = append(without, []fcp.WriterID{a, b})
+		}
+	}
+	for _, out := range without {
+		b, err := f.tryWithout(ctx, out)
+		if err == nil {
+			f.blame(ctx, b, out)
+			return b, nil
+		}
+		if !errors.Is(err, fcp.CodeNotEnough) && !errors.Is(err, fcp.CodeChecksum) {
+			return nil, err
+		}
+	}
+	// Nothing fits yet: ask for more, of what is not proven wrong nor had.
+	if err := f.dec.Reset(f.card.Segment, f.size); err != nil {
+		return nil, err
+	}
+	f.have.Clear()
+	for _, p := range f.parts {
+		for _, esi := range p.got.ToArray() {
+			if p.proven(esi) && f.have.CheckedAdd(esi) {
+				if _, err := f.dec.Add(ctx, esi, p.symbol(esi)); err != nil {
+					return nil, err
+				}
+			}
+		}
+		if !p.card {
+			f.forget(p)
+			p.dead = p.session != nil && f.judging
+		}
+	}
+	f.judging = true
+	return nil, fcp.Errorf(fcp.CodeNotEnough, "segment %s: the symbols contradict its hash", f.segment)
+}
+
+// tryWithout decodes from what came, without what some minters alone vouch for.
+func (f *rebuilding) tryWithout(ctx context.Context, out []fcp.WriterID) ([]byte, error) {
+	if err := f.dec.Reset(f.card.Segment, f.size); err != nil {
+		return nil, err
+	}
+	have := roaring.New()
+	for _, p := range f.parts {
+		for _, esi := range p.got.ToArray() {
+			if slices.Contains(out, p.minter) && !p.proven(esi) || !have.CheckedAdd(esi) {
+				continue
+			}
+			complete, err := f.dec.Add(ctx, esi, p.symbol(esi))
+			if err != nil {
+				return nil, err
+			}
+			if complete {
+				b, err := f.dec.Ciphertext()
+				return slices.Clone(b), err
+			}
+		}
+	}
+	return nil, fcp.Errorf(fcp.CodeNotEnough, "segment %s", f.segment)
+}
+
+// blame compares what each suspect gave with the ciphertext and names liars.
+func (f *rebuilding) blame(ctx context.Context, ciphertext []byte, suspects []fcp.WriterID) {
+	block, err := f.node.coder.Block(ctx, f.segment, ciphertext)
+	if err != nil {
+		return
+	}
+	for _, p := range f.parts {
+		if !slices.Contains(suspects, p.minter) {
+			continue
+		}
+		for _, esi := range p.got.ToArray() {
+			if same, err := block.Same(ctx, p.share, esi); err == nil && !same {
+				f.node.logger.Error("a minter signed false symbols", "minter", p.minter, "segment", f.segment, "share", p.ref.FileName())
+				f.node.distrust(p.minter)
+				break
+			}
+		}
+	}
+}
+
+var _ engine.Fetcher = (*Node)(nil).Fetch
+
+// distrust remembers a minter that lied.
+func (n *Node) distrust(w fcp.WriterID) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.liars[w] = true
+}
+
+// Liars returns the minters that were found to have signed false symbols.
+func (n *Node) Liars() []fcp.WriterID {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var out []fcp.WriterID
+	for w := range n.liars {
+		out = append(out, w)
+	}
+	slices.SortFunc(out, compareWriters)
+	return out
+}

@@ -1,0 +1,565 @@
+package node
+
+import (
+	"bytes"
+	"container/list"
+	"context"
+	"encoding/binary"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/RoaringBitmap/roaring/v2"
+	"github.com/quic-go/quic-go"
+
+	"fcp"
+	"fcp/engine"
+	"fcp/engine/symbols"
+	"fcp/gossip"
+	"fcp/log"
+	"fcp/node/wire"
+)
+
+// shareTable is what this node can give symbols of.
+type shareTable struct {
+	wakeup chan struct{} // placeLoop looks again
+
+	mu     sync.Mutex
+	told   map[fcp.SegmentID]fcp.ZoneID    // segments of the data plane that members told of; guarded by mu
+	own    map[fcp.SegmentID]ownSegment    // in this node's log; guarded by mu
+	held   map[fcp.SegmentID][]symbols.Ref // shares held; guarded by mu
+	silent map[fcp.SegmentID]bool          // held and not told of: quarantined; guarded by mu
+	taking map[string]bool                 // shares on their way in, by name; guarded by mu
+	files  list.List                       // of *loadedShare, most recent first; guarded by mu
+	mints  list.List                       // of *loadedMint, most recent first; guarded by mu
+}
+
+// ownSegment is a sealed segment of the data plane in this node's log.
+type ownSegment struct {
+	no   uint64
+	zone fcp.ZoneID
+	card []byte
+	ref  symbols.Ref
+	mine bool // this node wrote it
+}
+
+// Caches of the share table.
+const (
+	maxLoadedShares = 8
+	maxLoadedMints  = 4
+	maxQuarantined  = 1024 // shares of segments that nobody told of
+)
+
+type loadedShare struct {
+	name     string
+	file     []byte
+	manifest []byte
+}
+
+// loadedMint is a segment ready to make symbols of.
+type loadedMint struct {
+	segment fcp.SegmentID
+	mu      sync.Mutex // Minting is for one goroutine
+	minting *engine.Minting
+	err     error
+}
+
+func (t *shareTable) init() {
+	t.wakeup = make(chan struct{}, 1)
+	t.told, t.own = map[fcp.SegmentID]fcp.ZoneID{}, map[fcp.SegmentID]ownSegment{}
+	t.held, t.silent, t.taking = map[fcp.SegmentID][]symbols.Ref{}, map[fcp.SegmentID]bool{}, map[string]bool{}
+}
+
+func (t *shareTable) wake() {
+	select {
+	case t.wakeup <- struct{}{}:
+	default:
+	}
+}
+
+// knowSymbols tells the core of every share held and of own segments, which are
+// their source symbols.
+func (n *Node) knowSymbols() error {
+	t := &n.shares
+	for _, zone := range n.engine.Zones() {
+		err := n.engine.DataSegments(zone, func(r *log.Remainder) error {
+			t.told[fcp.SegmentID(r.Segment)] = zone
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if err := n.knowSegments(); err != nil {
+		return err
+	}
+	return n.engine.Shares(func(h engine.HeldShare) error {
+		n.holdShare(h.Ref)
+		return nil
+	})
+}
+
+// knowSegments looks for segments of the data plane in the log.
+func (n *Node) knowSegments() error {
+	return n.engine.Log().Segments(func(i log.SegmentInfo) error {
+		if i.Remainder.Plane == uint64(fcp.PlaneData) {
+			n.ownSegment(i.No, &i.Remainder)
+		}
+		return nil
+	})
+}
+
+// ownSegment notes that the log has a segment, whose source symbols can be given.
+func (n *Node) ownSegment(no uint64, r *log.Remainder) {
+	card, err := fcp.DecodeCard(r.Card)
+	if err != nil {
+		return // the log checked it
+	}
+	info, err := card.Transmission()
+	ref := symbols.Ref{Segment: card.Segment, Size: uint32(info.F), First: 0, Count: uint32(info.Symbols())}
+	if err != nil || !ref.Valid() {
+		return
+	}
+	t := &n.shares
+	t.mu.Lock()
+	_, known := t.own[ref.Segment]
+	t.own[ref.Segment] = ownSegment{no, r.Zone, r.Card, ref, r.Feed().Writer == n.self}
+	t.told[ref.Segment] = r.Zone
+	t.mu.Unlock()
+	if !known {
+		n.announce(ref.Segment)
+	}
+}
+
+// announce tells the core what this node holds of a segment, unless nobody told
+// of the segment.
+func (n *Node) announce(id fcp.SegmentID) {
+	t := &n.shares
+	t.mu.Lock()
+	b := roaring.New()
+	if _, ok := t.told[id]; ok {
+		delete(t.silent, id)
+		if own, ok := t.own[id]; ok {
+			b.AddRange(0, uint64(own.ref.Count))
+		}
+		for _, r := range t.held[id] {
+			b.AddRange(uint64(r.First), uint64(r.End()))
+		}
+	} else {
+		t.silent[id] = true
+	}
+	t.mu.Unlock()
+	n.step(gossip.LocalSymbols{Segment: id, Symbols: b})
+}
+
+func (n *Node) holdShare(r symbols.Ref) {
+	t := &n.shares
+	t.mu.Lock()
+	if !slices.Contains(t.held[r.Segment], r) {
+		t.held[r.Segment] = append(t.held[r.Segment], r)
+	}
+	t.mu.Unlock()
+	n.announce(r.Segment)
+}
+
+// segmentTold notes that a member told of a segment: what is held of it may be
+// announced.
+func (n *Node) segmentTold(id fcp.SegmentID, zone fcp.ZoneID) {
+	t := &n.shares
+	t.mu.Lock()
+	t.told[id] = zone
+	silent := t.silent[id]
+	t.mu.Unlock()
+	if silent {
+		n.announce(id)
+	}
+}
+
+// mint returns an own segment ready to make symbols of.
+func (n *Node) mint(ctx context.Context, own ownSegment) (*loadedMint, error) {
+	t := &n.shares
+	t.mu.Lock()
+	var m *loadedMint
+	for el := t.mints.Front(); el != nil; el = el.Next() {
+		if x := el.Value.(*loadedMint); x.segment == own.ref.Segment {
+			t.mints.MoveToFront(el)
+			m = x
+		}
+	}
+	if m == nil {
+		m = &loadedMint{segment: own.ref.Segment}
+		t.mints.PushFront(m)
+		if t.mints.Len() > maxLoadedMints {
+			t.mints.Remove(t.mints.Back())
+		}
+	}
+	t.mu.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.minting == nil {
+		ciphertext, err := n.engine.Log().Ciphertext(own.no)
+		if err != nil {
+			return nil, err
+		}
+		if m.minting, err = n.engine.Mint(ctx, &n.coder, own.card, ciphertext); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// loadShare returns a share's file and the manifest that vouches for it: one that
+// is held, or one made now of an own segment.
+func (n *Node) loadShare(ctx context.Context, r symbols.Ref) (file, manifest []byte, err error) {
+	t := &n.shares
+	name := r.FileName()
+	t.mu.Lock()
+	for el := t.files.Front(); el != nil; el = el.Next() {
+		if x := el.Value.(*loadedShare); x.name == name {
+			t.files.MoveToFront(el)
+			t.mu.Unlock()
+			return x.file, x.manifest, nil
+		}
+	}
+	held := slices.Contains(t.held[r.Segment], r)
+	own, ok := t.own[r.Segment]
+	t.mu.Unlock()
+	switch {
+	case held:
+		file, manifest, err = n.engine.ReadShare(r)
+	case ok && own.ref.Size == r.Size:
+		var m *loadedMint
+		if m, err = n.mint(ctx, own); err != nil {
+			return nil, nil, err
+		}
+		m.mu.Lock()
+		file, manifest, err = m.minting.Share(ctx, r.First, r.Count, n.opt.Policy.Need)
+		m.mu.Unlock()
+	default:
+		return nil, nil, fcp.Errorf(fcp.CodeNotFound, "share %s", name)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.files.PushFront(&loadedShare{name, file, manifest})
+	if t.files.Len() > maxLoadedShares {
+		t.files.Remove(t.files.Back())
+	}
+	return file, manifest, nil
+}
+
+// refOf returns the share that a peer names, if this node can give it.
+func (n *Node) refOf(segment fcp.SegmentID, first, count uint64) (symbols.Ref, bool) {
+	t := &n.shares
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, r := range t.held[segment] {
+		if uint64(r.First) == first && uint64(r.Count) == count {
+			return r, true
+		}
+	}
+	own, ok := t.own[segment]
+	r := symbols.Ref{Segment: segment, Size: own.ref.Size, First: uint32(first), Count: uint32(count)}
+	return r, ok && r.Valid()
+}
+
+// sharesOf returns the shares of a segment that this node has without making new
+// symbols.
+func (n *Node) sharesOf(segment fcp.SegmentID) []symbols.Ref {
+	t := &n.shares
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	out := slices.Clone(t.held[segment])
+	if own, ok := t.own[segment]; ok {
+		out = append(out, own.ref)
+	}
+	return out[:min(len(out), maxShares)]
+}
+
+// headSize is the part of a share file before its symbols.
+func headSize(r *symbols.Ref) int { return int(r.FileSize()) - int(r.Count)*fcp.SymbolSize }
+
+// describeShares answers a query.
+func (n *Node) describeShares(s *Session, q *shareQuery) {
+	done, err := s.budget.serve()
+	if err != nil {
+		return
+	}
+	defer done()
+	m := &shareHeads{Segment: q.Segment, Shares: []shareHead{}}
+	list := n.sharesOf(q.Segment)
+	if q.Count > 0 {
+		list = nil
+		if r, ok := n.refOf(q.Segment, q.First, q.Count); ok {
+			list = append(list, r)
+		}
+	}
+	for _, r := range list {
+		file, manifest, err := n.loadShare(s.ctx, r)
+		if err != nil {
+			n.logger.Warn("a share cannot be read", "share", r.FileName(), "err", err)
+			continue
+		}
+		m.Shares = append(m.Shares, shareHead{manifest, uint64(r.First), uint64(r.Count), file[:headSize(&r)]})
+	}
+	if err := s.send(urgent, m); err != nil {
+		n.logger.Debug("shares were not described", "peer", s.peer.Writer, "err", err)
+	}
+}
+
+// takeRequest admits a request for symbols, or says why not.
+func (n *Node) takeRequest(s *Session, m *symbolRequest) {
+	refuse := func(err error) {
+		if err := s.send(urgent, &symbolReply{ID: m.ID, Refused: fcp.CodeOf(err)}); err != nil {
+			n.logger.Debug("a refusal was not sent", "peer", s.peer.Writer, "err", err)
+		}
+	}
+	if m.Requester != [32]byte(s.peer.Keys.Signing) {
+		refuse(fcp.Errorf(fcp.CodeUnauthorized, "a request of another node"))
+		return
+	}
+	if err := m.verify(); err != nil {
+		refuse(err)
+		return
+	}
+	now := n.now()
+	if at := time.UnixMilli(int64(min(m.At, 1<<48))); at.Sub(now).Abs() > wire.MaxSkew || uint64(now.UnixMilli()) > m.Deadline {
+		refuse(fcp.Errorf(fcp.CodeTimeout, "a request out of its time"))
+		return
+	}
+	done, err := s.budget.serve()
+	if err != nil {
+		refuse(err)
+		return
+	}
+	ctx, cancel := context.WithDeadline(s.ctx, now.Add(min(time.UnixMilli(int64(min(m.Deadline, 1<<48))).Sub(now), 2*time.Minute)))
+	s.setServing(m.ID, cancel)
+	s.spawn(func() {
+		defer done()
+		defer s.clearServing(m.ID)
+		if err := n.serveSymbols(ctx, s, m); err != nil {
+			refuse(err)
+			n.logger.Debug("symbols were not given", "peer", s.peer.Writer, "err", err)
+		}
+	})
+}
+
+// serveSymbols sends the symbols of one request.
+func (n *Node) serveSymbols(ctx context.Context, s *Session, m *symbolRequest) error {
+	ref, ok := n.refOf(m.Segment, m.First, m.Count)
+	if !ok {
+		return fcp.Errorf(fcp.CodeNotFound, "segment %s", m.Segment)
+	}
+	wanted, err := decodeWanted(m.Wanted, m.First, m.Count)
+	if err != nil {
+		return err
+	}
+	began := n.now()
+	file, _, err := n.loadShare(ctx, ref)
+	if err != nil {
+		return err
+	}
+	s.budget.cpu(n.now().Sub(began))
+	granted := int(min(m.Max, wanted.GetCardinality()))
+	if carrier(m.Carrier) != carrierStream {
+		granted = min(granted, maxWanted)
+	}
+	if granted = s.budget.symbols(granted, wire.DefaultDatagram); granted == 0 {
+		return errBudget("symbols")
+	}
+	if err := s.send(urgent, &symbolReply{ID: m.ID, Granted: uint64(granted)}); err != nil {
+		return err
+	}
+	out := &symbolWriter{ctx: ctx, s: s, carrier: carrier(m.Carrier)}
+	h := wire.Header{Flags: wire.DefaultFlags, Object: ref.Segment, SymbolSize: fcp.SymbolSize, ZoneKey: m.ZoneKey, ZoneHash: m.Zone, Epoch: m.Epoch}
+	data := file[headSize(&ref):]
+	for it := wanted.Iterator(); it.HasNext() && granted > 0; granted-- {
+		esi := it.Next()
+		if ctx.Err() != nil {
+			break // the peer has enough
+		}
+		at := int(esi-ref.First) * fcp.SymbolSize
+		if err := out.write(&h, esi, uint16(ref.K()), data[at:at+fcp.SymbolSize]); err != nil {
+			return errors.Join(err, out.close())
+		}
+		n.metrics.SymbolsSent.Add(1)
+	}
+	return out.close()
+}
+
+// symbolWriter sends symbols over the carrier that was asked for.
+type symbolWriter struct {
+	ctx     context.Context
+	s       *Session
+	carrier carrier
+	stream  *quic.SendStream
+	buf     []byte
+}
+
+func (w *symbolWriter) write(h *wire.Header, esi uint32, k uint16, symbol []byte) error {
+	if w.carrier == carrierDatagram {
+		b := w.s.sealSymbol(make([]byte, 0, wire.DefaultDatagram), h, esi, k, symbol)
+		err := w.s.conn.SendDatagram(b)
+		var large *quic.DatagramTooLargeError
+		if err == nil || !errors.As(err, &large) {
+			return fcp.Wrap(fcp.CodeTimeout, err, "send a datagram")
+		}
+		w.carrier = carrierStream // the path carries no symbol in a datagram
+	}
+	if w.stream == nil {
+		var err error
+		if w.stream, err = w.s.conn.OpenUniStreamSync(w.ctx); err != nil {
+			return fcp.Wrap(fcp.CodeTimeout, err, "open a stream of symbols")
+		}
+	}
+	at := len(w.buf)
+	w.buf = append(w.buf, 0, 0)
+	w.buf = w.s.sealSymbol(w.buf, h, esi, k, symbol)
+	binary.BigEndian.PutUint16(w.buf[at:], uint16(len(w.buf)-at-2))
+	if len(w.buf) >= 60<<10 {
+		return w.flush()
+	}
+	return nil
+}
+
+func (w *symbolWriter) flush() error {
+	_, err := w.stream.Write(w.buf)
+	w.buf = w.buf[:0]
+	return fcp.Wrap(fcp.CodeTimeout, err, "send symbols")
+}
+
+func (w *symbolWriter) close() error {
+	if w.stream == nil {
+		return nil
+	}
+	err := w.flush()
+	return errors.Join(err, w.stream.Close())
+}
+
+// setServing remembers how to stop a request.
+func (s *Session) setServing(id uint64, cancel context.CancelFunc) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.serving == nil {
+		s.serving = map[uint64]context.CancelFunc{}
+	}
+	if old := s.serving[id]; old != nil {
+		old()
+	}
+	s.serving[id] = cancel
+}
+
+func (s *Session) clearServing(id uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.serving[id]; c != nil {
+		c()
+		delete(s.serving, id)
+	}
+}
+
+// takeProgress stops a request whose asker has enough.
+func (s *Session) takeProgress(m any) {
+	switch m := m.(type) {
+	case *symbolAck:
+		s.clearServing(m.ID)
+	case *decodeStatus:
+		if m.Complete {
+			s.clearServing(m.ID)
+		}
+	}
+}
+
+// sendSalts sends the salts of a segment that are here.
+func (n *Node) sendSalts(s *Session, r *log.Remainder) error {
+	b, err := n.engine.SegmentSalts(r)
+	if errors.Is(err, fcp.CodeNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return s.send(normal, &salts{Segment: fcp.SegmentID(r.Segment), Salts: b})
+}
+
+// giveSalts answers a question for salts.
+func (n *Node) giveSalts(s *Session, m *saltsWanted) {
+	s.spawn(func() {
+		done, err := s.budget.serve()
+		if err != nil {
+			return
+		}
+		defer done()
+		for _, id := range m.Segments {
+			r, err := n.remainder(id)
+			if err == nil && r != nil {
+				err = n.sendSalts(s, r)
+			}
+			if err != nil {
+				n.logger.Debug("salts were not given", "segment", id, "err", err)
+			}
+		}
+	})
+}
+
+// remainder finds what members told of a segment; nil when nobody did.
+func (n *Node) remainder(id fcp.SegmentID) (found *log.Remainder, err error) {
+	n.shares.mu.Lock()
+	zone, ok := n.shares.told[id]
+	n.shares.mu.Unlock()
+	if !ok {
+		return nil, nil
+	}
+	enough := errors.New("enough")
+	err = n.engine.DataSegments(zone, func(r *log.Remainder) error {
+		if bytes.Equal(r.Segment, id[:]) {
+			found = r
+			return enough
+		}
+		return nil
+	})
+	if errors.Is(err, enough) {
+		err = nil
+	}
+	return found, err
+}
+
+// takeSalts keeps salts of a segment that a member told of, once.
+func (n *Node) takeSalts(m *salts) error {
+	if len(m.Salts) == 0 {
+		return nil
+	}
+	n.fetches.mu.Lock()
+	if len(n.fetches.early) < maxAnnounced {
+		n.fetches.early[m.Segment] = m.Salts
+	}
+	n.fetches.mu.Unlock()
+	r, err := n.remainder(m.Segment)
+	if err != nil || r == nil {
+		return err
+	}
+	return n.settleSalts(m.Segment, r)
+}
+
+// settleSalts keeps salts that came before or after their segment's event.
+func (n *Node) settleSalts(id fcp.SegmentID, r *log.Remainder) error {
+	n.fetches.mu.Lock()
+	b := n.fetches.early[id]
+	delete(n.fetches.early, id)
+	n.fetches.mu.Unlock()
+	if b == nil || uint64(len(b)) != (r.Last-r.First+1)*log.SaltSize {
+		return nil
+	}
+	if _, err := n.engine.SegmentSalts(r); err == nil {
+		n.fetches.saltsHere(id)
+		return nil
+	}
+	if err := n.engine.KeepSalts(id, b); err != nil {
+		return err
+	}
+	n.fetches.saltsHere(id)
+	return nil
+}

@@ -1,0 +1,57 @@
+package node
+
+import (
+	"context"
+	"net"
+
+	"github.com/quic-go/quic-go"
+
+	"fcp"
+)
+
+// transport is the node's one socket.
+type transport struct {
+	conn     net.PacketConn
+	quic     *quic.Transport
+	listener *quic.Listener
+	id       *identity
+}
+
+func quicConfig() *quic.Config {
+	return &quic.Config{
+		Versions:              []quic.Version{quic.Version1},
+		HandshakeIdleTimeout:  handshakeWait,
+		MaxIdleTimeout:        idleTimeout,
+		KeepAlivePeriod:       keepAlive,
+		MaxIncomingStreams:    4,
+		MaxIncomingUniStreams: 64,
+		EnableDatagrams:       true,
+	}
+}
+
+// listen opens the socket.
+func listen(ctx context.Context, network Network, address string, id *identity) (*transport, error) {
+	conn, err := network.Listen(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	t := &transport{conn: conn, quic: &quic.Transport{Conn: conn}, id: id}
+	if t.listener, err = t.quic.Listen(id.tlsConfig(), quicConfig()); err != nil {
+		conn.Close()
+		return nil, fcp.Wrap(fcp.CodeInternal, err, "listen for QUIC")
+	}
+	return t, nil
+}
+
+func (t *transport) dial(ctx context.Context, addr net.Addr) (*quic.Conn, error) {
+	c, err := t.quic.Dial(ctx, addr, t.id.tlsConfig(), quicConfig())
+	return c, fcp.Wrap(fcp.CodeTimeout, err, "connect to %s", addr)
+}
+
+func (t *transport) close() error {
+	err := t.quic.Close()
+	if cerr := t.conn.Close(); err == nil {
+		err = cerr
+	}
+	return fcp.Wrap(fcp.CodeInternal, err, "close the socket")
+}
