@@ -323,8 +323,9 @@ type ReplayReport struct {
 	Events    uint64
 	Position  uint64 // the state's position on both sides
 	Elapsed   time.Duration
-	Root      fcp.Hash // of the rebuilt state
-	LiveRoot  fcp.Hash // of the engine's state
+	Rebuilt   time.Duration // the part of it until the new state was complete, and durable with Scratch
+	Root      fcp.Hash      // of the rebuilt state
+	LiveRoot  fcp.Hash      // of the engine's state
 	ZoneRoots map[fcp.ZoneID]fcp.Hash
 	Identical bool
 }

@@ -143,6 +143,7 @@ type recordProjection struct {
 const recordDigest = 16
 
 func (p recordProjection) Name() string         { return p.name }
+func (p recordProjection) Kind() fcp.Kind       { return p.kind }
 func (p recordProjection) Version() uint32      { return 1 }
 func (p recordProjection) Scope() Scope         { return ScopeZone }
 func (p recordProjection) Planes() fcp.PlaneSet { return onControl }

@@ -73,7 +73,8 @@ type folder struct {
 	mu       sync.RWMutex // guards the fields below against readers; Apply writes
 	slots    slotTable
 	active   []active
-	sources  []*Source // by feed number - 1
+	routes   [][]*active // by kind: those of active that it may touch; nil: to be made; owned by Apply
+	sources  []*Source   // by feed number - 1
 	zones    map[fcp.ZoneID]uint16
 	zoneText []fcp.ZoneID // by zone number - 1
 	cuts     authority.Cuts
@@ -81,8 +82,10 @@ type folder struct {
 	position atomic.Uint64 // the state reflects every event up to it
 	update   func(position uint64, fn func(*state.Writer) error) error
 
-	fold Fold  // owned by Apply
-	ev   Event // owned by Apply
+	fold   Fold                // owned by Apply
+	ev     Event               // owned by Apply
+	staged [stageEvents]staged // owned by Apply
+	keyBuf []byte              // of their keys; owned by Apply
 
 	keysChanged bool // a zone key manifest was folded; owned by Apply
 }
@@ -192,10 +195,17 @@ func (d *folder) Apply(events []log.Applied) error {
 	last := events[len(events)-1].Position
 	err := d.update(last, func(w *state.Writer) error {
 		d.fold.store = w
-		for i := range events {
-			if err := d.one(&events[i]); err != nil {
+		for len(events) > 0 {
+			n := min(len(events), stageEvents)
+			if err := d.stageKeys(w, events[:n]); err != nil {
 				return err
 			}
+			for i := range n {
+				if err := d.one(&events[i], &d.staged[i]); err != nil {
+					return err
+				}
+			}
+			events = events[n:]
 		}
 		return nil
 	})
@@ -205,13 +215,49 @@ func (d *folder) Apply(events []log.Applied) error {
 	return err
 }
 
+// stageEvents is the number of events whose keys are looked for at once: enough to
+// keep the memory busy, few enough to stay in the cache until they are folded.
+const stageEvents = 32
+
+// staged is one event with the keys it touches.
+type staged struct {
+	src  *Source
+	keys [][]byte // in step with the event's route; an empty one touches nothing
+}
+
+// stageKeys finds the keys that events touch and begins to fetch the memory where
+// they are looked up, all at once instead of one after the other.
+func (d *folder) stageKeys(w *state.Writer, events []log.Applied) error {
+	buf := d.keyBuf[:0]
+	for i := range events {
+		a, s := &events[i], &d.staged[i]
+		src, err := d.source(a.Feed)
+		if err != nil {
+			return err
+		}
+		s.src, s.keys = src, s.keys[:0]
+		d.ev = Event{a, src}
+		for _, p := range d.route(a.Content.Kind) {
+			from := len(buf)
+			if p.planes.Has(src.Feed.Plane) {
+				if key := p.Touches(&d.ev, appendPrefix(buf, src.zone, p.slot)); key != nil {
+					buf = key
+				}
+			}
+			s.keys = append(s.keys, buf[from:len(buf):len(buf)])
+		}
+		for _, key := range s.keys {
+			w.Fetch(key)
+		}
+	}
+	d.keyBuf = buf
+	return nil
+}
+
 // one folds one event. An error stops the store, so whatever a writer elsewhere
 // can put into an event must not lead to one.
-func (d *folder) one(a *log.Applied) error {
-	src, err := d.source(a.Feed)
-	if err != nil {
-		return err
-	}
+func (d *folder) one(a *log.Applied, s *staged) error {
+	src := s.src
 	src.seq, src.hash = a.Seq, a.Hash
 	d.ev = Event{a, src}
 	if src.void != 0 && a.Seq >= src.void && !standsAboveCuts(a.Content.Kind) {
@@ -222,26 +268,37 @@ func (d *folder) one(a *log.Applied) error {
 	}
 	f := &d.fold
 	f.zone = src.zone
-	plane := fcp.PlaneSet(1) << src.Feed.Plane
-	for i := range d.active {
-		p := &d.active[i]
-		if p.planes&plane == 0 {
-			continue
-		}
-		f.key = appendPrefix(f.key[:0], src.zone, p.slot)
-		key := p.Touches(&d.ev, f.key)
-		if key == nil {
-			continue
-		}
-		f.key = key
-		if err := p.Apply(f, &d.ev, key); err != nil {
-			return err
+	for i, p := range d.route(a.Content.Kind) {
+		if key := s.keys[i]; len(key) > 0 {
+			if err := p.Apply(f, &d.ev, key); err != nil {
+				return err
+			}
 		}
 	}
 	if a.Content.Kind == fcp.KindRevocationIssued {
 		return d.revoke(&d.ev)
 	}
 	return nil
+}
+
+// oneKind is a projection that only events of one kind touch.
+type oneKind interface{ Kind() fcp.Kind }
+
+// route returns the active projections that an event of the kind may touch, so
+// that most events ask two or three of them and not all.
+func (d *folder) route(kind fcp.Kind) []*active {
+	if d.routes == nil {
+		d.routes = make([][]*active, 1<<8)
+		for k := range d.routes {
+			for i := range d.active {
+				p := &d.active[i]
+				if one, ok := p.Projection.(oneKind); p.planes != 0 && (!ok || one.Kind() == fcp.Kind(k)) {
+					d.routes[k] = append(d.routes[k], p)
+				}
+			}
+		}
+	}
+	return d.routes[kind]
 }
 
 // standsAboveCuts reports whether an event counts whatever its feed's cut says.

@@ -22,7 +22,7 @@ func (e *Engine) Replay(ctx context.Context, o ReplayOptions) (ReplayReport, err
 	if err != nil {
 		return ReplayReport{}, err
 	}
-	report, err := e.replayInto(ctx, st, o.Progress)
+	report, err := e.replayInto(ctx, st, start, o)
 	report.Elapsed = e.env.Now().Sub(start)
 	if err = errors.Join(err, st.Close()); err != nil {
 		return report, err
@@ -49,14 +49,20 @@ func (e *Engine) scratchState(dir string) (*state.Store, error) {
 	return st, nil
 }
 
-func (e *Engine) replayInto(ctx context.Context, st *state.Store, progress func(Progress)) (r ReplayReport, err error) {
+func (e *Engine) replayInto(ctx context.Context, st *state.Store, start time.Time, o ReplayOptions) (r ReplayReport, err error) {
 	d, err := newFolder(e.log, st, e.fold.list, e.genesis.Owner)
 	if err != nil {
 		return r, err
 	}
-	if err := e.foldTo(ctx, d, e.applied.Load(), progress); err != nil {
+	if err := e.foldTo(ctx, d, e.applied.Load(), o.Progress); err != nil {
 		return r, err
 	}
+	if o.Scratch != "" {
+		if err := st.Flush(ctx); err != nil {
+			return r, err
+		}
+	}
+	r.Rebuilt = e.env.Now().Sub(start)
 	if err := e.fold.warmDigests(e.Zones()...); err != nil {
 		return r, err
 	}
@@ -278,6 +284,7 @@ func (d *folder) serve(b *folder, list []Projection) (old [][2][]byte, err error
 			d.active[at] = b.active[i]
 		}
 	}
+	d.routes = nil
 	d.mu.Unlock()
 	return old, d.saveSlots(names)
 }

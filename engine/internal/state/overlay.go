@@ -117,6 +117,12 @@ func (o *overlay) find(t *table, hash uint64, key []byte) (slot, off uint64) {
 	}
 }
 
+// home reads the slot where find begins.
+func (o *overlay) home(hash uint64) uint64 {
+	t := o.tab.Load()
+	return atomic.LoadUint64(&t.s[2*(hash>>t.shift)+1])
+}
+
 func (o *overlay) chunks() [][]byte { return *o.dir.Load() }
 
 // get returns the newest record of key below the watermark w.

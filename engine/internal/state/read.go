@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"math"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/zeebo/xxh3"
@@ -25,6 +26,20 @@ func (v *view) lookup(hash uint64, key []byte, own bool) (record, bool) {
 		}
 	}
 	return record{}, false
+}
+
+// fetch reads one word wherever lookup and the filter would look for a hash.
+func (v *view) fetch(f *filter, hash uint64) (sum uint64) {
+	sum = v.active.home(hash)
+	for _, o := range v.frozen {
+		sum += o.home(hash)
+	}
+	if p := f.tiers.Load(); p != nil {
+		for _, t := range *p {
+			sum += atomic.LoadUint64(&t.block(hash)[0])
+		}
+	}
+	return sum
 }
 
 // Get returns what key holds, copied behind dst.

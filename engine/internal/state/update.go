@@ -15,7 +15,8 @@ type Writer struct {
 	s       *Store
 	v       *view
 	scratch []byte
-	failed  error // of a Set or Delete; it fails the group
+	fetched uint64 // keeps Fetch from being optimised away
+	failed  error  // of a Set or Delete; it fails the group
 	lenBuf  [binary.MaxVarintLen64]byte
 }
 
@@ -81,6 +82,14 @@ func (s *Store) rotate() {
 	s.view.now.Store(&view{active: s.newOverlay(v.active.position, hint), frozen: frozen})
 	s.view.mu.Unlock()
 	s.signal()
+}
+
+// Fetch begins to load the memory in which Get and Set will look for key, without
+// waiting for it: worth it for several keys at once, before the first is got.
+func (w *Writer) Fetch(key []byte) {
+	if len(key) > 0 {
+		w.fetched += w.v.fetch(&w.s.filter, w.s.hash(key))
+	}
 }
 
 // Get returns what key holds, the group's own changes included. The value may
