@@ -117,7 +117,8 @@ func decodeTail(t *backupTail, plain []byte) ([]fcp.Event, error) {
 }
 
 // sealedIn calls fn with each remainder that a run of a control feed tells of: a
-// writer speaks for its own feeds of the same zone.
+// writer speaks for its own feeds of the same zone, and any writer of the zone for
+// segments that it compacted.
 func sealedIn(feed fcp.Feed, c *fcp.Content, fn func(log.Remainder) error) error {
 	if c.Kind != fcp.KindSegmentSealed {
 		return nil
@@ -126,7 +127,7 @@ func sealedIn(feed fcp.Feed, c *fcp.Content, fn func(log.Remainder) error) error
 	if err != nil {
 		return err
 	}
-	if f := r.Feed(); f.Zone != feed.Zone || f.Writer != feed.Writer {
+	if f := r.Feed(); f.Zone != feed.Zone || f.Writer != feed.Writer && !r.Compacted() {
 		return nil
 	}
 	return fn(r)

@@ -94,6 +94,8 @@ func (e *Engine) backup(ctx context.Context, dir string, o BackupOptions) (r Bac
 // BackupTo is Backup into any blob store that nobody else writes to meanwhile;
 // where is how the result names it.
 func (e *Engine) BackupTo(ctx context.Context, to blob.Store, where string, o BackupOptions) (r BackupResult, err error) {
+	e.maintenance.Lock() // no segment is replaced meanwhile
+	defer e.maintenance.Unlock()
 	start := e.env.Now()
 	r.Dir = where
 	b := backupRun{e: e, ctx: ctx, to: to, progress: o.Progress, r: &r}
@@ -189,7 +191,14 @@ func (b *backupRun) checkSuperset() error {
 	}
 	missing := 0
 	for i := range old {
-		if _, ok := findIndexed(b.index, old[i].id); !ok {
+		if _, ok := findIndexed(b.index, old[i].id); ok {
+			continue
+		}
+		_, replaced, err := b.e.log.ReplacedBy(old[i].id)
+		if err != nil {
+			return err
+		}
+		if !replaced {
 			missing++
 		}
 	}
@@ -523,13 +532,28 @@ func (e *Engine) ownEnrollment() (body []byte, err error) {
 }
 
 // removeOld removes key tables, tails and indexes that the manifest does not
-// name: those of the backup before, and of interrupted ones.
+// name: those of the backup before, and of interrupted ones; and the segments that
+// a compaction replaced, whose cards and remainders stay in the control events.
 func (b *backupRun) removeOld() error {
 	keep := map[string]bool{keyTableName(b.m.KeyTable.Number): true, indexName(b.m.Index.Hash): true}
 	for i := range b.m.Tail {
 		keep[tailName(b.m.Tail[i].Hash)] = true
 	}
 	var old []string
+	for _, kind := range []struct{ prefix, suffix string }{{segmentPrefix, ".seg"}, {cardPrefix, ".card"}} {
+		there, err := b.present(kind.prefix, kind.suffix)
+		if err != nil {
+			return err
+		}
+		for id := range there {
+			if _, replaced, err := b.e.log.ReplacedBy(id); err != nil {
+				return err
+			} else if replaced {
+				old = append(old, spread(kind.prefix, id[:], kind.suffix))
+			}
+		}
+	}
+	slices.Sort(old)
 	for _, prefix := range []string{keyTablePrefix, tailPrefix, backupIndexPrefix} {
 		err := b.to.List(b.ctx, prefix, func(i blob.Info) error {
 			if !keep[i.Name] && blob.CheckName(i.Name) == nil {

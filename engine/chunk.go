@@ -80,6 +80,7 @@ func (w *write) putChunked(ctx context.Context, first []byte, rest io.Reader, dr
 	if rest != nil {
 		body = io.MultiReader(body, rest)
 	}
+	defer func() { w.e.holds.release(u.held) }()
 	err := u.run(body)
 	u.running.Wait()
 	if e := u.failure(); e != nil {
@@ -118,9 +119,10 @@ type upload struct {
 
 	total uint64 // bytes read; owned by run
 
-	mu  sync.Mutex
-	ids []fcp.ObjectID // one for each chunk; guarded by mu until running is done
-	err error          // the first failure; guarded by mu
+	mu   sync.Mutex
+	held []fcp.ObjectID // kept from being collected until the manifest is there; guarded by mu
+	ids  []fcp.ObjectID // one for each chunk; guarded by mu until running is done
+	err  error          // the first failure; guarded by mu
 }
 
 // chunkBuffer is the memory of one chunk in flight.
@@ -191,6 +193,9 @@ func (u *upload) chunk(i int, b *chunkBuffer, n int, salt authority.Salt) {
 	id := w.zone.current().StoredObjectID(fcp.SchemaBlob.Hash(), b.plain)
 	u.mu.Lock()
 	u.ids[i] = id
+	if !u.dry && w.e.holds.hold(id) {
+		u.held = append(u.held, id)
+	}
 	u.mu.Unlock()
 	if !u.dry {
 		b.sealed = w.zone.current().SealBody(b.sealed[:0], id, salt, b.plain)

@@ -37,6 +37,9 @@ type Engine struct {
 	applied atomic.Uint64 // the state shows every event up to this position
 	gate    sync.Mutex    // held while a group is folded, and by whoever needs a state that stands still
 
+	maintenance sync.Mutex // held by whoever needs the set of segments to stand still: backups, replays, compactions
+	holds       holds      // objects that a write under way is about to name
+
 	mu      sync.Mutex
 	advance chan struct{} // closed when applied moves; guarded by mu
 	waiting bool          // somebody holds advance; guarded by mu
@@ -82,6 +85,9 @@ func Open(ctx context.Context, dir string, o Options) (_ *Engine, err error) {
 		return nil, err
 	}
 	if err := e.catchUp(ctx); err != nil {
+		return nil, err
+	}
+	if _, err := e.sweep(ctx); err != nil {
 		return nil, err
 	}
 	e.log.Serve()
@@ -358,7 +364,7 @@ func (e *Engine) ImportEvents(ctx context.Context, events []fcp.Event, salts [][
 }
 
 // AppendSigned appends an owner-signed governance object: zone.defined,
-// zonekey.manifest, device.enrolled or revocation.issued. It verifies the
+// zonekey.manifest, device.enrolled, checkpoint.signed or revocation.issued. It verifies the
 // signature first; a body the fold would ignore is refused here.
 func (e *Engine) AppendSigned(ctx context.Context, zone fcp.ZoneID, kind fcp.Kind, body []byte) (log.Receipt, error) {
 	z := e.ring.Load().zones[zone]

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 
@@ -53,15 +54,24 @@ func decodeSchemaBody(body []byte) (o schemaObject, err error) {
 // The keys of the record projections. Bodies that do not decode, or that no owner
 // signed, give nil: they are folded as nothing on every node.
 
-func checkpointKey(_ authority.OwnerPublic, ev *Event, key []byte) []byte {
-	g, err := authority.VerifyGenesis(ev.Content.Body)
-	if err != nil {
+func checkpointKey(owner authority.OwnerPublic, ev *Event, key []byte) []byte {
+	if g, err := authority.VerifyGenesis(ev.Content.Body); err == nil {
+		return append(key, g.ID[:]...)
+	}
+	c, err := authority.VerifyCheckpoint(owner, bytes.Clone(ev.Content.Body))
+	if err != nil || c.Zone() != ev.From.Feed.Zone {
 		return nil
 	}
-	return append(key, g.ID[:]...)
+	h := c.Hash()
+	return append(key, h[:]...)
 }
 
-func checkpointRow(_ authority.OwnerPublic, body []byte) (string, map[string]any, error) {
+func checkpointRow(owner authority.OwnerPublic, body []byte) (string, map[string]any, error) {
+	if c, err := authority.VerifyCheckpoint(owner, body); err == nil {
+		r := c.Retention()
+		return c.Hash().String(), map[string]any{"number": c.Seq(), "created": c.CreatedAt(), "root": c.Root().String(),
+			"feeds": len(c.Feeds()), "history": r.History.String(), "versions": r.Versions, "pins": len(c.Pins())}, nil
+	}
 	g, err := authority.VerifyGenesis(body)
 	if err != nil {
 		return "", nil, err
@@ -194,8 +204,8 @@ func (segmentsProjection) Touches(ev *Event, key []byte) []byte {
 		return nil
 	}
 	r, err := log.DecodeRemainder(ev.Content.Body)
-	if err != nil || r.Zone != ev.From.Feed.Zone || r.Feed().Writer != ev.From.Feed.Writer {
-		return nil // a writer speaks for its own feeds
+	if err != nil || r.Zone != ev.From.Feed.Zone || r.Feed().Writer != ev.From.Feed.Writer && !r.Compacted() {
+		return nil // a writer speaks for its own feeds, and for what it compacted
 	}
 	id := r.Feed().ID()
 	key = append(key, id[:]...)

@@ -56,6 +56,9 @@ func (e *Engine) names(zone fcp.ZoneID, at At) (r *nameReader, ok bool, err erro
 		if r.at, err = e.PositionAt(at); err != nil {
 			return nil, false, err
 		}
+		if err := e.checkHorizon(zone, r.at); err != nil {
+			return nil, false, err
+		}
 		if r.at == 0 {
 			return nil, false, nil // before the first event
 		}
@@ -293,6 +296,9 @@ func (e *Engine) findVersion(zone fcp.ZoneID, key string, hash fcp.Hash) (v Vers
 		return nil
 	})
 	if err == nil && !found {
+		if h, _, herr := e.HorizonOf(cmp.Or(zone, DefaultZone)); herr == nil && h > 0 {
+			return v, fcp.Errorf(fcp.CodeHorizon, "the key has no version %s above the compaction horizon at position %d", hash, h)
+		}
 		err = fcp.Errorf(fcp.CodeNotFound, "the key has no version %s", hash)
 	}
 	return v, err

@@ -62,7 +62,7 @@ func (r *Reader) byObject(id fcp.ObjectID) error {
 			return r.load(p.feed, p.seq)
 		}
 		if ok {
-			return r.loadForeign(id)
+			return r.e.orGone(r.loadForeign(id), r.info.Zone, p.position, id)
 		}
 	}
 	return fcp.Errorf(fcp.CodeNotFound, "object %s", id)
@@ -107,7 +107,7 @@ func (r *Reader) byVersion(v Version) error {
 		return err
 	}
 	if !ok {
-		return r.loadForeign(v.Object)
+		return r.e.orGone(r.loadForeign(v.Object), r.info.Zone, v.Position, v.Object)
 	}
 	return r.load(p.feed, p.seq)
 }
@@ -163,8 +163,8 @@ func (r *Reader) open(ev *fcp.Event, salt [log.SaltSize]byte) error {
 // openObject decrypts the object an event carries and verifies its id. The
 // payload begins with the schema's hash.
 func (e *Engine) openObject(z *zoneKeys, ev *fcp.Event, salt [log.SaltSize]byte) (fcp.SchemaID, []byte, error) {
-	if salt == [log.SaltSize]byte{} {
-		return fcp.SchemaID{}, nil, fcp.Errorf(fcp.CodeKeyForgotten, "object %s", ev.Object)
+	if err := checkSalt(salt, ev.Object); err != nil {
+		return fcp.SchemaID{}, nil, err
 	}
 	plain, keys, err := z.open(nil, ev.Object, salt, ev.Body)
 	if err != nil {
@@ -315,8 +315,8 @@ func (r *Reader) chunkRange(dst []byte, i, off, n int) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if salt == [log.SaltSize]byte{} {
-		return nil, fcp.Errorf(fcp.CodeKeyForgotten, "object %s", ev.Object)
+	if err := checkSalt(salt, ev.Object); err != nil {
+		return nil, err
 	}
 	total, ok := authority.PlainBodyLen(len(ev.Body))
 	start := total - r.manifest.chunkLen(i)

@@ -17,6 +17,12 @@ import (
 // working; the comparison is made at one position of both. With Verify a
 // difference is CodeRootMismatch, and the report says both roots.
 func (e *Engine) Replay(ctx context.Context, o ReplayOptions) (ReplayReport, error) {
+	e.maintenance.Lock() // between a compaction and its sweep the state knows more than the log
+	defer e.maintenance.Unlock()
+	return e.replay(ctx, o)
+}
+
+func (e *Engine) replay(ctx context.Context, o ReplayOptions) (ReplayReport, error) {
 	start := e.env.Now()
 	st, err := e.scratchState(o.Scratch)
 	if err != nil {

@@ -124,6 +124,11 @@ func (e *Engine) QueryProjection(ctx context.Context, name string, zone fcp.Zone
 		if !ok {
 			return e.unknownZone(z)
 		}
+		if !at.IsNow() {
+			if err := e.checkHorizon(z, d.position.Load()); err != nil {
+				return err
+			}
+		}
 		lower := append(appendPrefix(nil, no, d.slot(name)), prefix...)
 		err := st.Scan(lower, upperBound(lower), func(key []byte, v state.Value) (bool, error) {
 			if ctx.Err() != nil {
@@ -163,6 +168,8 @@ func (e *Engine) past(ctx context.Context, to uint64) (*folder, *state.Store, er
 // goes on after a finding where it can. Its error says that it could not look,
 // not that something is wrong.
 func (e *Engine) Verify(ctx context.Context, o VerifyOptions) (r VerifyReport, err error) {
+	e.maintenance.Lock()
+	defer e.maintenance.Unlock()
 	start := e.env.Now()
 	v := verifier{e: e, ctx: ctx, o: o, r: &r}
 	r.Feeds = len(e.log.Feeds())
@@ -180,7 +187,7 @@ func (e *Engine) Verify(ctx context.Context, o VerifyOptions) (r VerifyReport, e
 		return r, err
 	}
 	if o.Replay && len(r.Findings) == 0 {
-		report, err := e.Replay(ctx, ReplayOptions{Progress: o.Progress})
+		report, err := e.replay(ctx, ReplayOptions{Progress: o.Progress})
 		if err != nil {
 			return r, err
 		}

@@ -144,6 +144,9 @@ func eventRow(feed fcp.Feed, a *log.Applied) EventRow {
 	row := EventRow{Position: a.Position, Zone: feed.Zone, Plane: feed.Plane.String(), Writer: feed.Writer,
 		Incarnation: feed.Incarnation, Seq: a.Seq, Time: a.Time.Wall(), Kind: c.Kind.String(), Key: string(c.Key),
 		Object: c.Object, Generation: c.Generation, Size: c.Size, Body: len(c.Body), Hash: a.Hash}
+	if a.Dropped() {
+		row.Kind = "dropped"
+	}
 	for i := range c.Replaces.Len() {
 		row.Replaces = append(row.Replaces, c.Replaces.At(i))
 	}

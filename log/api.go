@@ -168,8 +168,10 @@ type FeedState struct {
 	Root   fcp.Hash // Merkle root over Seq leaves; zero on the local plane
 
 	// Horizon is the hybrid time as of which, or before which, reads may miss
-	// events that a compaction dropped; 0: nothing was dropped.
-	Horizon fcp.Time
+	// events that a compaction dropped; 0: nothing was dropped. Compacted is the
+	// local number of the feed's last compacted segment, 0 for none.
+	Horizon   fcp.Time
+	Compacted uint64
 }
 
 // VerifyLevel says how much a scan checks.

@@ -315,10 +315,12 @@ func (l *Log) writeReplaced(b *pebble.Batch, d *segmentDraft) error {
 		}
 	}
 	l.mu.Lock()
-	h := max(d.f.horizon, fcp.Time(d.rem.Horizon))
-	d.f.horizon = h
+	d.f.horizon = max(d.f.horizon, fcp.Time(d.rem.Horizon))
+	d.f.compacted = max(d.f.compacted, d.no)
+	v := binary.BigEndian.AppendUint64(nil, uint64(d.f.horizon))
+	v = binary.BigEndian.AppendUint64(v, d.f.compacted)
 	l.mu.Unlock()
-	return b.Set(keyOfFeed(keyHorizon, d.f.no), binary.BigEndian.AppendUint64(nil, uint64(h)), nil)
+	return b.Set(keyOfFeed(keyHorizon, d.f.no), v, nil)
 }
 
 // recoverHorizons reads the feeds' horizons.
@@ -328,10 +330,10 @@ func (l *Log) recoverHorizons() error {
 		if len(k) == 5 {
 			f = l.feedLocked(FeedNo(binary.BigEndian.Uint32(k[1:])))
 		}
-		if f == nil || len(v) != 8 {
+		if f == nil || len(v) != 16 {
 			return fcp.Errorf(fcp.CodeCorrupt, "a feed's horizon does not decode")
 		}
-		f.horizon = fcp.Time(binary.BigEndian.Uint64(v))
+		f.horizon, f.compacted = fcp.Time(binary.BigEndian.Uint64(v)), binary.BigEndian.Uint64(v[8:])
 		return nil
 	})
 }

@@ -74,6 +74,7 @@ type feed struct {
 	hotSince  fcp.Time      // guarded by Log.mu: time of the oldest unsealed event; 0: none
 	lastOther uint64        // guarded by Log.mu: last event that is not segment.sealed
 	horizon   fcp.Time      // guarded by Log.mu: events were dropped that reads as of then may need; 0: none
+	compacted uint64        // guarded by Log.mu: local number of the last compacted segment; 0: none
 }
 
 func (f *feed) chained() bool { return f.feed.Plane.Chained() }
@@ -112,7 +113,7 @@ func decodeFeed(b []byte) (f fcp.Feed, err error) {
 // state returns the durable state. The caller holds Log.mu.
 func (f *feed) state() FeedState {
 	s := FeedState{No: f.no, Feed: f.feed, ID: f.id, Own: f.own,
-		Seq: f.durable.seq, Hash: f.durable.hash, Time: f.durable.time, Sealed: f.sealed, Horizon: f.horizon}
+		Seq: f.durable.seq, Hash: f.durable.hash, Time: f.durable.time, Sealed: f.sealed, Horizon: f.horizon, Compacted: f.compacted}
 	if f.chained() {
 		s.Root = f.durable.tree.root()
 	}

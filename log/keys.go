@@ -22,7 +22,7 @@ const (
 	keySealed   = 'i' // feed no, first seq -> segment no, last seq, positions
 	keyByID     = 'c' // segment id -> segment no
 	keyReplaced = 'd' // id of a segment that was compacted -> id of the one in its place
-	keyHorizon  = 'y' // feed no -> hybrid time below which events were dropped
+	keyHorizon  = 'y' // feed no -> hybrid time below which events were dropped, last compacted segment no
 )
 
 func key1(prefix byte, a uint64) []byte {
