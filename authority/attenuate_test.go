@@ -315,6 +315,15 @@ func TestDecideAgreesWithTheOracle(t *testing.T) {
 		f.Cache = NewLinkCache(100)
 		for range 4 {
 			u := oracleUse{pick(r, oracleCapabilities), pick(r, oracleOperations), pick(r, oracleResources), pick(r, oracleCredentials), pick(r, oracleKeys), 1, pick(r, oracleNumbers)}
+			if r.IntN(2) == 0 { // one that the last token itself permits
+				n := 0
+				oracleUses(leaf, func(x oracleUse) bool {
+					if n++; x.calls == 1 && r.IntN(n) == 0 {
+						u = x
+					}
+					return true
+				})
+			}
 			req := w.request(chain)
 			req.Capability, req.Operation, req.Resource = u.capability, fcp.CanonicalID(u.operation), u.resource
 			req.Credential, req.IdempotencyKey, req.Bytes = u.credential, u.key, u.bytes
