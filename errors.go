@@ -95,6 +95,14 @@ const (
 	CodeResource     Code = 3004 // no grant covers the resource
 	CodeTaint        Code = 4002 // the input's taint refuses the operation
 	CodeElevation    Code = 4003 // an approval is missing or does not fit
+
+	CodeNotConfigured Code = 5002 // a connector has no configuration
+	CodeNotHandshaken Code = 5003 // a connector was asked before its handshake
+	CodeHealth        Code = 5004 // a connector's health check failed
+	CodeNoStreaming   Code = 5005 // a connector has no event streams
+	CodeBudget        Code = 6004 // a peer's or request's budget is used up
+	CodeExternal      Code = 7001 // an outside service answered with an error
+	CodeDependency    Code = 7003 // something an operation needs is not available
 )
 
 type codeInfo struct {
@@ -154,6 +162,13 @@ var codes = map[Code]codeInfo{
 	CodeOperation:       {Denied, "no grant covers the operation", "see `fcpctl why` for the smallest grant that passes"},
 	CodeResource:        {Denied, "no grant covers the resource", "see `fcpctl why` for the smallest grant that passes"},
 	CodeTaint:           {Denied, "the input is too tainted for this operation", "sanitize the input, or ask for an approval"},
+	CodeNotConfigured:   {Invalid, "the connector is not configured", "configure the connector first"},
+	CodeNotHandshaken:   {Invalid, "the connector was asked before its handshake", "start the connector again"},
+	CodeHealth:          {Transient, "the connector's health check failed", "see the connector's log, then start it again"},
+	CodeNoStreaming:     {Invalid, "the connector has no event streams", "call its operations instead"},
+	CodeBudget:          {Transient, "the budget is used up", "wait for the next minute, or ask for less"},
+	CodeExternal:        {Transient, "an outside service answered with an error", "try again later"},
+	CodeDependency:      {Transient, "something the operation needs is not available", "start what is missing, then try again"},
 	CodeElevation:       {Denied, "an approval is missing or does not fit", "ask the owner for the approval that `fcpctl why` names"},
 }
 

@@ -46,3 +46,76 @@ func (v *ThrottleViolation) ID() ObjectID {
 	b = binary.LittleEndian.AppendUint64(b, v.RetryAfterMS)
 	return UnscopedID(b)
 }
+
+var throttleNames = map[ThrottleLimit]string{ThrottleRPM: "rpm", ThrottleConcurrent: "concurrent", ThrottleBurst: "burst", ThrottleQuota: "quota"}
+
+// String returns the limit's name on the wire, or "unknown".
+func (l ThrottleLimit) String() string {
+	if n := throttleNames[l]; n != "" {
+		return n
+	}
+	return "unknown"
+}
+
+// throttleObject is a ThrottleViolation on the wire.
+type throttleObject struct {
+	ID           string       `cbor:"violation_id"` // 64 hex digits of ID
+	TimestampMS  uint64       `cbor:"timestamp_ms"`
+	Zone         ZoneID       `cbor:"zone_id"`
+	Connector    *CanonicalID `cbor:"connector_id,omitempty"`
+	Operation    *CanonicalID `cbor:"operation_id,omitempty"`
+	Limit        string       `cbor:"limit_type"`
+	LimitValue   uint32       `cbor:"limit_value"`
+	CurrentValue uint32       `cbor:"current_value"`
+	RetryAfterMS uint64       `cbor:"retry_after_ms"`
+}
+
+// MarshalCBOR encodes the violation with its id.
+func (v ThrottleViolation) MarshalCBOR() ([]byte, error) {
+	if throttleNames[v.Limit] == "" {
+		return nil, Errorf(CodeInvalidArgument, "throttle limit %d: %w", v.Limit, ReasonUnknownField)
+	}
+	return Marshal(&throttleObject{v.ID().String(), v.TimestampMS, v.Zone, v.Connector, v.Operation, v.Limit.String(),
+		v.LimitValue, v.CurrentValue, v.RetryAfterMS})
+}
+
+// UnmarshalCBOR decodes a violation. An unknown limit or an id that is not the
+// violation's own is CodeMalformed.
+func (v *ThrottleViolation) UnmarshalCBOR(data []byte) error {
+	var o throttleObject
+	if err := Unmarshal(data, &o); err != nil {
+		return err
+	}
+	*v = ThrottleViolation{TimestampMS: o.TimestampMS, Zone: o.Zone, Connector: o.Connector, Operation: o.Operation,
+		LimitValue: o.LimitValue, CurrentValue: o.CurrentValue, RetryAfterMS: o.RetryAfterMS}
+	for l, n := range throttleNames {
+		if n == o.Limit {
+			v.Limit = l
+		}
+	}
+	switch {
+	case v.Limit == 0:
+		return Errorf(CodeMalformed, "throttle limit %.20q: %w", o.Limit, ReasonUnknownField)
+	case !v.Zone.Valid() || v.ID().String() != o.ID:
+		return Errorf(CodeMalformed, "a throttle violation under another id")
+	}
+	return nil
+}
+
+// BackpressureLevel says how near a limit is.
+type BackpressureLevel string
+
+// The closed set of levels.
+const (
+	BackpressureNormal  BackpressureLevel = "normal"
+	BackpressureWarning BackpressureLevel = "warning"
+	BackpressureSoft    BackpressureLevel = "soft_limit" // slow down
+	BackpressureHard    BackpressureLevel = "hard_limit" // calls are refused
+)
+
+// Backpressure tells a caller to slow down.
+type Backpressure struct {
+	Level          BackpressureLevel `cbor:"level"`
+	UtilizationBPS uint32            `cbor:"utilization_bps"`          // 10000 = the whole limit
+	RetryAfterMS   *uint64           `cbor:"retry_after_ms,omitempty"` // milliseconds; nil when there is no need to wait
+}
