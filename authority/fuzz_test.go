@@ -27,6 +27,68 @@ func FuzzZone(f *testing.F)       { fuzzSigned(f, "zone") }
 func FuzzZone2(f *testing.F)      { fuzzSigned(f, "zone 2") }
 func FuzzPolicy(f *testing.F)     { fuzzSigned(f, "policy") }
 
+func FuzzRevocation2(f *testing.F) { fuzzSigned(f, "revocation 2") }
+func FuzzDevice(f *testing.F)      { fuzzSigned(f, "device 2") }
+func FuzzAttestation(f *testing.F) { fuzzSigned(f, "attestation") }
+func FuzzDelegation(f *testing.F)  { fuzzSigned(f, "delegation") }
+func FuzzIssuerSet(f *testing.F)   { fuzzSigned(f, "issuers") }
+func FuzzRole(f *testing.F)        { fuzzSigned(f, "role") }
+func FuzzAssignment(f *testing.F)  { fuzzSigned(f, "assignment") }
+
+func FuzzAuditEvent(f *testing.F) {
+	b, err := EncodeAuditEvent(testAuditEvent())
+	f.Add(must(f, b, err))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		e, err := DecodeAuditEvent(b)
+		if err != nil {
+			return
+		}
+		if again, err := EncodeAuditEvent(e); err != nil || !bytes.Equal(again, b) {
+			t.Errorf("does not encode back: %v", err)
+		}
+	})
+}
+
+func FuzzAuditHead(f *testing.F) {
+	good := testHead(f, testNode(f, 1), 9, "a")
+	b, err := good.Encode()
+	f.Add(must(f, b, err))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if h, err := VerifyHead(b, nil); err == nil && h.Feed() == good.Feed() && h.Ref() != good.Ref() {
+			t.Errorf("accepted %x", b)
+		}
+	})
+}
+
+func FuzzForkProof(f *testing.F) {
+	good := testForkProof(f)
+	f.Add(good)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if x, err := VerifyFork(b); err == nil && x.Seq() == 0 {
+			t.Errorf("a fork at 0")
+		}
+	})
+}
+
+func FuzzDecodeZoneCheckpoint(f *testing.F) {
+	w := newZoneWorld(f, 3, 0)
+	c := w.checkpoint(f, func(*ZoneCheckpointSpec) {})
+	b, err := w.sign(f, c, 0, 1).SignOwner(w.owner).Encode()
+	f.Add(must(f, b, err))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c, err := DecodeZoneCheckpoint(b)
+		if err != nil {
+			return
+		}
+		if again, err := c.Encode(); err != nil || !bytes.Equal(again, b) {
+			t.Errorf("does not encode back: %v", err)
+		}
+		if n, err := NewZoneCheckpoint(c.Spec()); err != nil || n.Ref() != c.Ref() {
+			t.Errorf("says something else than it spells: %v", err)
+		}
+	})
+}
+
 // FuzzGenesis differs: anyone may sign a genesis of his own, but the seed's owner
 // only the seed.
 func FuzzGenesis(f *testing.F) {

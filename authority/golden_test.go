@@ -46,6 +46,16 @@ func TestGoldenBytes(t *testing.T) {
 	for name, s := range signedSamples(t) {
 		lines["signed: "+name] = s.b
 	}
+	auditEvent, err := EncodeAuditEvent(testAuditEvent())
+	lines["audit event"] = must(t, auditEvent, err)
+	head, err := testHead(t, n, 9, "a").Encode()
+	lines["audit head"] = must(t, head, err)
+	lines["fork proof"] = testForkProof(t)
+	world := newZoneWorld(t, 3, 0)
+	checkpoint, err := world.sign(t, world.checkpoint(t, func(*ZoneCheckpointSpec) {}), 0, 1).SignOwner(world.owner).Encode()
+	lines["zone checkpoint"] = must(t, checkpoint, err)
+	hybrid, err := n.Hybrid()
+	lines["node: hybrid key"] = must(t, hybrid, err)
 	var names []string
 	for name := range lines {
 		names = append(names, name)

@@ -2,6 +2,7 @@ package authority
 
 import (
 	"bytes"
+	"maps"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -31,20 +32,20 @@ func testGenesis(t testing.TB) *Genesis {
 	return must(t, g, err)
 }
 
-// signedSamples returns one of each signed object of owner 1 and its verifier.
-func signedSamples(t testing.TB) map[string]struct {
+// signedSample is an encoded object and its verifier.
+type signedSample struct {
 	b      []byte
 	verify func([]byte) error
-} {
+}
+
+// signedSamples returns one of each signed object of owner 1 and its verifier.
+func signedSamples(t testing.TB) map[string]signedSample {
 	o := testOwner(t, 1)
 	zone, err := SignZone(testNow, o, ZoneSpec{ID: "z:work:lab", Name: "Laboratory", Levels: fcp.Levels{Integrity: 50, Confidentiality: 60}, Parent: "z:work", Version: 1})
 	must(t, zone, err)
 	rev, err := SignRevocation(testNow, o, testCut(41, 9), "laptop lost on a train")
 	must(t, rev, err)
-	return map[string]struct {
-		b      []byte
-		verify func([]byte) error
-	}{
+	out := map[string]signedSample{
 		"genesis":    {testGenesis(t).Bytes, func(b []byte) error { _, err := VerifyGenesis(b); return err }},
 		"zone":       {zone, func(b []byte) error { _, err := VerifyZone(o.Public(), b); return err }},
 		"zone 2":     {testZone2(t, o), func(b []byte) error { _, err := VerifyZone(o.Public(), b); return err }},
@@ -54,6 +55,8 @@ func signedSamples(t testing.TB) map[string]struct {
 		"manifest": {testManifestBytes(t, o, testZoneKeys(t, "z:work", 1), testNode(t, 1), testNode(t, 2)),
 			func(b []byte) error { _, err := VerifyManifest(o.Public(), b); return err }},
 	}
+	maps.Copy(out, controlSamples(t, o))
+	return out
 }
 
 func TestSignedObjectsRefuseEveryFlippedByte(t *testing.T) {
