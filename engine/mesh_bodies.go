@@ -29,6 +29,7 @@ const openedSegments = 4
 // meshBodies finds and keeps bodies of segments that are not in the log.
 type meshBodies struct {
 	fetcher atomic.Pointer[Fetcher]
+	members memberCache
 
 	mu     sync.Mutex
 	opened list.List // of *openedSegment, most recent first; guarded by mu

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"sync"
 
 	"fcp"
 	"fcp/engine/symbols"
@@ -43,12 +44,8 @@ func (e *Engine) CheckMinted(manifest []byte, first, count uint32) (h HeldShare,
 		return h, root, bad("several segments")
 	}
 	h.Minter = fcp.WriterOf(a.Minter[:])
-	members, err := e.Members()
-	if err != nil {
+	if err := e.checkMember(h.Minter); err != nil {
 		return h, root, err
-	}
-	if !slices.ContainsFunc(members, func(m Member) bool { return m.Writer == h.Minter }) {
-		return h, root, fcp.Errorf(fcp.CodeUnauthorized, "the minter of a share is no member")
 	}
 	h.Card = a.Cards[0]
 	info, err := h.Card.Transmission()
@@ -62,6 +59,36 @@ func (e *Engine) CheckMinted(manifest []byte, first, count uint32) (h HeldShare,
 		}
 	}
 	return h, root, bad("it does not list the share")
+}
+
+// memberCache are the members as of a position: signatures are not verified again
+// while the state stands still.
+type memberCache struct {
+	mu       sync.Mutex
+	position uint64                // guarded by mu
+	known    map[fcp.WriterID]bool // guarded by mu
+}
+
+// checkMember fails unless a writer was enrolled. A node that was revoked since
+// made its symbols all the same.
+func (e *Engine) checkMember(w fcp.WriterID) error {
+	c := &e.mesh.members
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if at := e.Position(); c.known == nil || c.position != at && !c.known[w] {
+		members, err := e.Members()
+		if err != nil {
+			return err
+		}
+		c.position, c.known = at, map[fcp.WriterID]bool{}
+		for _, m := range members {
+			c.known[m.Writer] = true
+		}
+	}
+	if !c.known[w] {
+		return fcp.Errorf(fcp.CodeUnauthorized, "the minter of a share is no member")
+	}
+	return nil
 }
 
 // KeepShare takes a share in for good. Every symbol in it is checked against the

@@ -15,7 +15,8 @@ import (
 
 // controlPlane is what a node keeps in mind about control feeds.
 type controlPlane struct {
-	feeds [16]sync.Mutex // one import at a time for a feed: striped by feed id
+	feeds   [16]sync.Mutex // one import at a time for a feed: striped by feed id
+	members chan struct{}  // memberLoop has something to do
 
 	mu    sync.Mutex
 	heads map[fcp.FeedID]gossip.Head // newest signed head of each foreign feed that is wholly here; guarded by mu
@@ -43,6 +44,14 @@ const maxArrivals = 256
 
 func (c *controlPlane) init() {
 	c.heads, c.watch = map[fcp.FeedID]gossip.Head{}, map[watched]*Arrival{}
+	c.members = make(chan struct{}, 1)
+}
+
+func (c *controlPlane) wake() {
+	select {
+	case c.members <- struct{}{}:
+	default:
+	}
 }
 
 func (c *controlPlane) stripe(id fcp.FeedID) *sync.Mutex { return &c.feeds[id[0]%16] }
@@ -244,11 +253,6 @@ func (n *Node) noteEvents(batch []log.Applied) {
 			sealed = sealed || feed.Writer == n.self
 		}
 	}
-	if members {
-		if _, err := n.id.refresh(); err != nil {
-			n.logger.Error("the members could not be read", "err", err)
-		}
-	}
 	for _, no := range order {
 		f, ok := l.Head(no)
 		if !ok || f.Feed.Writer != n.self {
@@ -262,9 +266,26 @@ func (n *Node) noteEvents(batch []log.Applied) {
 		n.step(gossip.LocalHead{Head: h})
 	}
 	if members { // after the push, so that a revoked member still learns why
-		n.step(gossip.Members{Writers: n.id.active()})
+		n.control.wake()
 	}
 	if sealed {
+		n.shares.wake()
+	}
+}
+
+// memberLoop reads the members anew when events may have changed them.
+func (n *Node) memberLoop() {
+	for {
+		select {
+		case <-n.control.members:
+		case <-n.life.Done():
+			return
+		}
+		if err := n.id.refresh(); err != nil {
+			n.logger.Error("the members could not be read", "err", err)
+			continue
+		}
+		n.step(gossip.Members{Writers: n.id.active()})
 		n.shares.wake()
 	}
 }

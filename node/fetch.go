@@ -59,17 +59,7 @@ func (t *fetchTable) saltsHere(id fcp.SegmentID) {
 }
 
 // lost tells every collector that a session ended.
-func (t *fetchTable) lost(s *Session) {
-	t.mu.Lock()
-	var all []*collector
-	for _, list := range t.open {
-		all = append(all, list...)
-	}
-	t.mu.Unlock()
-	for _, c := range all {
-		c.tell(news{session: s, lost: true})
-	}
-}
+func (t *fetchTable) lost(s *Session) { t.tellAll(news{session: s, lost: true}) }
 
 func (t *fetchTable) heads(s *Session, m *shareHeads) {
 	for _, c := range t.of(m.Segment) {
@@ -78,9 +68,17 @@ func (t *fetchTable) heads(s *Session, m *shareHeads) {
 }
 
 func (t *fetchTable) reply(s *Session, m *symbolReply) {
-	if m.Refused == 0 {
-		return
+	if m.Refused != 0 {
+		t.tellAll(news{session: s, refused: m.ID, code: m.Refused})
 	}
+}
+
+func (t *fetchTable) ended(s *Session, m *symbolAck) {
+	t.tellAll(news{session: s, ended: m.ID, by: carrier(m.Carrier)})
+}
+
+// tellAll is for news that names a request: its collector knows it.
+func (t *fetchTable) tellAll(x news) {
 	t.mu.Lock()
 	var all []*collector
 	for _, list := range t.open {
@@ -88,7 +86,7 @@ func (t *fetchTable) reply(s *Session, m *symbolReply) {
 	}
 	t.mu.Unlock()
 	for _, c := range all {
-		c.tell(news{session: s, refused: m.ID, code: m.Refused})
+		c.tell(x)
 	}
 }
 
@@ -111,8 +109,10 @@ type news struct {
 	symbol  []byte
 	esi     uint32
 	heads   *shareHeads
-	refused uint64
+	refused uint64 // request
 	code    fcp.Code
+	ended   uint64  // request
+	by      carrier // of ended
 	lost    bool
 }
 
@@ -141,11 +141,20 @@ type part struct {
 	file    []byte // the share's file, with holes
 	share   *symbols.Share
 	got     *roaring.Bitmap
-	asked   map[uint64]*roaring.Bitmap // by request: on their way
-	heard   time.Time                  // last symbol, or last request
+	asked   map[uint64]*asking // requests under way
+	heard   time.Time          // last symbol, or last request
+	block   int                // symbols to ask for at once
 	stalls  int
 	dead    bool
 	carrier carrier
+}
+
+// asking is a request under way.
+type asking struct {
+	left  *roaring.Bitmap // symbols that have not come
+	at    time.Time
+	first time.Duration // until the first symbol; 0: none came
+	ended time.Time     // the responder's last word
 }
 
 // Waiting for symbols.
@@ -158,8 +167,15 @@ const (
 	saltsWait    = 5 * time.Second
 	holdersWait  = 10 * time.Second
 	requestLife  = 10 * time.Second
-	blockSymbols = 128 // asked of one peer at once; two blocks are on their way
-	spareSymbols = 2   // beyond what is needed at least
+	graceAfter   = 2 * time.Millisecond // between a responder's last word and its last symbol
+	spareSymbols = 2                    // beyond what is needed at least
+
+	// Symbols asked of one peer at once; two blocks are on their way. QUIC keeps 128
+	// datagrams for a slow reader, so on a short path two blocks are fewer. On a long
+	// one they are on the wire, and blocks grow until symbols get lost.
+	firstBlock = 56
+	leastBlock = 16
+	longPath   = 5 * time.Millisecond
 )
 
 func (n *Node) newCollector(id fcp.SegmentID) *collector {
@@ -184,7 +200,7 @@ func (c *collector) tell(x news) {
 
 // newPart prepares to take symbols of a share whose head is known.
 func (c *collector) newPart(s *Session, ref symbols.Ref, head []byte, by carrier) (*part, error) {
-	p := &part{session: s, ref: ref, got: roaring.New(), asked: map[uint64]*roaring.Bitmap{}, carrier: by, heard: c.node.now()}
+	p := &part{session: s, ref: ref, got: roaring.New(), asked: map[uint64]*asking{}, carrier: by, block: firstBlock, heard: c.node.now()}
 	p.file = make([]byte, ref.FileSize())
 	copy(p.file, head)
 	var err error
@@ -208,7 +224,7 @@ func (c *collector) request(p *part, wanted *roaring.Bitmap) error {
 	if err := m.sign(c.node.engine.Signer()); err != nil {
 		return err
 	}
-	p.asked[m.ID] = wanted
+	p.asked[m.ID] = &asking{left: wanted, at: now}
 	p.heard = now
 	c.asked.Or(wanted)
 	return p.session.send(urgent, m)
@@ -216,17 +232,44 @@ func (c *collector) request(p *part, wanted *roaring.Bitmap) error {
 
 // outstanding is how many symbols of a part are on their way.
 func (p *part) outstanding() (n uint64) {
-	for _, b := range p.asked {
-		n += b.GetCardinality()
+	for _, a := range p.asked {
+		n += a.left.GetCardinality()
 	}
 	return n
 }
 
 // forget gives up what is on its way from a part.
 func (c *collector) forget(p *part) {
-	for id, b := range p.asked {
-		c.asked.AndNot(b)
-		delete(p.asked, id)
+	for id := range p.asked {
+		c.giveUp(p, id)
+	}
+}
+
+// giveUp takes what did not come of a request as lost.
+func (c *collector) giveUp(p *part, id uint64) {
+	c.asked.AndNot(p.asked[id].left)
+	delete(p.asked, id)
+}
+
+// settle ends requests whose last symbols are not coming any more, and learns from
+// them how many symbols the path takes at once.
+func (c *collector) settle(now time.Time) {
+	for _, p := range c.parts {
+		for id, a := range p.asked {
+			if a.left.IsEmpty() || !a.ended.IsZero() && p.carrier == carrierDatagram && now.Sub(a.ended) >= max(graceAfter, a.first/4) {
+				c.adapt(p, a)
+				c.giveUp(p, id)
+			}
+		}
+	}
+}
+
+func (c *collector) adapt(p *part, a *asking) {
+	switch {
+	case !a.left.IsEmpty():
+		p.block = max(p.block*3/4, leastBlock)
+	case a.first > longPath:
+		p.block = min(p.block+p.block/4, maxWanted)
 	}
 }
 
@@ -242,16 +285,22 @@ func (c *collector) take(x *news) *part {
 		}
 		at := headSize(&p.ref) + int(x.esi-p.ref.First)*fcp.SymbolSize
 		copy(p.file[at:], x.symbol)
-		for id, b := range p.asked {
-			if b.CheckedRemove(x.esi) {
-				if b.IsEmpty() {
-					delete(p.asked, id)
-				}
-				break
+		now := c.node.now()
+		for id, a := range p.asked {
+			if !a.left.CheckedRemove(x.esi) {
+				continue
 			}
+			if a.first == 0 {
+				a.first = now.Sub(a.at)
+			}
+			if a.left.IsEmpty() {
+				c.adapt(p, a)
+				delete(p.asked, id)
+			}
+			break
 		}
 		c.asked.Remove(x.esi)
-		p.heard, p.stalls = c.node.now(), 0
+		p.heard, p.stalls = now, 0
 		if _, ok := p.share.Symbol(&c.hasher, x.esi); !ok {
 			c.node.metrics.SymbolsFalse.Add(1)
 			c.node.logger.Warn("a peer gave a false symbol and is not asked again", "peer", p.session.peer.Writer, "segment", c.segment, "esi", x.esi)
@@ -268,12 +317,25 @@ func (c *collector) take(x *news) *part {
 }
 
 // cancel tells peers to send no more.
-func (c *collector) cancel(reason string) {
+func (c *collector) cancel() {
 	for _, p := range c.parts {
 		for id := range p.asked {
-			if err := p.session.send(urgent, &symbolAck{ID: id, Reason: reason, Final: p.got.GetCardinality()}); err != nil {
-				c.node.logger.Debug("an ack was not sent", "peer", p.session.peer.Writer, "err", err)
+			m := &decodeStatus{ID: id, Received: p.got.GetCardinality(), Complete: true}
+			if err := p.session.send(urgent, m); err != nil {
+				c.node.logger.Debug("a status was not sent", "peer", p.session.peer.Writer, "err", err)
 			}
+		}
+	}
+}
+
+// hearEnd notes a responder's last word on a request.
+func (c *collector) hearEnd(x *news) {
+	if x.ended == 0 {
+		return
+	}
+	for _, p := range c.parts {
+		if a := p.asked[x.ended]; a != nil && p.session == x.session {
+			a.ended, p.carrier = c.node.now(), x.by
 		}
 	}
 }
@@ -293,7 +355,7 @@ func (n *Node) fetchShare(ctx context.Context, s *Session, ref symbols.Ref, root
 	c.parts = []*part{p}
 	n.fetches.add(c)
 	defer n.fetches.remove(c)
-	defer c.cancel(ackCancelled)
+	defer c.cancel()
 	t := time.NewTicker(collectTick)
 	defer t.Stop()
 	for p.got.GetCardinality() < uint64(ref.Count) {
@@ -315,6 +377,7 @@ func (n *Node) fetchShare(ctx context.Context, s *Session, ref symbols.Ref, root
 			case x.symbol != nil:
 				c.take(&x)
 			}
+			c.hearEnd(&x)
 			if p.dead {
 				return nil, fcp.Errorf(fcp.CodeChecksum, "share %s of %.16s", ref.FileName(), s.peer.Writer)
 			}

@@ -127,6 +127,7 @@ type identity struct {
 
 	mu      sync.Mutex
 	members map[fcp.WriterID]engine.Member // guarded by mu
+	order   []engine.Member                // those of the state, as they were enrolled; guarded by mu
 	cert    *tls.Certificate               // guarded by mu
 	made    time.Time                      // of cert; guarded by mu
 }
@@ -172,23 +173,34 @@ func (i *identity) member(w fcp.WriterID) (engine.Member, bool) {
 	return m, ok
 }
 
-// refresh reads the members from the state and returns those that are not revoked.
-func (i *identity) refresh() ([]fcp.WriterID, error) {
+// refresh reads the members from the state. One that proved itself before its
+// enrollment arrived stays.
+func (i *identity) refresh() error {
 	list, err := i.engine.Members()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.members = map[fcp.WriterID]engine.Member{}
-	var out []fcp.WriterID
+	next := map[fcp.WriterID]engine.Member{}
 	for _, m := range list {
-		i.members[m.Writer] = m
-		if !m.Revoked {
-			out = append(out, m.Writer)
+		next[m.Writer] = m
+	}
+	for w, m := range i.members {
+		if _, ok := next[w]; !ok {
+			next[w] = m
 		}
 	}
-	return out, nil
+	i.members, i.order = next, list
+	return nil
+}
+
+// enrolled returns the members of the state, in the order of their enrollment. The
+// caller must not change it.
+func (i *identity) enrolled() []engine.Member {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.order
 }
 
 // admit remembers a member that proved itself by its own enrollment, before the
@@ -198,6 +210,9 @@ func (i *identity) admit(m engine.Member) (fresh bool) {
 	defer i.mu.Unlock()
 	if _, ok := i.members[m.Writer]; ok {
 		return false
+	}
+	if i.members == nil {
+		i.members = map[fcp.WriterID]engine.Member{}
 	}
 	i.members[m.Writer] = m
 	return true

@@ -19,7 +19,8 @@ const (
 	helloWait       = 5 * time.Second
 	tickEvery       = 100 * time.Millisecond
 	headsEvery      = 5 * time.Second
-	placeEvery      = 2 * time.Second
+	placeEvery      = 2 * time.Second // while shares are missing
+	placeRest       = time.Minute     // else
 	redialFirst     = 100 * time.Millisecond
 	redialMost      = 15 * time.Second
 	idleTimeout     = 15 * time.Second

@@ -232,7 +232,7 @@ func TestWhatOneNodeWroteTheOthersRebuildAfterItsDeath(t *testing.T) {
 	body := randomBytes(1<<20, 1)
 	m.put(0, "big", body)
 	m.put(0, "small", []byte("hello"))
-	if _, err := m.nodes[0].e.Log().Seal(context.Background(), log.SealOptions{}); err != nil {
+	if _, err := m.nodes[0].e.Log().Seal(context.Background(), log.SealOptions{All: true}); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, 5*time.Second, "the segment is known to its writer", func() bool { return len(m.nodes[0].n.ownSegments()) > 0 })

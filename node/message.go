@@ -168,7 +168,7 @@ type symbolReply struct {
 	Refused fcp.Code `cbor:"refused,omitempty"`
 }
 
-// decodeStatus paces and stops a sender.
+// decodeStatus tells a responder how far the asker is; complete stops it.
 type decodeStatus struct {
 	ID       uint64 `cbor:"id"`
 	Received uint64 `cbor:"received_unique"`
@@ -176,19 +176,19 @@ type decodeStatus struct {
 	Complete bool   `cbor:"complete"`
 }
 
-// symbolAck ends a request (spec/wire.md section 10.4).
+// symbolAck is the responder's last word on a request: everything that it grants
+// was sent (spec/wire.md section 10.4).
 type symbolAck struct {
-	ID     uint64 `cbor:"id"`
-	Reason string `cbor:"reason"`
-	Final  uint64 `cbor:"final_symbol_count"`
+	ID      uint64 `cbor:"id"`
+	Reason  string `cbor:"reason"`
+	Final   uint64 `cbor:"final_symbol_count"` // symbols sent
+	Carrier uint64 `cbor:"carrier"`            // that the last of them went over
 }
 
 // The reasons of a symbolAck.
 const (
 	ackComplete  = "complete"
 	ackCancelled = "cancelled"
-	ackDuplicate = "duplicate"
-	ackBudget    = "budget_exceeded"
 )
 
 // encodeMessage returns the payload of a message.

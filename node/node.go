@@ -127,6 +127,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	n.spawn(n.acceptLoop)
 	n.spawn(n.tickLoop)
 	n.spawn(n.placeLoop)
+	n.spawn(n.memberLoop)
 	n.spawn(func() { n.followLog(position) })
 	for _, p := range o.Peers {
 		n.Connect(p)
@@ -174,7 +175,7 @@ func (n *Node) spawn(f func()) {
 
 // knowSelf finds this node's enrollment: in the state, or as given.
 func (n *Node) knowSelf() error {
-	if _, err := n.id.refresh(); err != nil {
+	if err := n.id.refresh(); err != nil {
 		return err
 	}
 	m, ok := n.id.member(n.self)
@@ -432,6 +433,7 @@ func (n *Node) sessionUp(s *Session) {
 		old.end(fcp.Errorf(fcp.CodeConflict, "a newer session with %.16s stands", s.peer.Writer))
 	}
 	n.shareAddresses()
+	n.shares.wake()
 }
 
 // preferred reports whether the smaller id of the pair dialled the session.
@@ -589,8 +591,10 @@ func (n *Node) handle(s *Session, m any) error {
 		n.takeRequest(s, m)
 	case *symbolReply:
 		n.fetches.reply(s, m)
-	case *decodeStatus, *symbolAck:
-		s.takeProgress(m)
+	case *decodeStatus:
+		s.takeStatus(m)
+	case *symbolAck:
+		n.fetches.ended(s, m)
 	}
 	return nil
 }

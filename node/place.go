@@ -59,12 +59,19 @@ func plan(policy symbols.Policy, members []engine.Member, writer fcp.WriterID, r
 }
 
 // placeLoop offers shares of own segments to the members that should hold them.
+// It rests until something changes when nothing is missing.
 func (n *Node) placeLoop() {
-	t := time.NewTicker(placeEvery)
+	t := time.NewTimer(placeEvery)
 	defer t.Stop()
 	for {
-		if err := n.place(); err != nil && n.life.Err() == nil {
+		missing, err := n.place()
+		if err != nil && n.life.Err() == nil {
 			n.logger.Warn("segments were not spread", "err", err)
+		}
+		if missing || err != nil {
+			t.Reset(placeEvery)
+		} else {
+			t.Reset(placeRest)
 		}
 		select {
 		case <-t.C:
@@ -78,12 +85,10 @@ func (n *Node) placeLoop() {
 // maxOffers bounds the offers made in one round.
 const maxOffers = 64
 
-// place makes offers for what is not where it should be.
-func (n *Node) place() error {
-	members, err := n.engine.Members()
-	if err != nil {
-		return err
-	}
+// place makes offers for what is not where it should be, and reports whether
+// something was not.
+func (n *Node) place() (missing bool, err error) {
+	members := n.id.enrolled()
 	n.shares.mu.Lock()
 	var mine []ownSegment
 	for _, s := range n.shares.own {
@@ -97,14 +102,14 @@ func (n *Node) place() error {
 	for _, own := range mine {
 		for _, p := range n.missing(plan(n.opt.Policy, members, n.self, own.ref)) {
 			if made++; made > maxOffers {
-				return nil
+				return true, nil
 			}
 			if err := n.offer(p); err != nil {
-				return err
+				return true, err
 			}
 		}
 	}
-	return nil
+	return made > 0, nil
 }
 
 // missing returns the placings whose member is there and does not say that it
@@ -147,17 +152,13 @@ func (n *Node) offer(p placing) error {
 // Placed reports how many of the members that should hold a share of a segment
 // of this node say that they do, and how many should.
 func (n *Node) Placed(segment fcp.SegmentID) (have, want int, err error) {
-	members, err := n.engine.Members()
-	if err != nil {
-		return 0, 0, err
-	}
 	n.shares.mu.Lock()
 	own, ok := n.shares.own[segment]
 	n.shares.mu.Unlock()
 	if !ok {
 		return 0, 0, fcp.Errorf(fcp.CodeNotFound, "segment %s", segment)
 	}
-	places := plan(n.opt.Policy, members, n.self, own.ref)
+	places := plan(n.opt.Policy, n.id.enrolled(), n.self, own.ref)
 	n.mu.Lock()
 	holders := n.core.Holders(segment)
 	n.mu.Unlock()

@@ -31,9 +31,11 @@ func (f *rebuilding) run(ctx context.Context) ([]byte, error) {
 	if err := f.useOwn(ctx); err != nil {
 		return nil, err
 	}
-	defer func() { f.cancel(ackComplete) }()
+	defer f.cancel()
 	t := time.NewTicker(collectTick)
 	defer t.Stop()
+	soon := time.NewTimer(graceAfter)
+	defer soon.Stop()
 	f.query()
 	for {
 		if f.done {
@@ -60,6 +62,11 @@ func (f *rebuilding) run(ctx context.Context) ([]byte, error) {
 			if err := f.hear(ctx, &x); err != nil {
 				return nil, err
 			}
+			if x.ended != 0 {
+				soon.Reset(graceAfter)
+			}
+		case <-soon.C:
+			f.settle(f.node.now())
 		case <-t.C:
 			f.stalled()
 			f.query() // somebody may have come, or have symbols now
@@ -191,12 +198,13 @@ func (f *rebuilding) hear(ctx context.Context, x *news) error {
 		}
 	case x.refused != 0:
 		for _, p := range f.parts {
-			if b := p.asked[x.refused]; b != nil && p.session == x.session {
-				f.asked.AndNot(b)
-				delete(p.asked, x.refused)
+			if p.asked[x.refused] != nil && p.session == x.session {
+				f.giveUp(p, x.refused)
 				p.dead = x.code.Class() != fcp.Transient
 			}
 		}
+	case x.ended != 0:
+		f.hearEnd(x)
 	case x.symbol != nil:
 		if p := f.take(x); p != nil {
 			return f.use(ctx, p, x.esi)
@@ -242,7 +250,7 @@ func (f *rebuilding) ask() error {
 		if best == nil {
 			return nil
 		}
-		block := min(need, blockSymbols)
+		block := min(need, best.block)
 		if waiting > 0 { // leave something for those whose answer is on its way
 			block = min(block, max(need/(waiting+1), 8))
 		}
@@ -294,6 +302,7 @@ func first(b *roaring.Bitmap, n int) *roaring.Bitmap {
 // whoever has it.
 func (f *rebuilding) stalled() {
 	now := f.node.now()
+	f.settle(now)
 	for _, p := range f.parts {
 		if len(p.asked) == 0 || now.Sub(p.heard) < stallAfter {
 			continue

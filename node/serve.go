@@ -376,10 +376,12 @@ func (n *Node) serveSymbols(ctx context.Context, s *Session, m *symbolRequest) e
 	out := &symbolWriter{ctx: ctx, s: s, carrier: carrier(m.Carrier)}
 	h := wire.Header{Flags: wire.DefaultFlags, Object: ref.Segment, SymbolSize: fcp.SymbolSize, ZoneKey: m.ZoneKey, ZoneHash: m.Zone, Epoch: m.Epoch}
 	data := file[headSize(&ref):]
-	for it := wanted.Iterator(); it.HasNext() && granted > 0; granted-- {
+	last := symbolAck{ID: m.ID, Reason: ackComplete}
+	for it := wanted.Iterator(); it.HasNext() && int(last.Final) < granted; last.Final++ {
 		esi := it.Next()
-		if ctx.Err() != nil {
-			break // the peer has enough
+		if ctx.Err() != nil { // the peer has enough
+			last.Reason = ackCancelled
+			break
 		}
 		at := int(esi-ref.First) * fcp.SymbolSize
 		if err := out.write(&h, esi, uint16(ref.K()), data[at:at+fcp.SymbolSize]); err != nil {
@@ -387,7 +389,12 @@ func (n *Node) serveSymbols(ctx context.Context, s *Session, m *symbolRequest) e
 		}
 		n.metrics.SymbolsSent.Add(1)
 	}
-	return out.close()
+	if err := out.close(); err != nil {
+		return err
+	}
+	// The end of the answer: what has not come soon after it is lost.
+	last.Carrier = uint64(out.carrier)
+	return s.send(urgent, &last)
 }
 
 // symbolWriter sends symbols over the carrier that was asked for.
@@ -461,15 +468,10 @@ func (s *Session) clearServing(id uint64) {
 	}
 }
 
-// takeProgress stops a request whose asker has enough.
-func (s *Session) takeProgress(m any) {
-	switch m := m.(type) {
-	case *symbolAck:
+// takeStatus stops a request whose asker has enough.
+func (s *Session) takeStatus(m *decodeStatus) {
+	if m.Complete {
 		s.clearServing(m.ID)
-	case *decodeStatus:
-		if m.Complete {
-			s.clearServing(m.ID)
-		}
 	}
 }
 
