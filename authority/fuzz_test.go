@@ -150,3 +150,19 @@ func FuzzRecoveryWords(f *testing.F) {
 		}
 	})
 }
+
+func FuzzReferenceManifest(f *testing.F) {
+	f.Add([]byte{0x80})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if m, err := DecodeReferenceManifest(b); err == nil {
+			if again, err := fcp.Marshal(m); err != nil || !bytes.Equal(again, b) {
+				t.Errorf("does not encode back: %v", err)
+			}
+		}
+		if k, err := DecodeReferenceWrappedKey(b); err == nil {
+			if again, err := fcp.Marshal(k); err != nil || !bytes.Equal(again, b) {
+				t.Errorf("does not encode back: %v", err)
+			}
+		}
+	})
+}

@@ -9,60 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"fcp"
 )
-
-func TestReferenceGenesisVectors(t *testing.T) {
-	raw, err := os.ReadFile("testdata/genesis.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var file struct {
-		Cases []struct {
-			Name, Kind    string
-			Input, Expect map[string]string
-		}
-	}
-	if err := json.Unmarshal(raw, &file); err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range file.Cases {
-		t.Run(c.Name, func(t *testing.T) {
-			entropy := must(t, hexBytes(c.Input["entropy"]), nil)
-			k, err := OwnerKeyFromEntropy(entropy)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if w := c.Input["mnemonic"]; w != "" {
-				fromWords, err := OwnerKeyFromWords(" " + strings.ToUpper(w) + "\n")
-				if err != nil || fromWords.Public() != k.Public() {
-					t.Fatalf("words: %v", err)
-				}
-				if back, err := k.Words(); err != nil || back != w {
-					t.Fatalf("words back: %q %v", back, err)
-				}
-			}
-			switch c.Kind {
-			case "owner_key":
-				equal(t, k.Public().String(), c.Expect["public_key"])
-			case "genesis":
-				b, err := ReferenceGenesis(k.Public(), time.Unix(0, 0))
-				if err != nil {
-					t.Fatal(err)
-				}
-				equal(t, hex.EncodeToString(b), c.Expect["cbor"])
-				equal(t, ReferenceFingerprint(k.Public()), c.Expect["fingerprint"])
-			default:
-				t.Fatalf("kind %s", c.Kind)
-			}
-		})
-	}
-}
 
 func hexBytes(s string) []byte {
 	b, err := hex.DecodeString(s)
