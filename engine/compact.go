@@ -210,7 +210,7 @@ func (c *collector) planZone(m *mark) (z CompactZone, err error) {
 	}
 	slices.Sort(feeds)
 	for _, no := range feeds {
-		g := grouping{c: c, m: m, no: no, z: &z}
+		g := grouping{c: c, m: m, no: no, z: &z, target: cmp.Or(c.e.opts.SegmentTarget, fcp.SegmentTarget)}
 		for i := range c.segments[no] {
 			if c.ctx.Err() != nil {
 				return z, interrupted(c.ctx)
@@ -272,10 +272,11 @@ func (c *collector) survey(m *mark, no log.FeedNo, info *log.SegmentInfo) (surve
 
 // grouping joins neighbouring segments of a feed into runs that fit a segment.
 type grouping struct {
-	c  *collector
-	m  *mark
-	no log.FeedNo
-	z  *CompactZone
+	c      *collector
+	m      *mark
+	no     log.FeedNo
+	z      *CompactZone
+	target int // plaintext of a segment
 
 	run  CompactRun
 	size int  // of what the run becomes
@@ -290,12 +291,12 @@ const stubSize = fcp.HashSize + 6
 func (g *grouping) take(s surveyed) {
 	plain := s.info.Remainder.Plain
 	worth := s.bytes > 0 && s.bytes*100 >= plain*uint64(g.c.o.MinGarbage)
-	if !worth && plain >= fcp.SegmentTarget/2 {
+	if !worth && plain >= uint64(g.target/2) {
 		g.close()
 		return
 	}
 	left := int(plain) - int(s.bytes) + len(s.drop)*stubSize
-	if len(g.run.Segments) > 0 && g.size+left > fcp.SegmentTarget {
+	if len(g.run.Segments) > 0 && g.size+left > g.target {
 		g.close()
 	}
 	if len(g.run.Segments) == 0 {
