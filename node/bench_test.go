@@ -26,14 +26,7 @@ func BenchmarkRebuild(b *testing.B) {
 	m := newMesh(b, 4, nil)
 	m.together()
 	m.put(0, "big", randomBytes(1<<20-4096, 1))
-	if _, err := m.nodes[0].e.Log().Seal(context.Background(), log.SealOptions{All: true}); err != nil {
-		b.Fatal(err)
-	}
-	eventually(b, 5*time.Second, "the segment is known to its writer", func() bool { return len(m.nodes[0].n.ownSegments()) > 0 })
-	if err := m.nodes[0].n.WaitPlaced(within(b, 10*time.Second)); err != nil {
-		b.Fatal(err)
-	}
-	m.equalRoots(fcp.ZonePrivate)
+	m.sealed(0)
 	id := m.nodes[0].n.ownSegments()[0]
 	m.kill(0)
 	var reader *Node

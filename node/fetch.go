@@ -144,6 +144,7 @@ type part struct {
 	asked   map[uint64]*asking // requests under way
 	heard   time.Time          // last symbol, or last request
 	block   int                // symbols to ask for at once
+	least   time.Duration      // shortest time to a first symbol so far
 	stalls  int
 	dead    bool
 	carrier carrier
@@ -174,8 +175,10 @@ const (
 	// datagrams for a slow reader, so on a short path two blocks are fewer. On a long
 	// one they are on the wire, and blocks grow until symbols get lost.
 	firstBlock = 56
+	firstLane  = 12 // QUIC keeps 32 packets that are not its own
 	leastBlock = 16
 	longPath   = 5 * time.Millisecond
+	laneQueue  = 25 * time.Millisecond // queueing that the lane allows itself
 )
 
 func (n *Node) newCollector(id fcp.SegmentID) *collector {
@@ -203,6 +206,9 @@ func (c *collector) newPart(s *Session, ref symbols.Ref, head []byte, by carrier
 	p := &part{session: s, ref: ref, got: roaring.New(), asked: map[uint64]*asking{}, carrier: by, block: firstBlock, heard: c.node.now()}
 	p.file = make([]byte, ref.FileSize())
 	copy(p.file, head)
+	if by == carrierLane {
+		p.block = firstLane
+	}
 	var err error
 	p.share, err = symbols.ParseShare(ref, p.file)
 	return p, err
@@ -216,7 +222,7 @@ func (c *collector) request(p *part, wanted *roaring.Bitmap) error {
 	}
 	now := c.node.now()
 	m := &symbolRequest{ID: p.session.nextRequest.Add(1), Segment: c.segment, First: uint64(p.ref.First), Count: uint64(p.ref.Count), Wanted: b,
-		Max: wanted.GetCardinality(), Carrier: uint64(p.carrier), Zone: c.zone, ZoneKey: c.zoneKey, Epoch: c.epoch,
+		Max: wanted.GetCardinality(), Carrier: uint64(p.carrier), Pace: p.pace(wanted.GetCardinality()), Zone: c.zone, ZoneKey: c.zoneKey, Epoch: c.epoch,
 		At: uint64(now.UnixMilli()), Deadline: uint64(now.Add(requestLife).UnixMilli())}
 	if p.carrier == carrierStream {
 		m.Deadline = uint64(now.Add(time.Minute).UnixMilli())
@@ -256,7 +262,7 @@ func (c *collector) giveUp(p *part, id uint64) {
 func (c *collector) settle(now time.Time) {
 	for _, p := range c.parts {
 		for id, a := range p.asked {
-			if a.left.IsEmpty() || !a.ended.IsZero() && p.carrier == carrierDatagram && now.Sub(a.ended) >= max(graceAfter, a.first/4) {
+			if a.left.IsEmpty() || !a.ended.IsZero() && p.carrier != carrierStream && now.Sub(a.ended) >= max(graceAfter, a.first/4) {
 				c.adapt(p, a)
 				c.giveUp(p, id)
 			}
@@ -265,12 +271,31 @@ func (c *collector) settle(now time.Time) {
 }
 
 func (c *collector) adapt(p *part, a *asking) {
+	if a.first > 0 && (p.least == 0 || a.first < p.least) {
+		p.least = a.first
+	}
 	switch {
+	case p.carrier == carrierLane && p.least > longPath:
+		// On the lane loss says nothing; a queue that grows does (RFC 6817).
+		if a.first-p.least > laneQueue {
+			p.block = max(p.block*3/4, leastBlock)
+		} else {
+			p.block = min(p.block+p.block/4, maxWanted)
+		}
 	case !a.left.IsEmpty():
 		p.block = max(p.block*3/4, leastBlock)
 	case a.first > longPath:
 		p.block = min(p.block+p.block/4, maxWanted)
 	}
+}
+
+// pace spreads a block of the lane over half a round trip, so that two blocks
+// under way fill one.
+func (p *part) pace(symbols uint64) uint64 {
+	if p.carrier != carrierLane || p.least <= longPath || symbols == 0 {
+		return 0
+	}
+	return uint64(p.least.Microseconds()) / 2 / symbols
 }
 
 // take puts a symbol into its part and checks it; it returns the part when the

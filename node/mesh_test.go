@@ -32,6 +32,7 @@ type member struct {
 	e   *engine.Engine
 	n   *Node
 	opt Options
+	env engine.Environment // of simulated nodes
 }
 
 func logger() *slog.Logger {
@@ -217,6 +218,29 @@ func (m *mesh) get(i int, key string) ([]byte, error) {
 	return io.ReadAll(r)
 }
 
+// sealed seals what a node wrote and waits until it is where it should be.
+func (m *mesh) sealed(i int) {
+	m.t.Helper()
+	x := m.nodes[i]
+	if _, err := x.e.Log().Seal(context.Background(), log.SealOptions{All: true}); err != nil {
+		m.t.Fatal(err)
+	}
+	eventually(m.t, 5*time.Second, "every segment is known to its writer", func() bool {
+		count := 0
+		err := x.e.Log().Segments(func(s log.SegmentInfo) error {
+			if s.Remainder.Plane == uint64(fcp.PlaneData) {
+				count++
+			}
+			return nil
+		})
+		return err == nil && count > 0 && len(x.n.ownSegments()) == count
+	})
+	if err := x.n.WaitPlaced(within(m.t, 20*time.Second)); err != nil {
+		m.t.Fatal(err)
+	}
+	m.equalRoots(fcp.ZonePrivate, fcp.ZoneOwner)
+}
+
 func randomBytes(n int, seed uint64) []byte {
 	b := make([]byte, n)
 	mrand.NewChaCha8([32]byte{byte(seed)}).Read(b)
@@ -232,14 +256,7 @@ func TestWhatOneNodeWroteTheOthersRebuildAfterItsDeath(t *testing.T) {
 	body := randomBytes(1<<20, 1)
 	m.put(0, "big", body)
 	m.put(0, "small", []byte("hello"))
-	if _, err := m.nodes[0].e.Log().Seal(context.Background(), log.SealOptions{All: true}); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, 5*time.Second, "the segment is known to its writer", func() bool { return len(m.nodes[0].n.ownSegments()) > 0 })
-	if err := m.nodes[0].n.WaitPlaced(within(t, 10*time.Second)); err != nil {
-		t.Fatal(err)
-	}
-	m.equalRoots(fcp.ZonePrivate, fcp.ZoneOwner)
+	m.sealed(0)
 	m.kill(0)
 	for i := 1; i < 3; i++ {
 		got, err := m.get(i, "big")
@@ -255,6 +272,22 @@ func TestWhatOneNodeWroteTheOthersRebuildAfterItsDeath(t *testing.T) {
 		if got, err := m.get(i, "small"); err != nil || string(got) != "hello" {
 			t.Errorf("node %d: %q, %v", i+1, got, err)
 		}
+	}
+}
+
+// TestTheLaneCarriesSymbolsBesideQUIC rebuilds over packets that are not QUIC's.
+func TestTheLaneCarriesSymbolsBesideQUIC(t *testing.T) {
+	m := newMesh(t, 3, func(_ int, o *Options) { o.Lane = true })
+	m.together()
+	body := randomBytes(300_000, 2)
+	m.put(0, "big", body)
+	m.sealed(0)
+	m.kill(0)
+	if got, err := m.get(2, "big"); err != nil || !bytes.Equal(got, body) {
+		t.Fatal("read:", err)
+	}
+	if n := m.nodes[2].n.Metrics().DatagramsReceived.Load(); n == 0 {
+		t.Error("no symbol came as a packet")
 	}
 }
 

@@ -128,7 +128,8 @@ type symbolRequest struct {
 	Wanted    []byte                      `cbor:"wanted"` // roaring bitmap of encoding symbol ids
 	Max       uint64                      `cbor:"max_symbols"`
 	Carrier   uint64                      `cbor:"carrier"`
-	Zone      fcp.Hash                    `cbor:"zone_hash"` // zeros: not known
+	Pace      uint64                      `cbor:"pace,omitempty"` // microseconds between symbols; 0: as the carrier takes them
+	Zone      fcp.Hash                    `cbor:"zone_hash"`      // zeros: not known
 	ZoneKey   [8]byte                     `cbor:"zone_key"`
 	Epoch     uint64                      `cbor:"epoch"`
 	Requester [ed25519.PublicKeySize]byte `cbor:"requester"`

@@ -32,6 +32,7 @@ type Options struct {
 
 	Policy symbols.Policy // how segments are spread; zero: any 2 of 3
 	Budget Budget         // what one peer may cost
+	Lane   bool           // rebuild over the paced lane beside QUIC, not over QUIC datagrams
 	Rekey  Rekey          // when a session is replaced by a fresh one
 
 	Now    func() time.Time // nil: the wall clock
@@ -128,6 +129,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	n.spawn(n.tickLoop)
 	n.spawn(n.placeLoop)
 	n.spawn(n.memberLoop)
+	n.spawn(n.laneLoop)
 	n.spawn(func() { n.followLog(position) })
 	for _, p := range o.Peers {
 		n.Connect(p)
@@ -292,10 +294,18 @@ func (n *Node) sessionsChangedLocked() {
 	n.changed = make(chan struct{})
 }
 
+// quickCarrier is what symbols for a rebuild travel over.
+func (n *Node) quickCarrier(s *Session) carrier {
+	if n.opt.Lane && s != nil && s.id.LaneSafe() && slices.Contains(s.caps.Carriers, uint64(carrierLane)) {
+		return carrierLane
+	}
+	return carrierDatagram
+}
+
 // capabilities returns this node's first message.
 func (n *Node) capabilities() *capabilities {
 	return &capabilities{Versions: []uint64{protocolVersion}, Layouts: []uint64{uint64(wire.LayoutNative), uint64(wire.LayoutReference)},
-		Carriers: []uint64{uint64(carrierDatagram), uint64(carrierStream)}, Compress: []string{}, MaxControl: maxMessage,
+		Carriers: []uint64{uint64(carrierDatagram), uint64(carrierStream), uint64(carrierLane)}, Compress: []string{}, MaxControl: maxMessage,
 		Genesis: n.engine.Genesis().ID}
 }
 

@@ -158,7 +158,7 @@ func (f *rebuilding) partOf(s *Session, h shareHead) (*part, error) {
 	if held.Segment != f.segment || held.Size != f.size || !held.Ref.Valid() || len(h.Head) != headSize(&held.Ref) {
 		return nil, fcp.Errorf(fcp.CodeManifest, "a share of another segment")
 	}
-	p, err := f.newPart(s, held.Ref, h.Head, carrierDatagram)
+	p, err := f.newPart(s, held.Ref, h.Head, f.node.quickCarrier(s))
 	if err != nil {
 		return nil, err
 	}

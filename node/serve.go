@@ -373,7 +373,7 @@ func (n *Node) serveSymbols(ctx context.Context, s *Session, m *symbolRequest) e
 	if err := s.send(urgent, &symbolReply{ID: m.ID, Granted: uint64(granted)}); err != nil {
 		return err
 	}
-	out := &symbolWriter{ctx: ctx, s: s, carrier: carrier(m.Carrier)}
+	out := &symbolWriter{ctx: ctx, s: s, carrier: carrier(m.Carrier), pace: min(time.Duration(min(m.Pace, 1<<32))*time.Microsecond, mostPace)}
 	h := wire.Header{Flags: wire.DefaultFlags, Object: ref.Segment, SymbolSize: fcp.SymbolSize, ZoneKey: m.ZoneKey, ZoneHash: m.Zone, Epoch: m.Epoch}
 	data := file[headSize(&ref):]
 	last := symbolAck{ID: m.ID, Reason: ackComplete}
@@ -404,9 +404,37 @@ type symbolWriter struct {
 	carrier carrier
 	stream  *quic.SendStream
 	buf     []byte
+	pace    time.Duration // between symbols
+	owed    time.Duration // pause not made yet
+}
+
+// Pacing: pauses shorter than leastPause are saved up, because no timer is finer.
+const (
+	mostPace   = 20 * time.Millisecond
+	leastPause = time.Millisecond
+)
+
+// rest pauses between symbols.
+func (w *symbolWriter) rest() {
+	if w.owed += w.pace; w.owed < leastPause {
+		return
+	}
+	t := time.NewTimer(w.owed)
+	defer t.Stop()
+	w.owed = 0
+	select {
+	case <-t.C:
+	case <-w.ctx.Done():
+	}
 }
 
 func (w *symbolWriter) write(h *wire.Header, esi uint32, k uint16, symbol []byte) error {
+	if w.carrier == carrierLane {
+		w.buf = w.s.sealSymbol(w.buf[:0], h, esi, k, symbol)
+		_, err := w.s.node.transport.quic.WriteTo(w.buf, w.s.conn.RemoteAddr())
+		w.rest()
+		return fcp.Wrap(fcp.CodeTimeout, err, "send a packet")
+	}
 	if w.carrier == carrierDatagram {
 		b := w.s.sealSymbol(make([]byte, 0, wire.DefaultDatagram), h, esi, k, symbol)
 		err := w.s.conn.SendDatagram(b)

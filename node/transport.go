@@ -7,6 +7,7 @@ import (
 	"github.com/quic-go/quic-go"
 
 	"fcp"
+	"fcp/node/wire"
 )
 
 // transport is the node's one socket.
@@ -41,6 +42,27 @@ func listen(ctx context.Context, network Network, address string, id *identity) 
 		return nil, fcp.Wrap(fcp.CodeInternal, err, "listen for QUIC")
 	}
 	return t, nil
+}
+
+// laneLoop takes the packets beside QUIC: session datagrams, which begin with the
+// id of their session. There is no answer to a packet that fits none.
+func (n *Node) laneLoop() {
+	b := make([]byte, 1<<16)
+	for {
+		size, _, err := n.transport.quic.ReadNonQUICPacket(n.life, b)
+		if err != nil {
+			return
+		}
+		if size < wire.EnvelopeSize {
+			continue
+		}
+		n.mu.Lock()
+		s := n.bySID[wire.SessionID(b[:wire.SessionIDSize])]
+		n.mu.Unlock()
+		if s != nil {
+			s.takeDatagram(b[:size], carrierLane)
+		}
+	}
 }
 
 func (t *transport) dial(ctx context.Context, addr net.Addr) (*quic.Conn, error) {

@@ -1,0 +1,267 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	mrand "math/rand/v2"
+	"os"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"fcp"
+	"fcp/authority"
+	"fcp/engine"
+	"fcp/log"
+	"fcp/node/simnet"
+)
+
+// seeded is a source of randomness for concurrent use.
+type seeded struct {
+	mu sync.Mutex
+	r  *mrand.ChaCha8
+}
+
+func newSeeded(seed uint64) *seeded {
+	return &seeded{r: mrand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16), 1})}
+}
+
+func (s *seeded) Read(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.r.Read(p)
+}
+
+// simMesh is a mesh over a simulated network, with stores in memory, all in one
+// bubble of virtual time.
+type simMesh struct {
+	*mesh
+	net *simnet.Network
+}
+
+func host(i int) string { return fmt.Sprintf("h%d", i+1) }
+
+func newSimMesh(t *testing.T, n int, seed uint64, link simnet.Link) *simMesh {
+	t.Helper()
+	s := &simMesh{mesh: &mesh{t: t}, net: simnet.New(seed, time.Now, link)}
+	ctx := context.Background()
+	rnd := newSeeded(seed)
+	var err error
+	if s.owner, err = authority.NewOwnerKey(rnd); err != nil {
+		t.Fatal(err)
+	}
+	env := func() engine.Environment {
+		return engine.Environment{FS: vfs.NewCrashableMem(), Now: time.Now, Rand: rnd}
+	}
+	var genesis []byte
+	for i := range n {
+		e := env()
+		x := &member{}
+		if i == 0 {
+			if _, err := engine.Init(ctx, "/store", engine.InitOptions{Environment: e, Owner: s.owner}); err != nil {
+				t.Fatal(err)
+			}
+			s.openSim(x, e)
+			if genesis, err = x.e.GenesisBytes(); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			keys, err := authority.NewNodeKeys(rnd)
+			if err != nil {
+				t.Fatal(err)
+			}
+			first := s.nodes[0].e
+			manifests, err := first.Enroll(ctx, engine.EnrollOptions{Owner: s.owner, Node: keys.Public(), Name: host(i)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := engine.Join(ctx, "/store", engine.JoinOptions{Environment: e, Node: keys, Genesis: genesis, Manifests: manifests}); err != nil {
+				t.Fatal(err)
+			}
+			members, err := first.Members()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range members {
+				if m.Writer == keys.Writer() {
+					x.opt.Enrollment = m.Proof
+				}
+			}
+			s.openSim(x, e)
+		}
+		x.opt.Network, x.opt.Rand, x.opt.Now = s.net.Host(host(i)), rnd, time.Now
+		x.opt.Listen = host(i) + ":1"
+		x.opt.Logger = logger().With("node", i+1)
+		s.nodes = append(s.nodes, x)
+	}
+	for i, x := range s.nodes {
+		if i > 0 {
+			x.opt.Peers = []string{"h1:1"}
+		}
+		s.start(x)
+	}
+	return s
+}
+
+func (s *simMesh) openSim(x *member, e engine.Environment) {
+	s.t.Helper()
+	var err error
+	x.env = e
+	if x.e, err = engine.Open(context.Background(), "/store", engine.Options{Environment: e, Workers: 1}); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// crash ends a node as a power cut would, and starts it again from what was synced.
+func (s *simMesh) crash(i int, away time.Duration) {
+	x := s.nodes[i]
+	disk := x.env.FS.(*vfs.MemFS).CrashClone(vfs.CrashCloneCfg{})
+	x.n.Kill()
+	if err := x.e.Close(); err != nil {
+		s.t.Fatal(err)
+	}
+	x.n, x.e = nil, nil
+	time.Sleep(away)
+	x.env.FS = disk
+	s.openSim(x, x.env)
+	s.start(x)
+}
+
+// TestSeeds runs clusters that a seed decides: writes, cuts, heals, crashes, all over
+// a network that gets better and worse. In the end every node has every
+// acknowledged version, the same roots, and no fork was seen. FCP_SEED runs one seed
+// again; FCP_LONG runs many.
+func TestSeeds(t *testing.T) {
+	first, count := uint64(1), uint64(4)
+	if os.Getenv("FCP_LONG") != "" {
+		count = 300
+	}
+	if v := os.Getenv("FCP_SEED"); v != "" {
+		n, err := strconv.ParseUint(v, 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, count = n, 1
+	}
+	for seed := first; seed < first+count; seed++ {
+		if !t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { runSeed(t, seed) })
+		}) {
+			t.Fatalf("again with FCP_SEED=%d go test ./node -run TestSeeds", seed)
+		}
+	}
+}
+
+func runSeed(t *testing.T, seed uint64) {
+	rnd := mrand.New(mrand.NewPCG(seed, 2))
+	n := 3 + rnd.IntN(3)
+	s := newSimMesh(t, n, seed, simnet.Link{Delay: 2 * time.Millisecond})
+	defer s.close()
+	s.together()
+	want := map[string]int{} // name -> writer
+	for step := range 30 {
+		a, b := rnd.IntN(n), rnd.IntN(n)
+		switch rnd.IntN(7) {
+		case 0, 1, 2:
+			name := fmt.Sprint("name ", a, " ", step)
+			s.put(a, name, []byte(name))
+			want[name] = a
+		case 3:
+			s.net.Cut(host(a), host(b))
+		case 4:
+			s.net.Heal(host(a), host(b))
+		case 5:
+			s.net.SetAll(simnet.Link{Delay: time.Duration(rnd.IntN(50)) * time.Millisecond, Jitter: time.Duration(rnd.IntN(20)) * time.Millisecond,
+				Loss: rnd.IntN(1500), Duplicate: rnd.IntN(500), Corrupt: rnd.IntN(200)})
+		default:
+			s.crash(a, time.Duration(rnd.IntN(3000))*time.Millisecond)
+		}
+		time.Sleep(time.Duration(rnd.IntN(2000)) * time.Millisecond)
+	}
+	s.net.HealAll()
+	s.net.SetAll(simnet.Link{Delay: 2 * time.Millisecond})
+	time.Sleep(30 * time.Second) // dead sessions end, pauses between dials pass
+	s.together()
+	s.equalRoots(fcp.ZonePrivate, fcp.ZoneOwner)
+	for i, x := range s.nodes {
+		for name := range want {
+			if got, err := s.get(i, name); err != nil || string(got) != name {
+				t.Errorf("node %d does not have %q of node %d: %v", i+1, name, want[name]+1, err)
+			}
+		}
+		if f := x.n.Forks(); len(f) > 0 {
+			t.Errorf("node %d saw forks: %+v", i+1, f)
+		}
+	}
+}
+
+// TestAMeshHealsInVirtualTime cuts a mesh of four in two over a bad network, lets
+// both sides write, and heals it: within five virtual seconds of being together
+// again all zone roots are equal.
+func TestAMeshHealsInVirtualTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSimMesh(t, 4, 1, simnet.Link{Delay: 5 * time.Millisecond, Jitter: 5 * time.Millisecond, Loss: 200, Duplicate: 100, Corrupt: 50})
+		defer s.close()
+		s.together()
+		for _, a := range []int{0, 1} {
+			for _, b := range []int{2, 3} {
+				s.net.Cut(host(a), host(b))
+			}
+		}
+		for i := range 20 {
+			s.put(i%4, fmt.Sprint("key ", i%7), []byte(fmt.Sprint("value ", i)))
+			time.Sleep(100 * time.Millisecond)
+		}
+		time.Sleep(20 * time.Second) // sessions across the cut end
+		if len(s.nodes[0].n.Peers()) != 1 {
+			t.Error("sessions outlive the cut")
+		}
+		s.put(3, "alone", []byte("x"))
+		s.net.HealAll()
+		s.together()
+		at := time.Now()
+		s.equalRoots(fcp.ZonePrivate, fcp.ZoneOwner)
+		if d := time.Since(at); d > 5*time.Second {
+			t.Errorf("the roots are equal after %v", d)
+		}
+		c := s.net.Counts()
+		if c.Lost == 0 || c.Duplicated == 0 || c.Corrupted == 0 || c.Cut == 0 {
+			t.Errorf("the network was too kind: %+v", c)
+		}
+	})
+}
+
+// TestSymbolsCrossABadNetwork rebuilds over a network that loses a tenth of the
+// packets and damages some.
+func TestSymbolsCrossABadNetwork(t *testing.T) {
+	for _, lane := range []bool{false, true} {
+		t.Run(fmt.Sprint("lane ", lane), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSimMesh(t, 3, 2, simnet.Link{Delay: 10 * time.Millisecond, Jitter: 2 * time.Millisecond, Loss: 1000, Corrupt: 20})
+				defer s.close()
+				for _, x := range s.nodes {
+					x.n.opt.Lane = lane
+				}
+				s.together()
+				body := randomBytes(500_000, 3)
+				s.put(0, "big", body)
+				if _, err := s.nodes[0].e.Log().Seal(context.Background(), log.SealOptions{All: true}); err != nil {
+					t.Fatal(err)
+				}
+				s.sealed(0)
+				s.kill(0)
+				at := time.Now()
+				got, err := s.get(2, "big")
+				if err != nil || !bytes.Equal(got, body) {
+					t.Fatal("read:", err)
+				}
+				t.Log("rebuilt after", time.Since(at), "of virtual time")
+			})
+		})
+	}
+}
