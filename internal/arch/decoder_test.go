@@ -14,17 +14,19 @@ var decoderName = regexp.MustCompile(`^(Decode|Parse|Unmarshal|decode|parse|unma
 // fuzzedThrough lists decoders that no fuzz target calls by name, with the
 // target that reaches them.
 var fuzzedThrough = map[string]string{
-	"DecodeContent":             "FuzzEvent",
-	"DecodeEvent":               "FuzzEvent",
-	"UnmarshalPayload":          "FuzzUnmarshal",
-	"decodeCanonical":           "FuzzUnmarshal",
-	"decodePlainHeader":         "FuzzDecodeObject",
-	"authority.decodeSigned":    "FuzzManifest",
-	"authority/keystore.decode": "FuzzIdentityFile",
-	"coding.ParsePayloadID":     "FuzzPayloadID",
-	"engine.decodeSchemaBody":   "FuzzGovernanceBodies",
-	"engine.ParseSymbolPolicy":  "FuzzSymbolPolicy",
-	"log.parseBlock":            "FuzzBlock",
+	"DecodeContent":                "FuzzEvent",
+	"DecodeEvent":                  "FuzzEvent",
+	"UnmarshalPayload":             "FuzzUnmarshal",
+	"decodeCanonical":              "FuzzUnmarshal",
+	"decodePlainHeader":            "FuzzDecodeObject",
+	"authority.decodeSigned":       "FuzzManifest",
+	"authority/keystore.decode":    "FuzzIdentityFile",
+	"coding.ParsePayloadID":        "FuzzPayloadID",
+	"engine.decodeSchemaBody":      "FuzzGovernanceBodies",
+	"engine.ParseSymbolPolicy":     "FuzzSymbolPolicy",
+	"node/connector.Decode":        "FuzzDecode",
+	"node/connector.unmarshalEnum": "FuzzDecode",
+	"log.parseBlock":               "FuzzBlock",
 }
 
 // TestEveryDecoderIsFuzzed fails for a decoder that no fuzz target of its own
