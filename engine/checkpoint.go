@@ -95,6 +95,15 @@ func (e *Engine) checkpointZone(ctx context.Context, zone fcp.ZoneID, o *Checkpo
 	return r, err
 }
 
+// RetentionOf returns what the newest checkpoint of a zone asks to be kept.
+func (e *Engine) RetentionOf(zone fcp.ZoneID) (authority.Retention, error) {
+	all, err := e.checkpoints(zone)
+	if err != nil || len(all) == 0 {
+		return authority.DefaultRetention(), err
+	}
+	return all[len(all)-1].Retention(), nil
+}
+
 // zoneVector returns a zone's root and how far its feeds reached, of one moment.
 func (e *Engine) zoneVector(zone fcp.ZoneID) (root fcp.Hash, feeds []authority.CheckpointFeed, err error) {
 	if err := e.fold.warmDigests(zone); err != nil {

@@ -452,8 +452,8 @@ func (c *churn) settle(t *testing.T, owner *authority.OwnerKey, proofs []churnPr
 	t.Logf("%d proofs hold; the last compaction made %d segments of %d and dropped %d bodies", len(proofs), last.Into, last.Segments, last.Events)
 	t.Logf("live: bodies %d, control events %d, hashes of dropped events %d; written in all %d", live.bodies, live.control, live.hashes, live.bodies+live.dropped)
 	of := func(n uint64) float64 { return float64(n) / float64(live.total()) }
-	t.Logf("on disk: log %d (%.2f of live), of it WALs made in advance %d; state %d (together %.2f of live); bodies' segments %.2f of live bodies", logSize, of(logSize), wal,
-		stateSize, of(logSize+stateSize), float64(live.segments)/float64(live.bodies))
+	t.Logf("on disk: log %d (%.2f of live), of it WALs made in advance %d; state %d (together %.2f of live); data segments %.2f of live bodies and hashes", logSize, of(logSize), wal,
+		stateSize, of(logSize+stateSize), float64(live.segments)/float64(live.bodies+live.hashes))
 	// The WALs have one size however much is in the log.
 	if of(logSize-wal) > 1.5 {
 		t.Errorf("the log takes %.2f of what is live", of(logSize-wal))

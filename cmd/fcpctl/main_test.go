@@ -44,6 +44,7 @@ func TestMain(m *testing.M) {
 //	largest DIR VAR [GLOB]  VAR = the path of the largest file below DIR
 //	losetail DIR            zero most of the newest write-ahead log of the store DIR
 //	waitlock DIR            wait until another process has the store DIR open
+//	later DURATION          the clock of the fcpctl that follow in this process moves on
 //	mkrandom FILE N         a file of N bytes that look random, always the same
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -54,6 +55,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("FCP_DIR", filepath.Join(e.WorkDir, "store"))
 			e.Setenv("NO_COLOR", "1")
 			e.Values[inputKey] = new([]byte)
+			e.Values[laterKey] = new(time.Duration)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -70,13 +72,23 @@ func TestScripts(t *testing.T) {
 			"mkrandom": scriptRandom,
 			"waitlock": scriptWaitLock,
 			"losetail": scriptLoseTail,
+			"later":    scriptLater,
 		},
 	})
 }
 
 type scriptKey int
 
-const inputKey scriptKey = 0
+const (
+	inputKey scriptKey = iota
+	laterKey
+)
+
+func scriptLater(ts *testscript.TestScript, neg bool, args []string) {
+	d, err := time.ParseDuration(args[0])
+	ts.Check(err)
+	*ts.Value(laterKey).(*time.Duration) += d
+}
 
 // scriptEnvironment is what an fcpctl of a script can look up.
 func scriptEnvironment(ts *testscript.TestScript) func(string) (string, bool) {
@@ -92,7 +104,9 @@ func scriptApp(ts *testscript.TestScript) *app {
 	in := ts.Value(inputKey).(*[]byte)
 	stdin := bytes.NewReader(*in)
 	*in = nil
-	return &app{stdin: stdin, stdout: ts.Stdout(), stderr: ts.Stderr(), now: time.Now, lookupEnv: scriptEnvironment(ts),
+	later := *ts.Value(laterKey).(*time.Duration)
+	now := func() time.Time { return time.Now().Add(later) }
+	return &app{stdin: stdin, stdout: ts.Stdout(), stderr: ts.Stderr(), now: now, lookupEnv: scriptEnvironment(ts),
 		readPassword: func() ([]byte, error) { panic("no terminal") },
 		again: func(ctx context.Context, args ...string) (*exec.Cmd, error) {
 			path, err := exec.LookPath(process)

@@ -10,9 +10,9 @@ import (
 )
 
 func (a *app) objectCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "object", Short: "Objects: put, get, list, history, remove"}
+	cmd := &cobra.Command{Use: "object", Short: "Objects: put, get, list, history, remove, forget"}
 	group(cmd)
-	cmd.AddCommand(a.objectPutCommand(), a.objectGetCommand(), a.objectLsCommand(), a.objectHistoryCommand(), a.objectRmCommand())
+	cmd.AddCommand(a.objectPutCommand(), a.objectGetCommand(), a.objectLsCommand(), a.objectHistoryCommand(), a.objectRmCommand(), a.objectForgetCommand())
 	return cmd
 }
 

@@ -34,7 +34,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("see `"+cmd.CommandPath()+" --help`", "%w", err)
 	})
-	root.AddCommand(a.initCommand(), a.statusCommand(), a.objectCommand(), a.logCommand(), a.segmentCommand(), a.projCommand(),
+	root.AddCommand(a.initCommand(), a.statusCommand(), a.objectCommand(), a.logCommand(), a.segmentCommand(), a.zoneCommand(), a.projCommand(),
 		a.replayCommand(), a.proveCommand(), a.verifyCommand(), a.backupCommand(), a.restoreCommand(), a.demoCommand(), a.demoLoadCommand(), a.versionCommand(),
 		&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitPage()})
 	root.InitDefaultHelpFlag() // now, so that `fcpctl --help exit-codes` knows it takes no value

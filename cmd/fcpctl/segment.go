@@ -13,9 +13,9 @@ import (
 )
 
 func (a *app) segmentCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "segment", Short: "Sealed segments: list, seal, print"}
+	cmd := &cobra.Command{Use: "segment", Short: "Sealed segments: list, seal, print, compact"}
 	group(cmd)
-	cmd.AddCommand(a.segmentLsCommand(), a.segmentSealCommand(), a.segmentCatCommand())
+	cmd.AddCommand(a.segmentLsCommand(), a.segmentSealCommand(), a.segmentCatCommand(), a.segmentCompactCommand())
 	cmd.AddCommand(a.segmentSymbolCommands()...)
 	return cmd
 }
@@ -250,6 +250,9 @@ func (a *app) segmentEvents(ctx context.Context, e *engine.Engine, s *log.Segmen
 		for i := range batch {
 			ev := fcp.Event{Feed: s.Remainder.Feed(), Seq: batch[i].Seq, Time: batch[i].Time, Under: batch[i].Under, Content: batch[i].Content}
 			v := viewFull(&ev, batch[i].Hash, batch[i].Position).eventView
+			if batch[i].Dropped() {
+				v.Kind = "dropped"
+			}
 			if err := l.add(v, decimal(v.Seq), decimal(v.Position), v.Time, decimal(v.Seq), v.Kind, decimal(uint64(v.Body)), v.Key, a.short(v.Hash)); err != nil {
 				return err
 			}
