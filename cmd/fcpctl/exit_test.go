@@ -22,6 +22,9 @@ var wantExit = map[fcp.Code]int{
 	fcp.CodeNotEnough: 10, fcp.CodeHorizon: 6, fcp.CodeNotPosition: 6, fcp.CodeTimeout: 3, fcp.CodeInternal: 1, fcp.CodeCorrupt: 9,
 	fcp.CodeRootMismatch: 9, fcp.CodeDisk: 1, fcp.CodeEquivocation: 9, fcp.CodeKeyTableLost: 9, fcp.CodeInterrupted: 130,
 	fcp.CodeUnknownKind: 6, fcp.CodeWrongPlane: 6, fcp.CodeNotEmpty: 8, fcp.CodeManifest: 9, fcp.CodeNotExclusive: 11,
+	fcp.CodeDenied: 4, fcp.CodeTokenExpired: 4, fcp.CodeRateLimited: 5, fcp.CodeOperation: 4, fcp.CodeResource: 4, fcp.CodeTaint: 4,
+	fcp.CodeElevation: 4, fcp.CodeNotConfigured: 6, fcp.CodeNotHandshaken: 6, fcp.CodeHealth: 1, fcp.CodeNoStreaming: 6,
+	fcp.CodeBudget: 5, fcp.CodeExternal: 1, fcp.CodeDependency: 3,
 }
 
 func TestEveryCodeHasItsExitCode(t *testing.T) {
