@@ -91,6 +91,7 @@ func Open(ctx context.Context, dir string, o Options) (_ *Engine, err error) {
 		return nil, err
 	}
 	e.log.Serve()
+	e.st.BulkMode(false)
 	if err := e.rebuildChanged(ctx); err != nil {
 		return nil, err
 	}
@@ -165,7 +166,9 @@ func stateOptions(env *Environment, o *Options, seed uint64) state.Options {
 func (e *Engine) openState(seed uint64) (err error) {
 	path := e.env.FS.PathJoin(e.dir, dirState)
 	for attempt := range 2 {
-		e.st, err = state.Open(e.env.FS, path, stateOptions(&e.env, &e.opts, seed))
+		so := stateOptions(&e.env, &e.opts, seed)
+		so.Bulk = true // until Open is done
+		e.st, err = state.Open(e.env.FS, path, so)
 		if err == nil {
 			e.fold, err = newFolder(e.log, e.st, builtins(e.genesis.Owner), e.genesis.Owner)
 		}
@@ -191,11 +194,20 @@ func (e *Engine) openState(seed uint64) (err error) {
 	return nil
 }
 
+// refoldLimit is the number of events behind the state's cursor from which on an
+// open has the state flushed: a process that is killed again and again before it
+// flushed by itself would else fold more at each start.
+const refoldLimit = 1000
+
 // catchUp folds what is in the log behind the state's cursor.
 func (e *Engine) catchUp(ctx context.Context) error {
+	behind := e.log.Durable() - e.fold.position.Load()
 	err := e.log.Scan(ctx, log.ScanOptions{From: e.fold.position.Load() + 1, Verify: log.VerifyChain, Workers: e.opts.Workers}, e.apply)
 	if err != nil {
 		return err
+	}
+	if behind > refoldLimit && !e.opts.ReadOnly {
+		e.st.FlushSoon()
 	}
 	return e.fold.knowHeads()
 }

@@ -223,6 +223,16 @@ func (s *Store) Flush(ctx context.Context) error {
 	return s.flush(ctx)
 }
 
+// FlushSoon begins to make the tables complete through the last update, in the
+// background.
+func (s *Store) FlushSoon() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.faulted() == nil && !s.closing.Load() {
+		s.freeze()
+	}
+}
+
 func (s *Store) flush(ctx context.Context) error {
 	s.mu.Lock()
 	if err := s.faulted(); err != nil {

@@ -17,7 +17,7 @@ import (
 
 // Options of Open. The zero value is right.
 type Options struct {
-	CacheBytes   int64 // of the tables' block cache; 0 means 64 MiB
+	CacheBytes   int64 // of the tables' block cache; 0 means 24 MiB
 	FlushBytes   int64 // an overlay of this size is flushed; 0 means 64 MiB
 	FlushEntries int   // an overlay of so many keys is flushed; 0 means 300,000
 	MaxFrozen    int   // full overlays that may wait for the disk; 0 means 2
@@ -28,6 +28,10 @@ type Options struct {
 
 	// Digest says what the digests cover.
 	Digest DigestOptions
+
+	// Bulk opens the store in bulk mode (see BulkMode): compactions wait until it
+	// is turned off, and do not take the disk from whoever is starting.
+	Bulk bool
 
 	Logger *slog.Logger // nil discards
 
@@ -40,7 +44,7 @@ type Options struct {
 
 func (o Options) withDefaults() Options {
 	if o.CacheBytes == 0 {
-		o.CacheBytes = 64 << 20
+		o.CacheBytes = 24 << 20
 	}
 	if o.FlushBytes == 0 {
 		o.FlushBytes = 64 << 20
@@ -116,6 +120,7 @@ type counters struct {
 func Open(fs vfs.FS, dir string, o Options) (*Store, error) {
 	s := &Store{opts: o.withDefaults(), fs: &stopFS{FS: fs}, dir: dir, wake: make(chan struct{}, 1), nextID: 1, life: newGate()}
 	s.sched = newScheduler(func() bool { return s.bulk.Load() || s.fs.stopped.Load() })
+	s.bulk.Store(s.opts.Bulk)
 	s.fs.failed = s.poison
 	s.view.changed.L = &s.view.mu
 	if err := s.fs.MkdirAll(dir, 0o755); err != nil {
