@@ -92,16 +92,16 @@ func fillEngine(ctx context.Context, dir string, n int) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, e.Close()) }()
-	return putMany(ctx, e, n)
+	return putMany(ctx, e, n, 256)
 }
 
-// putMany puts n names from 256 writers.
-func putMany(ctx context.Context, e *engine.Engine, n int) error {
+// putMany puts n names with bodies of size bytes from 256 writers.
+func putMany(ctx context.Context, e *engine.Engine, n, size int) error {
 	var next atomic.Int64
 	errs := make(chan error, 256)
 	for range cap(errs) {
 		go func() {
-			body := randomBytes(1, 256)
+			body := randomBytes(1, size)
 			for {
 				i := next.Add(1)
 				if i > int64(n) {
@@ -124,10 +124,10 @@ func putMany(ctx context.Context, e *engine.Engine, n int) error {
 
 func storeDir(dirs Dirs) string { return filepath.Join(dirs.Row, "store") }
 
-// engineSubject is a row over a store of engineEvents puts.
-func engineSubject(session func(context.Context, *engine.Engine) Session) Subject {
+// engineSubject is a row over a store of n puts.
+func engineSubject(n int, session func(context.Context, *engine.Engine) Session) Subject {
 	return Subject{Name: "engine",
-		Setup: func(ctx context.Context, dirs Dirs) error { return fillEngine(ctx, storeDir(dirs), engineEvents) },
+		Setup: func(ctx context.Context, dirs Dirs) error { return fillEngine(ctx, storeDir(dirs), n) },
 		Open: func(ctx context.Context, dirs Dirs) (Session, error) {
 			e, err := engine.Open(ctx, storeDir(dirs), engine.Options{})
 			if err != nil {
@@ -154,12 +154,13 @@ func engineRows() ([]Row, error) {
 	memory := scanLimit(engineEvents*160, 2*engineEvents)
 	point := scanLimit(4<<10, 1)
 	return []Row{
-		{Name: "replay/engine/rebuild", Unit: "events/s", Limit: &read, Subjects: []Subject{engineSubject(rebuildSession)}},
-		{Name: "state-root/engine/cold", Unit: "entries/s", Limit: &memory, Subjects: []Subject{cold(engineSubject(rootSession))}},
-		{Name: "get/engine/head", Unit: "gets/s", Limit: &point, Subjects: []Subject{engineSubject(headSession)}},
-		{Name: "get/engine/object-by-id", Unit: "gets/s", Limit: &point, Subjects: []Subject{engineSubject(objectSession)}},
-		{Name: "get/engine/at", Unit: "gets/s", Limit: &point, Subjects: []Subject{engineSubject(atSession)}},
-		{Name: "open/engine/after-kill", Unit: "ms", Lower: true, Limit: nil, Subjects: []Subject{openSubject()}},
+		{Name: "replay/engine/rebuild", Unit: "events/s", Limit: &read, Subjects: []Subject{engineSubject(engineEvents, rebuildSession)}},
+		{Name: "replay/engine/rebuild+roots", Unit: "events/s", Limit: &read, Subjects: []Subject{engineSubject(engineEvents, rootedRebuildSession)}},
+		{Name: "state-root/engine/cold", Unit: "entries/s", Limit: &memory, Subjects: []Subject{cold(engineSubject(engineEvents, rootSession))}},
+		{Name: "get/engine/head", Unit: "gets/s", Limit: &point, Subjects: []Subject{engineSubject(engineEvents, headSession)}},
+		{Name: "get/engine/object-by-id", Unit: "gets/s", Limit: &point, Subjects: []Subject{engineSubject(engineEvents, objectSession)}},
+		{Name: "get/engine/at", Unit: "gets/s", Limit: &point, Subjects: []Subject{engineSubject(engineEvents, atSession)}},
+		{Name: "open/engine/after-kill", Unit: "ms", Lower: true, Limit: nil, Subjects: []Subject{openSubject(engineEvents)}},
 	}, nil
 }
 
@@ -168,15 +169,30 @@ func cold(s Subject) Subject {
 	return s
 }
 
-// rebuildSession folds the whole log into an empty state on disk.
+// rebuildSession folds the whole log into an empty state until it is durable.
 func rebuildSession(ctx context.Context, e *engine.Engine) Session {
-	return perSecond(func() (int64, int64, error) {
-		dir, err := os.MkdirTemp(e.Dir(), "rebuild-")
-		if err != nil {
-			return 0, 0, err
-		}
-		r, err := e.Replay(ctx, engine.ReplayOptions{Scratch: filepath.Join(dir, "state")})
-		return int64(r.Events), 0, errors.Join(err, os.RemoveAll(dir))
+	return replaySession(ctx, e, func(r engine.ReplayReport) time.Duration { return r.Rebuilt })
+}
+
+// rootedRebuildSession computes the roots of the new state besides.
+func rootedRebuildSession(ctx context.Context, e *engine.Engine) Session {
+	return replaySession(ctx, e, func(r engine.ReplayReport) time.Duration { return r.Elapsed })
+}
+
+func replaySession(ctx context.Context, e *engine.Engine, took func(engine.ReplayReport) time.Duration) Session {
+	return sessionFunc(func(_ context.Context, d time.Duration) (Sample, error) {
+		var counted time.Duration
+		s, _, err := repeat(ctx, d, func() (int64, int64, error) {
+			dir, err := os.MkdirTemp(e.Dir(), "rebuild-")
+			if err != nil {
+				return 0, 0, err
+			}
+			r, err := e.Replay(ctx, engine.ReplayOptions{Scratch: filepath.Join(dir, "state"), Verify: true})
+			counted += took(r)
+			return int64(r.Events), 0, errors.Join(err, os.RemoveAll(dir))
+		})
+		s.Value = float64(s.Ops) / max(counted.Seconds(), 1e-9)
+		return s, err
 	})
 }
 
@@ -271,13 +287,13 @@ func victim(dir string) error {
 		return err
 	}
 	if have := int(e.Position()); have < n {
-		if err := putMany(ctx, e, n-have); err != nil {
+		if err := putMany(ctx, e, n-have, 256); err != nil {
 			return err
 		}
 	}
 	fmt.Println("under load")
 	for round := uint64(1); ; round++ {
-		if err := putMany(ctx, e, 1_000_000); err != nil {
+		if err := putMany(ctx, e, 1_000_000, 256); err != nil {
 			return err
 		}
 	}
@@ -314,14 +330,14 @@ func killed(dir string, events int, after time.Duration) error {
 
 // openSubject measures opening a store whose process was killed under load, until
 // it serves.
-func openSubject() Subject {
+func openSubject(events int) Subject {
 	round := 0
 	return Subject{Name: "engine", NoWarmUp: true,
 		Setup: func(context.Context, Dirs) error { return nil },
 		Open: func(ctx context.Context, dirs Dirs) (Session, error) {
 			return milliseconds(func() (time.Duration, error) {
 				round++
-				if err := killed(storeDir(dirs), engineEvents, 200*time.Millisecond+time.Duration(round%7)*37*time.Millisecond); err != nil {
+				if err := killed(storeDir(dirs), events, 200*time.Millisecond+time.Duration(round%7)*37*time.Millisecond); err != nil {
 					return 0, err
 				}
 				start := time.Now()

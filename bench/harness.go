@@ -20,6 +20,7 @@ type Row struct {
 	// Lower says that a smaller value is better (times). The ratio is always
 	// the share of the limit that was reached, so 1 is at the limit either way.
 	Lower bool
+	Long  bool // measured only when asked for with -long
 	// Subjects are what the row is about: normally one; if several, they are
 	// variants of one thing and the row reports the best of them.
 	Subjects []Subject

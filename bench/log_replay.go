@@ -89,50 +89,61 @@ func fillLog(ctx context.Context, dir string, o log.Options, n, size int) (err e
 	return err
 }
 
+// logReplays are the ways to read a log.
+var logReplays = []struct {
+	name   string
+	sealed bool
+	scan   log.ScanOptions
+	cores  int
+}{
+	{"hot", false, log.ScanOptions{}, 1},
+	{"sealed", true, log.ScanOptions{}, 1},
+	{"verified", false, log.ScanOptions{Verify: log.VerifyChain}, 1},
+	{"tree", false, log.ScanOptions{Verify: log.VerifyTree}, 1},
+	{"hot/cores=2", false, log.ScanOptions{Workers: 2}, 2},
+	{"sealed/cores=2", true, log.ScanOptions{Workers: 2}, 2},
+	{"verified/cores=2", false, log.ScanOptions{Verify: log.VerifyChain, Workers: 2}, 2},
+	{"tree/cores=2", false, log.ScanOptions{Verify: log.VerifyTree, Workers: 2}, 2},
+}
+
 // logReplayRows read a filled log from end to end: events a second.
 func logReplayRows() []Row {
 	const size = 256
 	var rows []Row
-	for _, r := range []struct {
-		name   string
-		sealed bool
-		scan   log.ScanOptions
-		cores  int
-	}{
-		{"hot", false, log.ScanOptions{}, 1},
-		{"sealed", true, log.ScanOptions{}, 1},
-		{"verified", false, log.ScanOptions{Verify: log.VerifyChain}, 1},
-		{"tree", false, log.ScanOptions{Verify: log.VerifyTree}, 1},
-		{"hot/cores=2", false, log.ScanOptions{Workers: 2}, 2},
-		{"sealed/cores=2", true, log.ScanOptions{Workers: 2}, 2},
-		{"verified/cores=2", false, log.ScanOptions{Verify: log.VerifyChain, Workers: 2}, 2},
-		{"tree/cores=2", false, log.ScanOptions{Verify: log.VerifyTree, Workers: 2}, 2},
-	} {
-		var seal *benchSeal
+	for _, r := range logReplays {
 		limit := readLimit(int64(replayEvents)*(size+20), replayEvents)
 		rows = append(rows, Row{Name: fmt.Sprintf("replay/log/%dB/%s", size, r.name), Unit: "events/s", Limit: &limit,
-			Subjects: []Subject{{Name: "log",
-				Setup: func(ctx context.Context, dirs Dirs) (err error) {
-					if r.sealed {
-						if seal, err = newBenchSeal(); err != nil {
-							return err
-						}
-					}
-					return fillLog(ctx, filepath.Join(dirs.Row, "log"), logOptions(seal), replayEvents, size)
-				},
-				Open: func(ctx context.Context, dirs Dirs) (Session, error) {
-					l, err := log.Open(filepath.Join(dirs.Row, "log"), logOptions(seal))
-					if err != nil {
-						return nil, err
-					}
-					return onCores{r.cores, closingLog{l, perSecond(func() (int64, int64, error) { return scanAll(ctx, l, r.scan) })}}, nil
-				},
-			}}})
+			Subjects: []Subject{logSubject(r.sealed, func(ctx context.Context, l *log.Log) Session {
+				return onCores{r.cores, perSecond(func() (int64, int64, error) { return scanAll(ctx, l, replayEvents, r.scan) })}
+			})}})
 	}
 	return rows
 }
 
-func scanAll(ctx context.Context, l *log.Log, o log.ScanOptions) (events, bytes int64, err error) {
+// logSubject is a row over a log of replayEvents events of 256 bytes.
+func logSubject(sealed bool, session func(context.Context, *log.Log) Session) Subject {
+	var seal *benchSeal
+	return Subject{Name: "log",
+		Setup: func(ctx context.Context, dirs Dirs) (err error) {
+			if sealed {
+				if seal, err = newBenchSeal(); err != nil {
+					return err
+				}
+			}
+			return fillLog(ctx, filepath.Join(dirs.Row, "log"), logOptions(seal), replayEvents, 256)
+		},
+		Open: func(ctx context.Context, dirs Dirs) (Session, error) {
+			l, err := log.Open(filepath.Join(dirs.Row, "log"), logOptions(seal))
+			if err != nil {
+				return nil, err
+			}
+			return closingLog{l, session(ctx, l)}, nil
+		},
+	}
+}
+
+// scanAll scans a log of at least so many events.
+func scanAll(ctx context.Context, l *log.Log, least int64, o log.ScanOptions) (events, bytes int64, err error) {
 	err = l.Scan(ctx, o, func(batch []log.Applied) error {
 		events += int64(len(batch))
 		for i := range batch {
@@ -140,7 +151,7 @@ func scanAll(ctx context.Context, l *log.Log, o log.ScanOptions) (events, bytes 
 		}
 		return nil
 	})
-	if err == nil && events < replayEvents {
+	if err == nil && events < least {
 		err = fmt.Errorf("the scan gave %d events", events)
 	}
 	return events, bytes, err

@@ -22,6 +22,7 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -31,6 +32,13 @@ func main() {
 	if dir := os.Getenv(killEnv); dir != "" {
 		fmt.Fprintln(os.Stderr, "bench victim:", victim(dir))
 		os.Exit(1)
+	}
+	if what := os.Getenv(scaleEnv); what != "" {
+		if err := scaleChild(what, os.Getenv(scaleDirEnv), os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, "bench child:", err)
+			os.Exit(1)
+		}
+		return
 	}
 	if what := os.Getenv(memoryEnv); what != "" {
 		if err := memoryChild(what, os.Stdin, os.Stdout); err != nil {
@@ -55,6 +63,7 @@ type options struct {
 	match    string
 	format   string
 	list     bool
+	long     bool
 	dir      string
 	anyFS    bool // not a flag: tests may run on tmpfs
 	settings settings
@@ -66,6 +75,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.SetOutput(stderr)
 	f.StringVar(&o.match, "run", ".", "measure the rows whose name matches this regular `expression`")
 	f.StringVar(&o.format, "o", "table", "output `format`: table or json (one object per line)")
+	f.BoolVar(&o.long, "long", false, "also measure the rows over five million events, minutes each")
 	f.BoolVar(&o.list, "list", false, "print the names of the rows and exit")
 	f.StringVar(&o.dir, "dir", ".", "work in a temporary directory under this `directory`, which must not be in memory")
 	f.IntVar(&o.settings.count, "count", 5, "measure each row this many `times` and report the median")
@@ -103,6 +113,9 @@ func (o options) run(ctx context.Context, stdout io.Writer) error {
 	rows, err := selectRows(match)
 	if err != nil {
 		return err
+	}
+	if !o.long {
+		rows = slices.DeleteFunc(rows, func(r Row) bool { return r.Long })
 	}
 	if o.list {
 		for _, r := range rows {

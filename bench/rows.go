@@ -16,9 +16,12 @@ func rowSources() []func() ([]Row, error) {
 		func() ([]Row, error) { return appendRows(logTarget()) },
 		func() ([]Row, error) { return appendRows(engineTarget()) },
 		plain(logReplayRows),
+		plain(scalingRows),
 		plain(logSealRows),
 		plain(logGetRows),
 		engineRows,
+		plain(overheadRows),
+		plain(longRows),
 		plain(codecRows),
 		plain(codecMemoryRows),
 	}
