@@ -220,6 +220,15 @@ func (c *UnverifiedZoneCheckpoint) Merge(o *UnverifiedZoneCheckpoint) (*Unverifi
 	return &out, nil
 }
 
+// Signers returns the node ids of the signatures that are there, unverified.
+func (c *UnverifiedZoneCheckpoint) Signers() []string {
+	out := make([]string, 0, len(c.signatures()))
+	for i := range c.signatures() {
+		out = append(out, c.signatures()[i].Node)
+	}
+	return out
+}
+
 func (c *UnverifiedZoneCheckpoint) signatures() []NodeSignature {
 	if c.o.Signatures == nil {
 		return nil

@@ -33,8 +33,33 @@ func (d *folder) loadCuts() error {
 		if err != nil {
 			return err
 		}
+		prefix = appendPrefix(nil, uint16(no+1), d.slots.serving(projForks))
+		err = d.st.Scan(prefix, upperBound(prefix), func(_ []byte, v state.Value) (bool, error) {
+			if f, err := authority.VerifyFork(bytes.Clone(v.Canonical)); err == nil {
+				d.cuts.AddFork(f)
+			}
+			return true, nil
+		})
+		if err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// forked takes a folded proof of a fork in. It runs inside the Update of its event.
+func (d *folder) forked(ev *Event) error {
+	f, err := authority.VerifyFork(bytes.Clone(ev.Content.Body))
+	if err != nil || f.Feed().Zone != ev.From.Feed.Zone {
+		return nil
+	}
+	d.mu.Lock()
+	changed := d.cuts.AddFork(f)
+	d.mu.Unlock()
+	if !changed {
+		return nil
+	}
+	return d.void(ev.Position, f.Feed())
 }
 
 // revoke takes a folded revocation in. It runs inside the Update of its event.
@@ -67,9 +92,12 @@ func (d *folder) void(position uint64, feed fcp.Feed) error {
 		d.mu.Unlock()
 		return nil
 	}
-	from := d.voidFrom(feed)
+	was, from := src.void, d.voidFrom(feed)
 	src.void = from
 	d.mu.Unlock()
+	if was != 0 && was <= from {
+		return nil // a cut or fork below it voids all of that already
+	}
 	return d.retract(position, src, from)
 }
 

@@ -88,6 +88,8 @@ type folder struct {
 	keyBuf []byte              // of their keys; owned by Apply
 
 	keysChanged bool // a zone key manifest was folded; owned by Apply
+
+	governed atomic.Uint64 // counts what ZoneFacts depends on
 }
 
 // newFolder reads the meta records of the state and gives slots to projections
@@ -275,8 +277,14 @@ func (d *folder) one(a *log.Applied, s *staged) error {
 			}
 		}
 	}
-	if a.Content.Kind == fcp.KindRevocationIssued {
+	if governs[a.Content.Kind] {
+		d.governed.Add(1)
+	}
+	switch a.Content.Kind {
+	case fcp.KindRevocationIssued:
 		return d.revoke(&d.ev)
+	case fcp.KindForkProven:
+		return d.forked(&d.ev)
 	}
 	return nil
 }
@@ -302,10 +310,10 @@ func (d *folder) route(kind fcp.Kind) []*active {
 }
 
 // standsAboveCuts reports whether an event counts whatever its feed's cut says.
-// Revocations and checkpoints stand by the owner's signature alone: if a cut
-// could void a revocation, the order of two of them would decide.
+// Revocations, checkpoints and proofs of forks stand by the signatures inside them
+// alone: if a cut could void a revocation, the order of two of them would decide.
 func standsAboveCuts(k fcp.Kind) bool {
-	return k == fcp.KindRevocationIssued || k == fcp.KindCheckpointSigned
+	return k == fcp.KindRevocationIssued || k == fcp.KindCheckpointSigned || k == fcp.KindForkProven
 }
 
 // source returns what is known about a feed, and gives its zone a number when it
@@ -357,14 +365,7 @@ func (d *folder) knowHeads() error {
 
 // voidFrom returns the first void sequence number of a feed, 0 for none.
 func (d *folder) voidFrom(feed fcp.Feed) uint64 {
-	cut, forked, ok := d.cuts.Lowest(feed)
-	switch {
-	case !ok:
-		return 0
-	case forked:
-		return max(cut.Seq, 1)
-	}
-	return cut.Seq + 1
+	return d.cuts.VoidFrom(feed)
 }
 
 // zoneNumber returns the number of a zone in this state.

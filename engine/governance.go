@@ -58,6 +58,13 @@ func checkpointKey(owner authority.OwnerPublic, ev *Event, key []byte) []byte {
 	if g, err := authority.VerifyGenesis(ev.Content.Body); err == nil {
 		return append(key, g.ID[:]...)
 	}
+	if c, err := authority.DecodeZoneCheckpoint(ev.Content.Body); err == nil {
+		if c.Spec().Zone != ev.From.Feed.Zone {
+			return nil
+		}
+		ref := c.Ref()
+		return append(key, ref[:]...)
+	}
 	c, err := authority.VerifyCheckpoint(owner, bytes.Clone(ev.Content.Body))
 	if err != nil || c.Zone() != ev.From.Feed.Zone {
 		return nil
@@ -71,6 +78,11 @@ func checkpointRow(owner authority.OwnerPublic, body []byte) (string, map[string
 		r := c.Retention()
 		return c.Hash().String(), map[string]any{"number": c.Seq(), "created": c.CreatedAt(), "root": c.Root().String(),
 			"feeds": len(c.Feeds()), "history": r.History.String(), "versions": r.Versions, "pins": len(c.Pins())}, nil
+	}
+	if c, err := authority.DecodeZoneCheckpoint(body); err == nil {
+		s := c.Spec()
+		return c.Ref().String(), map[string]any{"number": s.Seq, "created": s.At, "revocations": s.Revocations.Seq,
+			"audit": s.AuditSeq, "policy": s.Policy.Version, "members": len(s.Members), "signers": c.Signers()}, nil
 	}
 	g, err := authority.VerifyGenesis(body)
 	if err != nil {

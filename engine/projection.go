@@ -52,6 +52,20 @@ const (
 	projSchemas     = "schemas"
 	projRevocations = "revocations"
 	projSegments    = "segments"
+
+	projPolicies     = "policies"
+	projAttestations = "attestations"
+	projDelegations  = "delegations"
+	projIssuers      = "issuers"
+	projRoles        = "roles"
+	projAssignments  = "assignments"
+	projBindings     = "bindings"
+	projCapabilities = "capabilities"
+	projApprovals    = "approvals"
+	projDecisions    = "decisions"
+	projAudit        = "audit"
+	projHeads        = "auditheads"
+	projForks        = "forks"
 )
 
 // Event is one event on its way through the projections. Its slices are valid

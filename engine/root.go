@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"fcp"
+	"fcp/authority"
 	"fcp/engine/internal/state"
 )
 
@@ -99,23 +100,47 @@ func (d *folder) appendDigests(b []byte, zone uint16, s Scope) ([]byte, error) {
 }
 
 // appendFeeds appends the heads, as folded, of a zone's feeds of one plane.
-func (d *folder) appendFeeds(b []byte, zone uint16, plane fcp.Plane) []byte {
-	var of []*Source
+func (d *folder) appendFeeds(b []byte, zone uint16, plane fcp.Plane) ([]byte, error) {
+	var of []authority.FeedHead
+	var err error
 	d.mu.RLock()
 	for _, s := range d.sources {
-		if s != nil && s.zone == zone && s.Feed.Plane == plane {
-			of = append(of, s)
+		if s == nil || s.zone != zone || s.Feed.Plane != plane {
+			continue
+		}
+		h := authority.FeedHead{Feed: s.ID, Seq: s.seq, Hash: s.hash}
+		if fork := d.cuts.ForkOf(s.Feed); fork != 0 && h.Seq >= fork {
+			// Nodes hold different branches: what counts is where they part.
+			if h, err = d.headBefore(s, fork); err != nil {
+				break
+			}
+		}
+		if h.Seq > 0 || s.seq == 0 {
+			of = append(of, h)
 		}
 	}
 	d.mu.RUnlock()
-	slices.SortFunc(of, func(a, b *Source) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+	slices.SortFunc(of, func(a, b authority.FeedHead) int { return bytes.Compare(a.Feed[:], b.Feed[:]) })
 	b = binary.BigEndian.AppendUint32(b, uint32(len(of)))
-	for _, s := range of {
-		b = append(b, s.ID[:]...)
-		b = binary.BigEndian.AppendUint64(b, s.seq)
-		b = append(b, s.hash[:]...)
+	for _, h := range of {
+		b = append(b, h.Feed[:]...)
+		b = binary.BigEndian.AppendUint64(b, h.Seq)
+		b = append(b, h.Hash[:]...)
 	}
-	return b
+	return b, err
+}
+
+// headBefore returns the head that a feed had right before an event.
+func (d *folder) headBefore(s *Source, seq uint64) (authority.FeedHead, error) {
+	h := authority.FeedHead{Feed: s.ID, Seq: seq - 1}
+	if h.Seq == 0 {
+		return h, nil
+	}
+	ev, _, err := d.log.ReadFull(s.No, h.Seq)
+	if err == nil {
+		h.Hash = ev.Hash()
+	}
+	return h, err
 }
 
 func (d *folder) zoneRoot(zone fcp.ZoneID) (fcp.Hash, error) {
@@ -129,7 +154,8 @@ func (d *folder) zoneRoot(zone fcp.ZoneID) (fcp.Hash, error) {
 	if err != nil {
 		return fcp.Hash{}, err
 	}
-	return sha256.Sum256(d.appendFeeds(b, no, fcp.PlaneControl)), nil
+	b, err = d.appendFeeds(b, no, fcp.PlaneControl)
+	return sha256.Sum256(b), err
 }
 
 func (d *folder) stateRoot() (fcp.Hash, error) {
@@ -145,7 +171,9 @@ func (d *folder) stateRoot() (fcp.Hash, error) {
 		if b, err = d.appendDigests(b, no, ScopeData); err != nil {
 			return fcp.Hash{}, err
 		}
-		b = d.appendFeeds(b, no, fcp.PlaneData)
+		if b, err = d.appendFeeds(b, no, fcp.PlaneData); err != nil {
+			return fcp.Hash{}, err
+		}
 	}
 	return sha256.Sum256(b), nil
 }
