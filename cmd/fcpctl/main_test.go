@@ -49,12 +49,10 @@ func TestMain(m *testing.M) {
 //	same A B                two trees have the same files
 //	largest DIR VAR [GLOB]  VAR = the path of the largest file below DIR
 //	losetail DIR            zero most of the newest write-ahead log of the store DIR
+//	waitfor FILE TEXT       wait until the file has the text
 //	waitlock DIR            wait until another process has the store DIR open
-<<<<<<< working
 //	$P0, $P1, ... $P30      the last position of a fresh store, and those behind it
-=======
 //	later DURATION          the clock of the fcpctl that follow in this process moves on
->>>>>>> gc
 //	mkrandom FILE N         a file of N bytes that look random, always the same
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -84,6 +82,7 @@ func TestScripts(t *testing.T) {
 			"largest":  scriptLargest,
 			"mkrandom": scriptRandom,
 			"waitlock": scriptWaitLock,
+			"waitfor":  scriptWaitFor,
 			"losetail": scriptLoseTail,
 			"later":    scriptLater,
 		},
@@ -329,6 +328,17 @@ func scriptRandom(ts *testscript.TestScript, neg bool, args []string) {
 		b[i] = byte(x >> 32)
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), b, 0o666))
+}
+
+func scriptWaitFor(ts *testscript.TestScript, neg bool, args []string) {
+	for range 3000 {
+		b, err := os.ReadFile(ts.MkAbs(args[0]))
+		if err == nil && bytes.Contains(b, []byte(args[1])) {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	ts.Fatalf("%s does not get %q", args[0], args[1])
 }
 
 // scriptWaitLock asks the system who holds the lock: to try the lock would keep
