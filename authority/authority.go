@@ -9,6 +9,7 @@
 //	RecoveryKey   X25519, the owner's HPKE recipient, from the same 24 words
 //	NodeKeys      signing (Ed25519), encryption (X25519), issuance (Ed25519)
 //	ZoneKeys      zone key, object-id key and body key: random, never derived
+//	HolderKey     Ed25519, made for tokens: proves possession, signs narrowed tokens
 //	SegmentKey    random, one per sealed segment, wrapped under the zone key
 //
 // # Invariants
@@ -23,6 +24,10 @@
 //
 // Randomness comes in as an io.Reader and time as a value. All types are safe
 // for concurrent use after construction, except that Wipe must be the last call.
+//
+// Decide says whether a request is permitted, from facts that the caller reads off
+// its projections. Only Decide makes a Decision that permits, and it takes tokens
+// as they came: what a Chain says counts for nothing before.
 //
 // Byte layouts: spec/wire.md sections 4, 5, 7 and 13; docs/format.md "Authority".
 package authority

@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"slices"
 	"testing"
+	"time"
 )
 
 // BenchmarkDecideThreeLinks is one decision about a request over a chain of three
@@ -46,7 +47,7 @@ func BenchmarkProof(b *testing.B) {
 	}
 }
 
-// benchChains are three-link chains with keys of their own in each.
+// benchChains are three-link chains with three keys of their own in each.
 func benchChains(b *testing.B, w *world, n int) []*Chain {
 	out := make([]*Chain, n)
 	g := w.grant(w.grantSpec())
@@ -55,6 +56,8 @@ func benchChains(b *testing.B, w *world, n int) []*Chain {
 			k, err := NewHolderKey(testRand(byte(i*3 + j)))
 			w.holders[j] = must(b, k, err)
 		}
+		w.node = testNode(b, byte(i+10))
+		w.attest(w.node, w.now.Add(-time.Hour), w.now.Add(time.Hour))
 		c := w.mintChain(w.tokenSpec(g))
 		c = w.attenuate(c, w.narrowing(c))
 		out[i] = w.attenuate(c, w.narrowing(c))

@@ -7,8 +7,8 @@ import (
 )
 
 // Reasons for which authority refuses. They are stable: a reason is never renamed
-// or given another meaning. Those of zone policy, taint, approvals, transport and
-// posture are the reference's (spec/wire.md section 14).
+// or given another meaning. Those of zone policy, taint, approvals and transport are
+// the reference's (spec/wire.md section 14).
 const (
 	ReasonAllow fcp.Reason = "allow"
 
@@ -122,11 +122,6 @@ const (
 	ReasonTransportDERP        fcp.Reason = "transport.derp_forbidden"
 	ReasonTransportFunnel      fcp.Reason = "transport.funnel_forbidden"
 	ReasonTransportLAN         fcp.Reason = "transport.lan_forbidden"
-	ReasonPostureMissing       fcp.Reason = "posture.attestation_missing"
-	ReasonPostureExpired       fcp.Reason = "posture.attestation_expired"
-	ReasonPostureInvalid       fcp.Reason = "posture.attestation_invalid"
-	ReasonPostureRequirement   fcp.Reason = "posture.requirement_not_met"
-	ReasonPostureVerifier      fcp.Reason = "posture.verifier_not_allowed"
 )
 
 // reasonCodes gives the reasons whose code is not CodeDenied.

@@ -34,8 +34,7 @@ func FlowTo(from, to fcp.Levels) Flow {
 const workIntegrity = 60
 
 // driveCheck says why data may not drive an operation of a tier, ReasonAllow when
-// it may (spec/wire.md section 14). elevated is whether an approval lifts its
-// integrity to the zone's.
+// it may (spec/wire.md section 14).
 func driveCheck(integrity uint8, taint TaintFlags, tier Tier) fcp.Reason {
 	low := integrity < workIntegrity
 	switch {

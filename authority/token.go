@@ -130,6 +130,33 @@ func MintToken(rand io.Reader, now time.Time, node *NodeKeys, spec TokenSpec) ([
 	return signClaims(c, pub[:], node.Issue)
 }
 
+// CheckMint refuses, as every Decide would, a token whose grants are not exactly
+// those given, are for another zone or principal, or do not contain its rights.
+func CheckMint(spec TokenSpec, grants []*Grant) error {
+	scopes := make([]scope, len(grants))
+	parents := make([]*scope, len(grants))
+	for i, g := range grants {
+		switch {
+		case !contains(spec.Grants, g.ref):
+			return refuse(ReasonGrantUnknown, "the token does not name grant %.16s", g.ref)
+		case g.o.Zone != spec.Zone:
+			return refuse(ReasonGrantZone, "grant %.16s is for %s", g.ref, g.o.Zone)
+		case g.o.Principal != spec.Principal:
+			return refuse(ReasonGrantPrincipal, "grant %.16s is for %s", g.ref, g.o.Principal)
+		}
+		scopes[i] = g.scope()
+		parents[i] = &scopes[i]
+	}
+	if len(grants) != len(spec.Grants) {
+		return refuse(ReasonGrantUnknown, "%d of %d grants", len(grants), len(spec.Grants))
+	}
+	own := scope{spec.Rights, spec.Constraints}
+	if p, ok := contained(&own, parents); !ok {
+		return refuse(ReasonNotContained, "%s", p.String())
+	}
+	return nil
+}
+
 func signClaims(c *claims, key []byte, sign func([]byte) []byte) ([]byte, error) {
 	if err := c.checkNative(); err != nil {
 		return nil, err

@@ -60,6 +60,8 @@ func FuzzSignedControl(f *testing.F) {
 	for _, s := range samples {
 		f.Add(s.b)
 	}
+	resource, err := EncodeResource(testResource())
+	f.Add(must(f, resource, err))
 	signed := func(b []byte) bool {
 		for _, s := range samples {
 			if bytes.Equal(b, s.b) {
@@ -79,6 +81,12 @@ func FuzzSignedControl(f *testing.F) {
 			again, err := EncodeCredential(c)
 			if err != nil || !bytes.Equal(again, b) {
 				t.Errorf("credential %x", b)
+			}
+		}
+		if r, err := DecodeResource(b); err == nil {
+			again, err := EncodeResource(r)
+			if err != nil || !bytes.Equal(again, b) {
+				t.Errorf("resource %x", b)
 			}
 		}
 		var flags TaintFlags

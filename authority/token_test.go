@@ -260,6 +260,35 @@ func TestTokensThatCannotBeMinted(t *testing.T) {
 	}
 }
 
+func TestCheckMintRefusesWhatDecideWould(t *testing.T) {
+	w := newWorld(t)
+	g := w.grant(w.grantSpec())
+	spec := w.tokenSpec(g)
+	other := w.grantSpec()
+	other.Principal = "user:bob"
+	bob := w.grant(other)
+	wide := spec
+	wide.Rights = []Right{{testCapability, AnyOperation}}
+	private := spec
+	private.Zone = fcp.ZonePrivate
+	ofBob := w.tokenSpec(bob)
+	for name, c := range map[string]struct {
+		reason fcp.Reason
+		err    error
+	}{
+		"as granted":        {"", CheckMint(spec, []*Grant{g})},
+		"no grant":          {ReasonGrantUnknown, CheckMint(spec, nil)},
+		"another grant":     {ReasonGrantUnknown, CheckMint(spec, []*Grant{bob})},
+		"another principal": {ReasonGrantPrincipal, CheckMint(ofBob, []*Grant{bob})},
+		"another zone":      {ReasonGrantZone, CheckMint(private, []*Grant{g})},
+		"wider":             {ReasonNotContained, CheckMint(wide, []*Grant{g})},
+	} {
+		if ReasonOf(c.err) != c.reason || (c.err == nil) != (c.reason == "") {
+			t.Errorf("%s: %v", name, c.err)
+		}
+	}
+}
+
 func TestHolderKeyIsRedacted(t *testing.T) {
 	k, err := NewHolderKey(testRand(1))
 	must(t, k, err)
