@@ -2,6 +2,7 @@ package log
 
 import (
 	"errors"
+	"slices"
 	"sync"
 
 	"fcp"
@@ -116,7 +117,7 @@ type decoders struct {
 	spare   []*task
 
 	mu   sync.Mutex
-	todo []*task // submitted, the first not claimed; guarded by mu
+	todo []*task // submitted and not claimed, in order; guarded by mu
 	idle int     // goroutines that wait; guarded by mu
 	stop bool    // guarded by mu
 	err  error   // of closing cursors; guarded by mu
@@ -186,23 +187,20 @@ func (d *decoders) decode() {
 
 // pick claims a task: the first but skip, or what there is. The scanner decodes
 // the very next one cheapest itself, without keeping it. The caller holds mu.
-func (d *decoders) pick(skip int) (t *task) {
-	for _, x := range d.todo {
-		if x.claimed {
-			continue
-		}
-		t = x
-		if skip--; skip < 0 {
-			break
-		}
+func (d *decoders) pick(skip int) *task {
+	if len(d.todo) == 0 {
+		return nil
 	}
-	if t != nil {
-		t.claimed = true
-		for len(d.todo) > 0 && d.todo[0].claimed {
-			d.todo = d.todo[1:]
-		}
-	}
+	t := d.todo[min(skip, len(d.todo)-1)]
+	d.take(t)
 	return t
+}
+
+// take claims a task that nobody has claimed. The caller holds mu.
+func (d *decoders) take(t *task) {
+	t.claimed = true
+	i := slices.Index(d.todo, t)
+	d.todo = slices.Delete(d.todo, i, i+1)
 }
 
 // claim returns true if nobody has begun t, which is then the caller's; else it
@@ -211,7 +209,7 @@ func (d *decoders) claim(t *task) (mine bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !t.claimed {
-		t.claimed = true
+		d.take(t)
 		return true
 	}
 	for !t.done {
