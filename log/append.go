@@ -125,7 +125,7 @@ func (l *Log) submit(ctx context.Context, r *request) error {
 			l.mu.Unlock()
 			return l.diskFull()
 		}
-		if l.queued < maxQueued && (l.unsealed < maxUnsealed || l.sealFailed || r.extra != nil) {
+		if l.queued < maxQueued && (l.unsealed < maxUnsealed || l.sealFailed || r.extra != nil) && !l.stagedLocked(r) {
 			break
 		}
 		if l.waitRoom == nil {

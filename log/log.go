@@ -51,7 +51,10 @@ type Log struct {
 	dead    chan struct{} // closed by crash
 	full    atomic.Bool   // the disk is below its reserve
 
-	sealMu      sync.Mutex // one seal or segment import at a time
+	stageMu sync.Mutex // one Stage at a time; taken before sealMu
+	staged  *fcp.Feed  // feed whose appends wait for a Stage; guarded by mu
+
+	sealMu      sync.Mutex // one seal, segment import or Stage at a time
 	nextSegment uint64     // guarded by sealMu
 	sealing     packer     // guarded by sealMu
 	sealFree    [][]byte   // ciphertext buffers to be used again; guarded by sealMu

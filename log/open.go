@@ -386,6 +386,8 @@ func (l *Log) Close() error {
 		l.gone.Store(true)
 		return wrapDisk(l.db.Close(), "closing the log")
 	}
+	l.sealMu.Lock() // a Stage or a compaction under way comes to its end
+	defer l.sealMu.Unlock()
 	err := l.finalMark()
 	l.gone.Store(true)
 	return errors.Join(err, wrapDisk(l.abandonable(l.flushClose), "closing the log"))

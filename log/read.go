@@ -245,27 +245,34 @@ func (l *Log) PositionOf(no FeedNo, seq uint64) (uint64, error) {
 
 // At returns the event at a position.
 func (l *Log) At(position uint64) (FeedNo, uint64, error) {
+	p, err := l.stretch(position)
+	return p.feed, p.first + position - p.position, err
+}
+
+// stretch returns the run of consecutive positions of one feed that a position
+// belongs to.
+func (l *Log) stretch(position uint64) (p positionRange, err error) {
 	it, err := l.iter([]byte{keyPosition}, key1(keyPosition, position+1))
 	if err != nil {
-		return 0, 0, err
+		return p, err
 	}
 	defer it.Close()
 	if position == 0 || position > l.Durable() || !it.Last() {
-		return 0, 0, fcp.Errorf(fcp.CodeNotPosition, "position %d, the log ends at %d", position, l.Durable())
+		return p, fcp.Errorf(fcp.CodeNotPosition, "position %d, the log ends at %d", position, l.Durable())
 	}
-	p, err := parsePosition(it.Key(), it.Value())
-	if err != nil {
-		return 0, 0, err
+	if p, err = parsePosition(it.Key(), it.Value()); err != nil {
+		return p, err
 	}
 	if position >= p.position+p.count {
-		return 0, 0, fcp.Errorf(fcp.CodeCorrupt, "no event is recorded at position %d", position)
+		return p, fcp.Errorf(fcp.CodeCorrupt, "no event is recorded at position %d", position)
 	}
-	return p.feed, p.first + position - p.position, nil
+	return p, nil
 }
 
 // PositionAtTime returns the last position whose own event was appended at or
 // before t; 0 when the log is younger. It searches by the hybrid times of this
-// node's own events, which rise with positions.
+// node's own events, which rise with positions, but for those of the data plane:
+// a Stage takes their times before their positions.
 func (l *Log) PositionAtTime(t time.Time) (uint64, error) {
 	limit := fcp.TimeFromWall(t.Add(time.Millisecond)) // all of the millisecond
 	lo, hi := uint64(0), l.Durable()                   // the answer lies in [lo, hi]
@@ -284,17 +291,19 @@ func (l *Log) PositionAtTime(t time.Time) (uint64, error) {
 	return lo, nil
 }
 
-// ownTimeFrom returns the first own event at or behind a position, up to limit.
+// ownTimeFrom returns the first own event at or behind a position, up to limit,
+// that is not of the data plane.
 func (l *Log) ownTimeFrom(position, limit uint64) (fcp.Time, uint64, error) {
-	for p := position; p <= limit; p++ {
-		no, seq, err := l.At(p)
+	for p := position; p <= limit; {
+		run, err := l.stretch(p)
 		if err != nil {
 			return 0, 0, err
 		}
-		if f := l.feedByNo(no); f == nil || f.feed.Writer != l.opts.Writer {
+		if f := l.feedByNo(run.feed); f == nil || f.feed.Writer != l.opts.Writer || f.feed.Plane == fcp.PlaneData {
+			p = run.position + run.count
 			continue
 		}
-		e, _, err := l.Read(no, seq)
+		e, _, err := l.Read(run.feed, run.first+p-run.position)
 		if errors.Is(err, fcp.CodeHorizon) {
 			err = nil // the time of a dropped event is kept
 		}

@@ -91,6 +91,11 @@ func (l *Log) Seal(ctx context.Context, o SealOptions) ([]SegmentInfo, error) {
 func (l *Log) sealDue(ctx context.Context, whole func(*feed) bool) (out []SegmentInfo, err error) {
 	l.sealMu.Lock()
 	defer l.sealMu.Unlock()
+	return l.sealDueLocked(ctx, whole)
+}
+
+// sealDueLocked is sealDue for a caller that holds sealMu.
+func (l *Log) sealDueLocked(ctx context.Context, whole func(*feed) bool) (out []SegmentInfo, err error) {
 	type job struct {
 		f   *feed
 		end cut
@@ -417,11 +422,23 @@ func (l *Log) takeInAndAnnounce(ctx context.Context, round []*segmentDraft, comm
 		return nil, err
 	}
 	for _, d := range round { // the frames are in the store
-		if len(l.sealFree) < maxSealRound/fcp.SegmentTarget {
-			l.sealFree = append(l.sealFree, d.ciphertext)
-		}
-		d.frames, d.ciphertext = nil, nil
+		l.freeFrames(d)
 	}
+	return l.announce(ctx, round, commit)
+}
+
+// freeFrames gives up the memory of a segment whose frames are written. The caller
+// holds sealMu.
+func (l *Log) freeFrames(d *segmentDraft) {
+	if len(l.sealFree) < maxSealRound/fcp.SegmentTarget {
+		l.sealFree = append(l.sealFree, d.ciphertext)
+	}
+	d.frames, d.ciphertext = nil, nil
+}
+
+// announce commits the segment.sealed events of segments whose frames are in the
+// store, together with what commit adds to the batch.
+func (l *Log) announce(ctx context.Context, round []*segmentDraft, commit func(*pebble.Batch) error) ([]SegmentInfo, error) {
 	r := &request{extra: commit}
 	size := 0
 	for _, d := range round {
@@ -450,30 +467,52 @@ func (l *Log) takeInAndAnnounce(ctx context.Context, round []*segmentDraft, comm
 
 // ingest writes the frames as one sorted table and links it into the store.
 func (l *Log) ingest(ctx context.Context, round []*segmentDraft) error {
-	path := l.fs.PathJoin(l.dir, "sealing.tmp")
-	f, err := l.fs.Create(path, "fcp-seal")
+	w, err := l.frameTable()
 	if err != nil {
-		return wrapDisk(err, "writing a segment")
+		return err
 	}
-	w := sstable.NewWriter(objstorageprovider.NewFileWritable(f), sstable.WriterOptions{
-		TableFormat: l.db.TableFormat(), BlockSize: frameSize + 1024, IndexBlockSize: 256 << 10,
-		Compression: block.NoCompression,
-	})
 	for _, d := range round {
-		for i, frame := range d.frames {
-			if err := w.Set(keyOfFrame(d.no, uint32(i)), frame); err != nil {
-				return errors.Join(wrapDisk(err, "writing a segment"), w.Close())
-			}
+		if err := setFrames(w, d); err != nil {
+			return errors.Join(err, w.Close())
 		}
 	}
+	return l.takeIn(ctx, w, len(round))
+}
+
+// tablePath is where a table of frames is written. The caller holds sealMu.
+func (l *Log) tablePath() string { return l.fs.PathJoin(l.dir, "sealing.tmp") }
+
+// frameTable begins a table of frames.
+func (l *Log) frameTable() (*sstable.Writer, error) {
+	f, err := l.fs.Create(l.tablePath(), "fcp-seal")
+	if err != nil {
+		return nil, wrapDisk(err, "writing a segment")
+	}
+	return sstable.NewWriter(objstorageprovider.NewFileWritable(f), sstable.WriterOptions{
+		TableFormat: l.db.TableFormat(), BlockSize: frameSize + 1024, IndexBlockSize: 256 << 10,
+		Compression: block.NoCompression,
+	}), nil
+}
+
+func setFrames(w *sstable.Writer, d *segmentDraft) error {
+	for i, frame := range d.frames {
+		if err := w.Set(keyOfFrame(d.no, uint32(i)), frame); err != nil {
+			return wrapDisk(err, "writing a segment")
+		}
+	}
+	return nil
+}
+
+// takeIn syncs a table with the frames of n segments and links it into the store.
+func (l *Log) takeIn(ctx context.Context, w *sstable.Writer, n int) error {
 	if err := w.Close(); err != nil { // syncs
 		return wrapDisk(err, "writing a segment")
 	}
-	err = l.abandonable(func() error { return l.db.Ingest(context.WithoutCancel(ctx), []string{path}) })
+	err := l.abandonable(func() error { return l.db.Ingest(context.WithoutCancel(ctx), []string{l.tablePath()}) })
 	if err != nil {
 		return wrapDisk(err, "taking in a segment")
 	}
-	l.nextSegment += uint64(len(round))
+	l.nextSegment += uint64(n)
 	return nil
 }
 

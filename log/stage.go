@@ -1,0 +1,239 @@
+package log
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/sstable"
+
+	"fcp"
+)
+
+// A Stage writes large events of the data plane straight into segments: their
+// bytes go to the disk once, in a table of frames, and never through the write-ahead
+// log. It has the crash points of a seal: until its one commit nothing refers to the
+// frames, and Open drops them.
+//
+// While a Stage is open, appends to its feed wait for it and nothing is sealed, so
+// it belongs to a caller that has its events at hand. Not safe for concurrent use.
+type Stage struct {
+	l        *Log
+	feed     fcp.Feed
+	id       fcp.FeedID
+	f        *feed  // the log's, or one that has no number yet
+	end      cut    // behind the last event added
+	previous fcp.SegmentID
+	table    *sstable.Writer
+	round    []*segmentDraft
+	events   []Applied
+	salts    []byte
+	bytes    int64
+}
+
+// MaxStage bounds what one Stage takes, in bytes of event contents.
+const MaxStage = 64 << 20
+
+// StagedEvent is an event of the data plane made ready for a Stage: encoded and
+// hashed, which is most of the work and may be done in any goroutine. Its memory is
+// used again by the next Prepare. The Applier is shown no more of the body than its
+// first byte.
+type StagedEvent struct {
+	draft Draft
+	buf   []byte // fcp.ContentPrefix, then the content
+}
+
+// Prepare encodes and hashes a draft. Nothing of it is kept but what its Content
+// says beside the body.
+func (s *StagedEvent) Prepare(d Draft) error {
+	if err := d.Content.Validate(d.Plane); err != nil {
+		return err
+	}
+	if d.Plane != fcp.PlaneData {
+		return fcp.Errorf(fcp.CodeWrongPlane, "only events of the data plane are staged")
+	}
+	if need := len(fcp.ContentPrefix) + d.Content.EncodedSize(); cap(s.buf) < need {
+		s.buf = make([]byte, 0, need)
+	}
+	s.buf = d.Content.AppendTo(append(s.buf[:0], fcp.ContentPrefix...))
+	s.draft = d
+	s.draft.content = s.buf[len(fcp.ContentPrefix):]
+	s.draft.hash = sha256.Sum256(s.buf) // fcp.ContentHash without its copy
+	s.draft.Content.Body = bytes.Clone(d.Content.Body[:min(1, len(d.Content.Body))])
+	return nil
+}
+
+// stagedLocked reports whether a request must wait for the open Stage.
+func (l *Log) stagedLocked(r *request) bool {
+	if l.staged == nil || r.foreign != nil {
+		return false
+	}
+	for i := range r.drafts {
+		if r.drafts[i].Plane == l.staged.Plane && r.drafts[i].Zone == l.staged.Zone {
+			return true
+		}
+	}
+	return false
+}
+
+// Stage opens a Stage on this node's data feed of a zone. It must be ended with
+// Commit or Abort. Events of the feed that are not sealed yet are sealed first.
+func (l *Log) Stage(ctx context.Context, zone fcp.ZoneID) (*Stage, error) {
+	if err := l.writable(); err != nil {
+		return nil, err
+	}
+	if l.opts.Sealer == nil || l.opts.Signer == nil {
+		return nil, fcp.Errorf(fcp.CodeUnauthorized, "staging needs zone keys and the node's signing key")
+	}
+	s := &Stage{l: l, feed: fcp.Feed{Zone: zone, Writer: l.opts.Writer, Incarnation: l.incarnation, Plane: fcp.PlaneData}}
+	s.id = s.feed.ID()
+	l.stageMu.Lock()
+	l.mu.Lock()
+	l.staged = &s.feed
+	l.mu.Unlock()
+	// What joined a group before the feed was taken is committed before this is.
+	err := l.submit(ctx, &request{})
+	l.sealMu.Lock()
+	if err == nil {
+		err = s.begin(ctx)
+	}
+	if err != nil {
+		s.release()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Stage) begin(ctx context.Context) error {
+	l := s.l
+	if err := l.writable(); err != nil { // closed while this waited
+		return err
+	}
+	l.mu.Lock()
+	s.f = l.byFeed[s.feed]
+	l.mu.Unlock()
+	if s.f == nil { // it gets its number when it is stored
+		s.f = &feed{feed: s.feed, id: s.id, own: true}
+	} else if _, err := l.sealDueLocked(ctx, func(f *feed) bool { return f == s.f && f.durable.seq > f.sealed }); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	s.end.head.copyFrom(&s.f.durable)
+	s.previous = s.f.sealedID
+	sealed := s.f.sealed
+	l.mu.Unlock()
+	if sealed != s.end.seq {
+		return fcp.Errorf(fcp.CodeInternal, "feed %d stands at %d and is sealed to %d", s.f.no, s.end.seq, sealed)
+	}
+	var err error
+	s.table, err = l.frameTable()
+	return err
+}
+
+// Full reports whether the Stage should be committed before more is added.
+func (s *Stage) Full() bool { return s.bytes >= MaxStage }
+
+// Len returns how many events were added.
+func (s *Stage) Len() int { return len(s.events) }
+
+// Add gives an event its place and writes its segment. Its body must not be empty.
+// After an error the Stage can only be aborted.
+func (s *Stage) Add(e *StagedEvent) error {
+	l, d := s.l, &e.draft
+	if l.full.Load() {
+		return l.diskFull()
+	}
+	if d.Zone != s.feed.Zone {
+		return fcp.Errorf(fcp.CodeCrossZone, "%s and %s", s.feed.Zone, d.Zone)
+	}
+	prev := s.end.head.hash
+	t := max(l.clock.Reserve(1), s.end.time+1)
+	s.end.hash = fcp.EventHash(fcp.ScopeHash(s.id, d.Under), s.end.seq+1, t, prev, d.hash)
+	s.end.seq, s.end.time = s.end.seq+1, t
+	s.end.tree.append(s.end.hash, nil)
+	draft := s.draft(d, prev)
+	p := &l.sealing
+	p.reset(false)
+	h := blockHeader{first: s.end.seq, count: 1, chained: true, prev: prev, under: d.Under, time: t}
+	p.out = appendRecord(h.appendTo(p.out), 0, d.content)
+	p.blocks = append(p.blocks, sealBlock{s.end.seq, 0, len(p.out)})
+	if err := l.encrypt(draft, p); err != nil {
+		return err
+	}
+	if err := setFrames(s.table, draft); err != nil {
+		return err
+	}
+	l.freeFrames(draft)
+	s.previous = fcp.SegmentID(draft.rem.Segment)
+	s.round = append(s.round, draft)
+	s.events = append(s.events, Applied{Placed: Placed{Seq: s.end.seq, Time: t, Hash: s.end.hash}, Under: d.Under, Content: d.Content})
+	s.salts = append(s.salts, d.Salt[:]...)
+	s.bytes += int64(len(d.content))
+	return nil
+}
+
+// draft makes the segment of the event that was just given its place.
+func (s *Stage) draft(d *Draft, prev fcp.Hash) *segmentDraft {
+	out := &segmentDraft{f: s.f, no: s.l.nextSegment + uint64(len(s.round)), first: s.end.seq, under: d.Under}
+	out.end.head.copyFrom(&s.end.head)
+	root, object := out.end.tree.root(), d.Content.Object
+	out.rem = Remainder{Format: remainderFormat, Zone: s.feed.Zone, Writer: s.feed.Writer[:], Incarnation: s.feed.Incarnation,
+		Plane: uint64(s.feed.Plane), First: s.end.seq, Last: s.end.seq, Time: uint64(s.end.time),
+		Prev: prev[:], Head: out.end.hash[:], Root: root[:], Objects: object[:], Seqs: []uint64{0}}
+	if !s.previous.IsZero() {
+		previous := s.previous
+		out.rem.Previous = previous[:]
+	}
+	return out
+}
+
+// Commit makes everything that was added durable in one step, and ends the Stage.
+// A nil error means on disk. After an error nothing of it is in the log, unless the
+// error is CodeCrashed, CodeTimeout or CodeInterrupted: then it may be.
+func (s *Stage) Commit(ctx context.Context) ([]Placed, error) {
+	if len(s.round) == 0 {
+		return nil, s.Abort()
+	}
+	defer s.release()
+	if err := s.l.takeIn(ctx, s.table, len(s.round)); err != nil {
+		return nil, err
+	}
+	if _, err := s.l.announce(ctx, s.round, s.write); err != nil {
+		return nil, err
+	}
+	out := make([]Placed, len(s.events))
+	for i := range s.events {
+		out[i] = s.events[i].Placed
+	}
+	return out, nil
+}
+
+// write adds the events to the batch of their segment.sealed events. Only the
+// leader calls it.
+func (s *Stage) write(b *pebble.Batch) error {
+	for i, d := range s.round {
+		if err := s.l.writeImported(b, d, s.events[i:i+1]); err != nil {
+			return err
+		}
+	}
+	return b.Set(keyOfSeq(keySalts, s.f.no, s.round[0].first), s.salts, nil)
+}
+
+// Abort gives up what was added and ends the Stage.
+func (s *Stage) Abort() error {
+	defer s.release()
+	err := s.table.Close()
+	return wrapDisk(errors.Join(err, s.l.fs.Remove(s.l.tablePath())), "giving up a table of frames")
+}
+
+func (s *Stage) release() {
+	l := s.l
+	l.sealMu.Unlock()
+	l.mu.Lock()
+	l.staged = nil
+	l.makeRoomLocked()
+	l.mu.Unlock()
+	l.stageMu.Unlock()
+}
