@@ -13,8 +13,8 @@ import (
 
 // Limits of a checkpoint.
 const (
-	MaxCheckpointFeeds = 4096
-	MaxPins            = 8192
+	MaxCheckpointFeeds = 1024
+	MaxPins            = 2048
 )
 
 // Retention is what the owner of a zone wants kept besides the present versions.

@@ -167,6 +167,8 @@ type plan struct {
 	units   []unit
 	control map[fcp.SegmentID]log.Remainder // of control segments
 	seen    map[fcp.SegmentID]bool
+	ends    map[fcp.SegmentID]runEnd // of segments as their writers sealed them, there or not
+	stands  []log.Remainder          // of compacted segments that are there, without their lists
 	todo    []source
 	cache   []cachedSource // most recent last
 }
@@ -181,7 +183,7 @@ type cachedSource struct {
 const maxCachedSources = 16
 
 func makePlan(ctx context.Context, o *openedBackup, s log.Sealer, ring *keyring) (*plan, error) {
-	p := &plan{o: o, ctx: ctx, sealer: s, ring: ring, control: map[fcp.SegmentID]log.Remainder{}, seen: map[fcp.SegmentID]bool{}}
+	p := &plan{o: o, ctx: ctx, sealer: s, ring: ring, control: map[fcp.SegmentID]log.Remainder{}, seen: map[fcp.SegmentID]bool{}, ends: map[fcp.SegmentID]runEnd{}}
 	for i := range o.m.Tail {
 		t := &o.m.Tail[i]
 		events, err := o.tail(ctx, ring, i)
@@ -202,7 +204,29 @@ func makePlan(ctx context.Context, o *openedBackup, s log.Sealer, ring *keyring)
 		return nil, fcp.Errorf(fcp.CodeManifest, "%d of %d segments are not told of by any event in the backup", len(o.index)-len(p.seen), len(o.index))
 	}
 	slices.SortFunc(p.units, compareUnits)
+	if err := p.checkCompacted(); err != nil {
+		return nil, err
+	}
 	return p, p.check()
+}
+
+// runEnd is where a segment ends, by the word of the feed's own writer.
+type runEnd struct {
+	feed       fcp.FeedID
+	last       uint64
+	head, root fcp.Hash
+}
+
+// checkCompacted compares the ends of compacted segments, which any member may have
+// made, with what the feed's own writer told of the segments they stand for.
+func (p *plan) checkCompacted() error {
+	for i := range p.stands {
+		r := &p.stands[i]
+		if p.ends[fcp.SegmentID(r.Ends)] != (runEnd{r.Feed().ID(), r.Last, fcp.Hash(r.Head), fcp.Hash(r.Root)}) {
+			return fcp.Errorf(fcp.CodeManifest, "compacted segment %s does not end as the writer of its feed told", fcp.SegmentID(r.Segment))
+		}
+	}
+	return nil
 }
 
 // compareUnits orders units by time, so that positions follow it roughly; times
@@ -253,11 +277,19 @@ func (p *plan) follow(s source) error {
 	}
 	for _, r := range remainders {
 		id := fcp.SegmentID(r.Segment)
+		if !r.Compacted() {
+			p.ends[id] = runEnd{r.Feed().ID(), r.Last, fcp.Hash(r.Head), fcp.Hash(r.Root)}
+		}
 		x, ok := findIndexed(p.o.index, id)
 		if !ok || p.seen[id] {
-			continue // of another node, and not fetched when the backup was made
+			continue // of another node and not fetched when the backup was made, or replaced
 		}
 		p.seen[id] = true
+		if r.Compacted() {
+			short := r
+			short.Frames, short.Blocks, short.Objects, short.Seqs, short.Replaces, short.Card = nil, nil, nil, nil, nil, nil
+			p.stands = append(p.stands, short)
+		}
 		p.units = append(p.units, unit{feed: r.Feed().ID(), first: r.First, last: r.Last, time: fcp.Time(r.Time), segment: x, told: s})
 		if fcp.Plane(r.Plane) == fcp.PlaneControl {
 			p.control[id] = r

@@ -278,10 +278,17 @@ type grouping struct {
 	z      *CompactZone
 	target int // plaintext of a segment
 
-	run  CompactRun
-	size int  // of what the run becomes
-	want bool // one of its segments is worth a rewrite
+	run     CompactRun
+	size    int  // of what the run becomes
+	objects int  // that stay in it
+	want    bool // one of its segments is worth a rewrite
 }
+
+// What one segment stands for is bounded, so that its remainder fits an event.
+const (
+	maxRunSegments = 1024
+	maxRunObjects  = 4096
+)
 
 // stubSize is about what is left of a dropped event: its hash, length and time.
 const stubSize = fcp.HashSize + 6
@@ -296,7 +303,8 @@ func (g *grouping) take(s surveyed) {
 		return
 	}
 	left := int(plain) - int(s.bytes) + len(s.drop)*stubSize
-	if len(g.run.Segments) > 0 && g.size+left > g.target {
+	objects := len(s.info.Remainder.Seqs) - len(s.drop)
+	if n := len(g.run.Segments); n == maxRunSegments || n > 0 && (g.size+left > g.target || g.objects+objects > maxRunObjects) {
 		g.close()
 	}
 	if len(g.run.Segments) == 0 {
@@ -311,13 +319,14 @@ func (g *grouping) take(s surveyed) {
 	r.Bytes += s.bytes
 	r.before += s.size
 	g.size += left
+	g.objects += objects
 	g.want = g.want || worth
 }
 
 // close ends the run and keeps it when it is worth it and the cap allows it.
 func (g *grouping) close() {
 	run, want := g.run, g.want
-	g.run, g.size, g.want = CompactRun{}, 0, false
+	g.run, g.size, g.objects, g.want = CompactRun{}, 0, 0, false
 	if !want {
 		return
 	}

@@ -418,3 +418,44 @@ func TestABackupOfACompactedStoreIsRestored(t *testing.T) {
 	}
 	_ = positions
 }
+
+// TestACompactedSegmentMustEndAsItsWriterTold: a plan refuses one that does not.
+func TestACompactedSegmentMustEndAsItsWriterTold(t *testing.T) {
+	p := plan{ends: map[fcp.SegmentID]runEnd{}}
+	hash := func(b byte) []byte { h := fcp.Hash{b}; return h[:] }
+	r := log.Remainder{Format: 2, Zone: fcp.ZonePrivate, Writer: hash(1), Incarnation: 3, Plane: uint64(fcp.PlaneData), Last: 9,
+		Segment: hash(2), Head: hash(4), Root: hash(5), Ends: hash(6)}
+	p.stands = []log.Remainder{r}
+	wantError(t, p.checkCompacted(), fcp.CodeManifest)
+	good := runEnd{r.Feed().ID(), 9, fcp.Hash{4}, fcp.Hash{5}}
+	for _, e := range []runEnd{{good.feed, 8, good.head, good.root}, {good.feed, 9, fcp.Hash{7}, good.root}, {good.feed, 9, good.head, fcp.Hash{7}}, {fcp.FeedID{}, 9, good.head, good.root}} {
+		p.ends[fcp.SegmentID{6}] = e
+		wantError(t, p.checkCompacted(), fcp.CodeManifest)
+	}
+	p.ends[fcp.SegmentID{6}] = good
+	if err := p.checkCompacted(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestACompactedStoreIsScatteredAndGathered: any two of three directories give it
+// back.
+func TestACompactedStoreIsScatteredAndGathered(t *testing.T) {
+	s, _ := churned(t, 21)
+	s.checkpoint(authority.Retention{})
+	s.clock.Advance(25 * time.Hour)
+	if r := s.compact(CompactOptions{}); r.Events == 0 {
+		t.Fatal("nothing was dropped")
+	}
+	dirs := []string{"/d0", "/d1", "/d2"}
+	if _, err := s.Scatter(t.Context(), dirs, ScatterOptions{Policy: SymbolPolicy{Need: 2, Of: 3}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := GatherSymbols(t.Context(), dirs[1:], "/gathered", GatherOptions{Environment: s.env}); err != nil {
+		t.Fatal(err)
+	}
+	v, err := VerifyBackup(t.Context(), "/gathered", VerifyBackupOptions{Environment: s.env, Owner: s.owner})
+	if err != nil || len(v.Findings) > 0 || !v.Identical {
+		t.Fatal(v.Findings, err)
+	}
+}

@@ -139,6 +139,9 @@ func (l *Log) buildCompacted(run *CompactRun, no uint64) (*compaction, error) {
 	if err := l.encrypt(&c.segmentDraft, w.p); err != nil {
 		return nil, err
 	}
+	if len(c.body) > fcp.MaxClearBody {
+		return nil, fcp.Errorf(fcp.CodeTooLarge, "one segment in the place of %d, with a remainder of %d bytes", len(c.refs), len(c.body))
+	}
 	c.after = uint64(len(c.ciphertext))
 	return c, l.collectSalts(c, run.Drop)
 }
