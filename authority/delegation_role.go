@@ -273,3 +273,25 @@ func (r *Roles) refuses(a *Assignment, capability fcp.CanonicalID, t Tier, at ti
 	}
 	return ""
 }
+
+// Ceiling returns the capabilities that a principal's roles reach at a time; nil
+// when the zone has no roles at all. revoked may be nil.
+func (r *Roles) Ceiling(principal fcp.CanonicalID, at time.Time, revoked func(fcp.Hash) bool) *Patterns {
+	if r.Empty() {
+		return nil
+	}
+	out := Patterns{}
+	s := uint64(max(at.Unix(), 0))
+	for _, a := range r.assignments[principal] {
+		v := r.byID[a.o.Role]
+		if v == nil || revoked != nil && revoked(a.ref) || !activeAt(s, a.o.From, a.o.Until) {
+			continue
+		}
+		if role, _, err := v.Current(); err == nil {
+			out = append(out, role.o.Capabilities...)
+		}
+	}
+	slices.Sort(out)
+	out = slices.Compact(out)
+	return &out
+}

@@ -206,7 +206,10 @@ func wrapFor(rand io.Reader, keys *ZoneKeys, r Recipient, kem KEM, at uint64) (w
 }
 
 // Manifest is a verified zone key manifest, made by VerifyManifest.
-type Manifest struct{ o manifestObject }
+type Manifest struct {
+	o   manifestObject
+	ref fcp.Hash
+}
 
 // VerifyManifest decodes a zone key manifest and checks that owner signed exactly
 // these bytes and that the owner's recovery key is among the recipients. Errors:
@@ -227,7 +230,7 @@ func VerifyManifest(owner OwnerPublic, b []byte) (*Manifest, error) {
 	if err := s.verifyOwner(owner, fcp.SchemaZoneKeyManifest); err != nil {
 		return nil, err
 	}
-	return &Manifest{o}, nil
+	return &Manifest{o, RefOf(b)}, nil
 }
 
 // Zone returns the zone whose keys the manifest holds.
@@ -247,6 +250,9 @@ func (m *Manifest) Prev() (id KeyID, ok bool) {
 	copy(id[:], m.o.PrevZoneKeyID)
 	return id, ok
 }
+
+// Ref returns RefOf the manifest's bytes.
+func (m *Manifest) Ref() fcp.Hash { return m.ref }
 
 // Reason returns why the manifest was made; "" when it does not say.
 func (m *Manifest) Reason() RotationReason { return m.o.Reason }

@@ -50,6 +50,9 @@ func GenesisState(g *GenesisFacts, zone fcp.ZoneID) CheckpointState {
 	return CheckpointState{Zone: zone, Owner: g.Owner, Ref: g.ID, members: []Member{MemberOf(g.Node)}}
 }
 
+// CheckpointRef returns the last accepted checkpoint.
+func (s *CheckpointState) CheckpointRef() CheckpointRef { return CheckpointRef{ID: s.Ref, Seq: s.Seq} }
+
 // Members returns who may sign the next checkpoint. The caller must not change the
 // slice.
 func (s *CheckpointState) Members() []Member { return s.members }
@@ -307,6 +310,25 @@ func forkOf(c []*ZoneCheckpoint) *CheckpointFork {
 		}
 	}
 	return f
+}
+
+// Accepted returns the refs of the accepted checkpoints from number 1 to where Judge
+// stops.
+func (s *ZoneCheckpoints) Accepted(from CheckpointState, revoked *RevocationSet) []fcp.Hash {
+	var out []fcp.Hash
+	end, _ := s.Judge(from, revoked)
+	for c := end.Last; c != nil; {
+		out = append(out, c.ref)
+		prev := (*ZoneCheckpoint)(nil)
+		for i := range s.bySeq[c.o.Seq-1] {
+			if g := &s.bySeq[c.o.Seq-1][i]; g.ref == c.o.Prev {
+				prev = &ZoneCheckpoint{*g.variants[0]}
+			}
+		}
+		c = prev
+	}
+	slices.Reverse(out)
+	return out
 }
 
 // FeedHead is one feed's head in a zone's audit frontier.

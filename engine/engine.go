@@ -50,6 +50,7 @@ type Engine struct {
 	background sync.WaitGroup
 	closed     atomic.Bool
 	mesh       meshBodies
+	facts      factsCache
 	opened     bool // Open came to its end: a close leaves a list of the files
 }
 

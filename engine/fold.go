@@ -89,7 +89,9 @@ type folder struct {
 
 	keysChanged bool // a zone key manifest was folded; owned by Apply
 
-	governed atomic.Uint64 // counts what ZoneFacts depends on
+	governing bool // something that ZoneFacts depends on was folded; owned by Apply
+
+	governed atomic.Uint64 // counts the groups with something that ZoneFacts depends on
 }
 
 // newFolder reads the meta records of the state and gives slots to projections
@@ -213,6 +215,10 @@ func (d *folder) Apply(events []log.Applied) error {
 	})
 	if err == nil {
 		d.position.Store(last)
+		if d.governing {
+			d.governing = false
+			d.governed.Add(1)
+		}
 	}
 	return err
 }
@@ -278,7 +284,7 @@ func (d *folder) one(a *log.Applied, s *staged) error {
 		}
 	}
 	if governs[a.Content.Kind] {
-		d.governed.Add(1)
+		d.governing = true
 	}
 	switch a.Content.Kind {
 	case fcp.KindRevocationIssued:

@@ -19,6 +19,7 @@ var fuzzedThrough = map[string]string{
 	"UnmarshalPayload":             "FuzzUnmarshal",
 	"decodeCanonical":              "FuzzUnmarshal",
 	"decodePlainHeader":            "FuzzDecodeObject",
+	"authority.decodeHead":         "FuzzAuditHead",
 	"authority.decodeSigned":       "FuzzManifest",
 	"authority/keystore.decode":    "FuzzIdentityFile",
 	"coding.ParsePayloadID":        "FuzzPayloadID",
