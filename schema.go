@@ -169,6 +169,7 @@ func (s Schema) String() string { return s.id.String() }
 var (
 	SchemaBlob             = MustSchema("fcp.core:Blob@1.0.0") // payload: one CBOR byte string
 	SchemaChunkedManifest  = MustSchema("fcp.core:ChunkedObjectManifest@1.0.0")
+	SchemaRawChunk         = MustSchema("fcp.core:RawChunk@1.0.0") // only in the id of a chunk, which has no stored form; no builtin
 	SchemaSchemaDefinition = MustSchema("fcp.core:SchemaDefinition@1.0.0")
 	SchemaSegmentRemainder = MustSchema("fcp.core:SegmentRemainder@1.0.0")
 	SchemaSegmentCard      = MustSchema("fcp.core:SegmentCard@1.0.0")
@@ -199,6 +200,7 @@ var (
 	SchemaForkProof        = MustSchema("fcp.core:ForkProof@1.0.0")
 	SchemaRevocationHead   = MustSchema("fcp.core:RevocationHead@1.0.0")
 	SchemaTrustAnchors     = MustSchema("fcp.core:TrustAnchors@1.0.0")
+	SchemaBackupDrill      = MustSchema("fcp.core:BackupDrill@1.0.0")
 	builtinSchemas         = builtins()
 	builtinByHeader        = indexHeaders(builtinSchemas)
 	builtinSchemasByID     = indexIDs(builtinSchemas)
@@ -212,7 +214,7 @@ func builtins() []Schema {
 		SchemaApprovalToken, SchemaCredential, SchemaAuditEvent, SchemaAuditHead, SchemaDecisionReceipt,
 		SchemaLease, SchemaOperationIntent, SchemaOperationReceipt, SchemaConnectorState,
 		SchemaAttestation, SchemaDelegation, SchemaIssuerSet, SchemaRole, SchemaRoleAssignment,
-		SchemaPrincipalBinding, SchemaForkProof, SchemaRevocationHead, SchemaTrustAnchors,
+		SchemaPrincipalBinding, SchemaForkProof, SchemaRevocationHead, SchemaTrustAnchors, SchemaBackupDrill,
 	}
 }
 

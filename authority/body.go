@@ -12,9 +12,9 @@ import (
 
 // Sizes of the sealed forms.
 const (
-	FrameSize  = 64 << 10 // plaintext bytes of every frame but the last
-	TagSize    = 16       // AES-GCM tag of each frame
-	SaltSize   = 16       // random salt of a body, kept in the key table
+	FrameSize  = 8 << 10 // plaintext bytes of every frame but the last
+	TagSize    = 16      // AES-GCM tag of each frame
+	SaltSize   = 16      // random salt of a body, kept in the key table
 	nonceSize  = 12
 	sealedSize = FrameSize + TagSize
 )
@@ -30,7 +30,7 @@ const (
 type Salt [SaltSize]byte
 
 // SealedBodyLen returns the length of the ciphertext of n plaintext bytes: one
-// tag for each frame of 64 KiB, and one frame even when n is 0.
+// tag for each frame of 8 KiB, and one frame even when n is 0.
 func SealedBodyLen(n int) int { return n + TagSize*frameCount(n) }
 
 func frameCount(n int) int { return max(1, (n+FrameSize-1)/FrameSize) }
@@ -138,26 +138,56 @@ func (k *ZoneKeys) OpenBody(dst []byte, id fcp.ObjectID, salt Salt, sealed []byt
 // the frames that cover them. sealed is the whole sealed body. A range outside
 // the plaintext is CodeInvalidArgument. Frames outside the range are not checked.
 func (k *ZoneKeys) OpenBodyRange(dst []byte, id fcp.ObjectID, salt Salt, sealed []byte, off, n int) ([]byte, error) {
-	total, ok := PlainBodyLen(len(sealed))
+	from, to, err := BodyPart(len(sealed), off, n)
+	if err != nil {
+		return nil, err
+	}
+	return k.OpenBodyPart(dst, id, salt, len(sealed), sealed[from:to], off, n)
+}
+
+// BodyPart returns which bytes [from, to) of a sealed body of size bytes are needed
+// to open n bytes from off on: whole frames. Errors are those of OpenBodyRange.
+func BodyPart(size, off, n int) (from, to int, err error) {
+	total, ok := PlainBodyLen(size)
 	if !ok {
-		return nil, errBodySealed
+		return 0, 0, errBodySealed
 	}
 	if off < 0 || n < 0 || off > total || n > total-off {
-		return nil, fcp.Errorf(fcp.CodeInvalidArgument, "range %d+%d of a body of %d bytes", off, n, total)
+		return 0, 0, fcp.Errorf(fcp.CodeInvalidArgument, "range %d+%d of a body of %d bytes", off, n, total)
 	}
+	first, last := bodyFrames(total, off, n)
+	return first * sealedSize, min((last+1)*sealedSize, size), nil
+}
+
+// bodyFrames returns the first and the last frame of a range. An empty range still
+// has one frame, so that the answer is authentic.
+func bodyFrames(total, off, n int) (first, last int) {
+	end := frameCount(total) - 1
+	return min(off/FrameSize, end), min((max(off+n, off+1)-1)/FrameSize, end)
+}
+
+// OpenBodyPart is OpenBodyRange for a caller that has no more than the bytes that
+// BodyPart names, of a sealed body of size bytes.
+func (k *ZoneKeys) OpenBodyPart(dst []byte, id fcp.ObjectID, salt Salt, size int, part []byte, off, n int) ([]byte, error) {
+	from, to, err := BodyPart(size, off, n)
+	if err != nil {
+		return nil, err
+	}
+	if len(part) != to-from {
+		return nil, fcp.Errorf(fcp.CodeInvalidArgument, "%d bytes of a sealed body where %d are needed", len(part), to-from)
+	}
+	total, _ := PlainBodyLen(size)
 	b := k.p().pool.Get().(*bodyScratch)
 	defer k.p().pool.Put(b)
-	r := rangeOpener{aead: b.begin(id, salt), scratch: b, sealed: sealed, last: frameCount(total) - 1}
+	r := rangeOpener{aead: b.begin(id, salt), scratch: b, sealed: part, base: from, last: frameCount(total) - 1}
 	start := len(dst)
 	if need := start + n; cap(dst) < need {
 		grown := make([]byte, start, need)
 		copy(grown, dst)
 		dst = grown
 	}
-	// An empty range still opens one frame, so that the answer is authentic.
-	first, end := min(off/FrameSize, r.last), max(off+n, off+1)
-	for i := first; i <= min((end-1)/FrameSize, r.last); i++ {
-		var err error
+	first, last := bodyFrames(total, off, n)
+	for i := first; i <= last; i++ {
 		if dst, err = r.frame(dst, i, off-i*FrameSize, off+n-i*FrameSize); err != nil {
 			clear(dst[start:cap(dst)])
 			return nil, err
@@ -169,13 +199,15 @@ func (k *ZoneKeys) OpenBodyRange(dst []byte, id fcp.ObjectID, salt Salt, sealed 
 type rangeOpener struct {
 	aead    cipher.AEAD
 	scratch *bodyScratch
-	sealed  []byte
+	sealed  []byte // from byte base of the sealed body on
+	base    int
 	last    int // index of the last frame
 }
 
 // frame appends bytes from..to of frame i, both cut to the frame, to dst.
 func (r *rangeOpener) frame(dst []byte, i, from, to int) ([]byte, error) {
-	ct := r.sealed[i*sealedSize : min((i+1)*sealedSize, len(r.sealed))]
+	at := i*sealedSize - r.base
+	ct := r.sealed[at:min(at+sealedSize, len(r.sealed))]
 	size := len(ct) - TagSize
 	from, to = max(from, 0), min(to, size)
 	setNonce(&r.scratch.nonce, uint64(i), i == r.last)

@@ -26,8 +26,9 @@ const memoryK, memoryT = 50_000, 1280
 
 // memoryReport is what a child of a memory row writes to its standard output.
 type memoryReport struct {
-	Peak   int64    // octets: the highest resident size of the process in all its life
-	Digest [32]byte // of what it computed
+	Peak    int64         // octets: the highest resident size of the process in all its life
+	Digest  [32]byte      // of what it computed
+	Elapsed time.Duration // of its work
 }
 
 // codecMemoryRows are the memory that a process takes that does nothing but
@@ -91,20 +92,9 @@ func memoryOfDecode() (int64, error) {
 
 // memoryOfChild runs a child and checks what it says it computed.
 func memoryOfChild(what string, input io.Reader, want [32]byte) (int64, error) {
-	self, err := os.Executable()
+	r, err := reportOfChild(what, input)
 	if err != nil {
 		return 0, err
-	}
-	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), memoryEnv+"="+what)
-	cmd.Stdin, cmd.Stderr = input, os.Stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return 0, fmt.Errorf("child to %s: %w", what, err)
-	}
-	var r memoryReport
-	if err := json.Unmarshal(out, &r); err != nil {
-		return 0, fmt.Errorf("child to %s: %w", what, err)
 	}
 	if r.Digest != want {
 		return 0, fmt.Errorf("child to %s computed something else", what)
@@ -112,13 +102,35 @@ func memoryOfChild(what string, input io.Reader, want [32]byte) (int64, error) {
 	return r.Peak, nil
 }
 
+// reportOfChild runs a child.
+func reportOfChild(what string, input io.Reader) (r memoryReport, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return r, err
+	}
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), memoryEnv+"="+what)
+	cmd.Stdin, cmd.Stderr = input, os.Stderr
+	out, err := cmd.Output()
+	if err == nil {
+		err = json.Unmarshal(out, &r)
+	}
+	if err != nil {
+		err = fmt.Errorf("child to %s: %w", what, err)
+	}
+	return r, err
+}
+
 // memoryChild does what the environment asks for and reports.
 func memoryChild(what string, in io.Reader, out io.Writer) error {
-	work := map[string]func(io.Reader) ([32]byte, error){"encode": encodeChild, "decode": decodeChild}[what]
+	work := map[string]func(io.Reader) ([32]byte, error){
+		"encode": encodeChild, "decode": decodeChild, "put": putChild, "get": getChild}[what]
 	if work == nil {
 		return fmt.Errorf("%s=%q", memoryEnv, what)
 	}
+	start := time.Now()
 	sum, err := work(in)
+	took := time.Since(start)
 	if err != nil {
 		return err
 	}
@@ -126,7 +138,7 @@ func memoryChild(what string, in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return json.NewEncoder(out).Encode(memoryReport{Peak: kib << 10, Digest: sum})
+	return json.NewEncoder(out).Encode(memoryReport{Peak: kib << 10, Digest: sum, Elapsed: took})
 }
 
 func encodeChild(in io.Reader) ([32]byte, error) {

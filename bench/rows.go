@@ -20,6 +20,7 @@ func rowSources() []func() ([]Row, error) {
 		plain(logSealRows),
 		plain(logGetRows),
 		engineRows,
+		plain(largeRows),
 		plain(overheadRows),
 		plain(longRows),
 		plain(codecRows),

@@ -155,6 +155,8 @@ type PutResult struct {
 	Duplicate bool // an earlier write with the same idempotency key; Version is that one
 	DryRun    bool
 	Replaced  int            // heads the version replaced
+	Chunks    int            // of a large object
+	Reused    int            // chunks that the zone had already, or that occur in it more than once
 	Planned   []PlannedEvent // DryRun only: what would be appended, in order
 }
 
@@ -217,6 +219,7 @@ type GetRequest struct {
 	Object  fcp.ObjectID
 	Version fcp.Hash
 	At      At
+	Range   *Range // the bytes to read; nil: all
 }
 
 // Info describes what a Reader reads.

@@ -67,7 +67,8 @@ func (objectsProjection) Row(key []byte, v state.Value, row *Row) error {
 	return placeRow(v, row)
 }
 
-// bodiesProjection finds bodies and chunks on the data plane by object id.
+// bodiesProjection finds bodies and chunks on the data plane by object id. The last
+// one counts: a chunk is written again only where the one before cannot be read.
 type bodiesProjection struct{}
 
 func (bodiesProjection) Name() string         { return projBodies }
@@ -79,7 +80,7 @@ func (bodiesProjection) Touches(ev *Event, key []byte) []byte {
 	return objectsProjection{}.Touches(ev, key)
 }
 
-func (bodiesProjection) Apply(f *Fold, ev *Event, key []byte) error { return f.keepFirst(ev, key) }
+func (bodiesProjection) Apply(f *Fold, ev *Event, key []byte) error { return f.keepLast(ev, key) }
 
 func (bodiesProjection) Row(key []byte, v state.Value, row *Row) error {
 	return objectsProjection{}.Row(key, v, row)

@@ -176,6 +176,26 @@ func (f *Fold) keepFirst(ev *Event, key []byte) error {
 			return err
 		}
 	}
+	return f.keep(ev, key)
+}
+
+// keepLast writes the event's place under the key unless a later one is there.
+func (f *Fold) keepLast(ev *Event, key []byte) error {
+	old, ok, err := f.Get(key)
+	if err != nil {
+		return err
+	}
+	if ok {
+		p, err := decodePlace(old.Local)
+		if err != nil || p.position >= ev.Position {
+			return err
+		}
+	}
+	return f.keep(ev, key)
+}
+
+// keep writes the event's place under the key.
+func (f *Fold) keep(ev *Event, key []byte) error {
 	p := place{feed: ev.Feed, seq: ev.Seq, position: ev.Position, inline: len(ev.Content.Body) > 0}
 	f.local = p.appendTo(f.local[:0])
 	return f.Set(key, nil, f.local)

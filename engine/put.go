@@ -56,6 +56,7 @@ type write struct {
 	tagBuf   [fcp.IdempotencySize]byte
 	drafts   [2]log.Draft
 	salts    saltSource
+	staged   bool // the body is in the log already
 	unsure   bool // the log may still read the buffers
 }
 
@@ -100,7 +101,7 @@ func (e *Engine) begin(zone fcp.ZoneID, key string, expect Expect, idempotency s
 		return nil, e.unknownZone(zone)
 	}
 	w := writes.Get().(*write)
-	w.e, w.zone, w.key, w.expect, w.tag = e, z, key, expect, nil
+	w.e, w.zone, w.key, w.expect, w.tag, w.staged = e, z, key, expect, nil, false
 	w.name = append(w.name[:0], key...)
 	if idempotency != "" {
 		w.tag = idempotencyTag(w.tagBuf[:0], zone, idempotency)
@@ -242,7 +243,7 @@ func (w *write) build() (drafts []log.Draft, err error) {
 		}
 	}
 	drafts = w.drafts[:0]
-	if w.kind == fcp.KindObjectPut && w.body == nil {
+	if w.kind == fcp.KindObjectPut && w.body == nil && !w.staged {
 		drafts = append(drafts, log.Draft{Zone: w.zone.zone, Plane: fcp.PlaneData, Under: w.e.genesis.ID, Salt: w.salt,
 			Content: fcp.Content{Kind: fcp.KindObjectBody, Object: w.object, Body: w.bodySeal}})
 	}

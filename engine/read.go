@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync/atomic"
 
 	"fcp"
-	"fcp/authority"
 	"fcp/log"
 )
 
@@ -19,10 +19,13 @@ type Reader struct {
 	zone *zoneKeys
 	info Info
 
-	whole    []byte         // the payload of an object in one piece
-	manifest *chunkManifest // or this
-	next     int            // chunk to load next
-	cur      []byte         // rest of the present piece
+	whole     []byte         // the payload of an object in one piece
+	manifest  *chunkManifest // or this
+	base      int            // index of the manifest's first chunk: more than 0 for a part of a manifest
+	want      *Range         // the part to read; nil: all
+	ahead     *ahead         // reads the chunks; nil before the first Read
+	cur       []byte         // rest of the present piece
+	decrypted atomic.Int64
 }
 
 // Get opens an object for reading. Errors: CodeNotFound when the name has no
@@ -38,7 +41,7 @@ func (e *Engine) Get(ctx context.Context, r GetRequest) (*Reader, error) {
 	if z == nil {
 		return nil, e.unknownZone(r.Zone)
 	}
-	out := &Reader{e: e, ctx: ctx, zone: z, info: Info{Zone: r.Zone, Key: r.Key, AsOf: e.Position()}}
+	out := &Reader{e: e, ctx: ctx, zone: z, want: r.Range, info: Info{Zone: r.Zone, Key: r.Key, AsOf: e.Position()}}
 	var err error
 	if r.Key == "" {
 		err = out.byObject(r.Object)
@@ -47,6 +50,13 @@ func (e *Engine) Get(ctx context.Context, r GetRequest) (*Reader, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	from, to, err := r.Range.cut(out.info.Size)
+	if err != nil {
+		return nil, err
+	}
+	if out.manifest == nil {
+		out.cur = out.whole[from:to]
 	}
 	return out, nil
 }
@@ -109,6 +119,11 @@ func (r *Reader) byVersion(v Version) error {
 	if !ok {
 		return r.e.orGone(r.loadForeign(v.Object), r.info.Zone, v.Position, v.Object)
 	}
+	if r.want != nil && v.Size > fcp.ChunkSize {
+		if ok, err := r.loadPart(p, v); ok || err != nil {
+			return err
+		}
+	}
 	return r.load(p.feed, p.seq)
 }
 
@@ -132,7 +147,7 @@ func (r *Reader) load(no log.FeedNo, seq uint64) error {
 // open decrypts an event's body, checks its id and splits the object.
 func (r *Reader) open(ev *fcp.Event, salt [log.SaltSize]byte) error {
 	if ev.Kind.Info().Clear {
-		r.whole, r.cur = ev.Body, ev.Body
+		r.whole = ev.Body
 		r.info.Size = int64(len(ev.Body))
 		r.info.Version.Size = uint64(len(ev.Body))
 		return nil
@@ -154,14 +169,14 @@ func (r *Reader) open(ev *fcp.Event, salt [log.SaltSize]byte) error {
 			return fcp.Wrap(fcp.CodeCorrupt, err, "object %s", ev.Object)
 		}
 	}
-	r.whole, r.cur = payload, payload
+	r.whole = payload
 	r.info.Size = int64(len(payload))
 	r.info.Version.Size = uint64(len(payload))
 	return nil
 }
 
 // openObject decrypts the object an event carries and verifies its id. The
-// payload begins with the schema's hash.
+// payload begins with the schema's hash, but for a chunk, which is its bytes alone.
 func (e *Engine) openObject(z *zoneKeys, ev *fcp.Event, salt [log.SaltSize]byte) (fcp.SchemaID, []byte, error) {
 	if err := checkSalt(salt, ev.Object); err != nil {
 		return fcp.SchemaID{}, nil, err
@@ -169,6 +184,12 @@ func (e *Engine) openObject(z *zoneKeys, ev *fcp.Event, salt [log.SaltSize]byte)
 	plain, keys, err := z.open(nil, ev.Object, salt, ev.Body)
 	if err != nil {
 		return fcp.SchemaID{}, nil, fcp.Wrap(fcp.CodeCorrupt, err, "object %s", ev.Object)
+	}
+	if ev.Kind == fcp.KindChunkPut { // the bytes alone
+		if keys.KeyedObjectID(fcp.SchemaRawChunk.Hash(), plain) != ev.Object {
+			return fcp.SchemaID{}, nil, fcp.Errorf(fcp.CodeChecksum, "chunk %s has other content", ev.Object)
+		}
+		return fcp.SchemaRawChunk.ID(), plain, nil
 	}
 	h, payload, err := fcp.DecodeObject(plain)
 	if err != nil {
@@ -192,6 +213,9 @@ func (r *Reader) Info() Info { return r.info }
 
 // Close gives up what the reader holds. Reading after it fails.
 func (r *Reader) Close() error {
+	if r.ahead != nil {
+		r.ahead.cancel()
+	}
 	r.whole, r.cur = nil, nil
 	r.e = nil
 	return nil
@@ -205,18 +229,24 @@ func (r *Reader) advance() error {
 	switch {
 	case r.e == nil:
 		return errEngineClosed()
-	case r.manifest == nil || r.next >= len(r.manifest.Chunks):
+	case r.manifest == nil:
 		return io.EOF
 	}
 	if r.ctx.Err() != nil {
 		return interrupted(r.ctx)
 	}
-	piece, err := r.chunk(r.next)
+	if r.ahead == nil {
+		from, to, err := r.want.cut(r.info.Size)
+		if err != nil {
+			return err
+		}
+		r.ahead = r.startAhead(from, to)
+	}
+	piece, err := r.ahead.next(r.ctx)
 	if err != nil {
 		return err
 	}
 	r.cur = piece
-	r.next++
 	return nil
 }
 
@@ -249,79 +279,4 @@ func (r *Reader) WriteTo(w io.Writer) (total int64, err error) {
 			return total, err
 		}
 	}
-}
-
-// chunkEvent reads the event that carries a chunk.
-func (r *Reader) chunkEvent(i int) (fcp.Event, [log.SaltSize]byte, error) {
-	id := r.manifest.Chunks[i]
-	p, ok, err := r.e.placeOf(r.info.Zone, projBodies, id[:])
-	if err == nil && !ok {
-		ev, salt, err := r.e.foreignBody(r.ctx, r.info.Zone, id)
-		return ev, salt, fcp.Wrap(fcp.CodeNotEnough, err, "chunk %d of %d", i+1, len(r.manifest.Chunks))
-	}
-	if err != nil {
-		return fcp.Event{}, [log.SaltSize]byte{}, err
-	}
-	return r.e.log.Read(p.feed, p.seq)
-}
-
-// chunk returns a whole chunk, its id verified.
-func (r *Reader) chunk(i int) ([]byte, error) {
-	ev, salt, err := r.chunkEvent(i)
-	if err != nil {
-		return nil, err
-	}
-	schema, payload, err := r.e.openObject(r.zone, &ev, salt)
-	if err != nil {
-		return nil, err
-	}
-	if schema != fcp.SchemaBlob.ID() {
-		return nil, fcp.Errorf(fcp.CodeCorrupt, "chunk %d is a %s", i+1, schema)
-	}
-	b, err := blobPayload(payload[fcp.HashSize:])
-	if err == nil && len(b) != r.manifest.chunkLen(i) {
-		err = fcp.Errorf(fcp.CodeCorrupt, "chunk %d has %d bytes, not %d", i+1, len(b), r.manifest.chunkLen(i))
-	}
-	return b, err
-}
-
-// ReadRange returns n bytes of the payload from off on, fewer at its end. It
-// decrypts only the frames that hold them; each frame is authentic by its tag,
-// the object's id is not computed. Safe for concurrent use.
-func (r *Reader) ReadRange(off int64, n int) ([]byte, error) {
-	if off < 0 || n < 0 || off > r.info.Size {
-		return nil, fcp.Errorf(fcp.CodeInvalidArgument, "range %d+%d of %d bytes", off, n, r.info.Size)
-	}
-	n = int(min(int64(n), r.info.Size-off))
-	if r.manifest == nil {
-		return append([]byte(nil), r.whole[off:off+int64(n)]...), nil
-	}
-	out := make([]byte, 0, n)
-	for len(out) < n {
-		at := off + int64(len(out))
-		i, in := int(at/fcp.ChunkSize), int(at%fcp.ChunkSize)
-		take := min(n-len(out), r.manifest.chunkLen(i)-in)
-		var err error
-		if out, err = r.chunkRange(out, i, in, take); err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
-}
-
-// chunkRange appends part of a chunk. A blob's bytes are the end of its object.
-func (r *Reader) chunkRange(dst []byte, i, off, n int) ([]byte, error) {
-	ev, salt, err := r.chunkEvent(i)
-	if err != nil {
-		return nil, err
-	}
-	if err := checkSalt(salt, ev.Object); err != nil {
-		return nil, err
-	}
-	total, ok := authority.PlainBodyLen(len(ev.Body))
-	start := total - r.manifest.chunkLen(i)
-	if !ok || start < 0 {
-		return nil, fcp.Errorf(fcp.CodeCorrupt, "chunk %d has the wrong length", i+1)
-	}
-	return r.zone.openRange(dst, ev.Object, salt, ev.Body, start+off, n)
 }

@@ -188,7 +188,7 @@ func (e *Engine) carrier(moved map[fcp.ObjectID]place, no log.FeedNo, seq uint64
 		return nil
 	}
 	at, err := e.log.PositionOf(no, seq)
-	if err != nil || p.position != 0 && p.position <= at {
+	if err != nil || p.position >= at {
 		return err
 	}
 	ev, _, err := e.log.Read(no, seq)

@@ -253,11 +253,12 @@ type packer struct {
 	h       blockHeader
 	last    fcp.Time
 	objects objectIndex
+	frame   int // plaintext bytes of a full frame
 }
 
 // reset keeps the memory: segments follow each other.
 func (p *packer) reset(objects bool) {
-	p.blocks, p.out, p.cur, p.h = p.blocks[:0], p.out[:0], p.cur[:0], blockHeader{}
+	p.blocks, p.out, p.cur, p.h, p.frame = p.blocks[:0], p.out[:0], p.cur[:0], blockHeader{}, frameSize
 	p.objects = objectIndex{on: objects, entries: p.objects.entries[:0]}
 }
 
@@ -350,14 +351,14 @@ func (l *Log) encrypt(d *segmentDraft, p *packer) error {
 	d.rem.Key, d.rem.ZoneKey = wrapped, zoneKey[:]
 	frames := 0
 	for _, b := range p.blocks {
-		frames += (b.to - b.from + frameSize - 1) / frameSize
+		frames += (b.to - b.from + p.frame - 1) / p.frame
 	}
 	d.rem.Plain = uint64(len(p.out))
 	ct := l.sealBuffer(len(p.out) + frames*cipher.Overhead())
 	for _, b := range p.blocks {
 		d.rem.Blocks = append(d.rem.Blocks, uint64(len(d.frames)), b.first-d.first)
 		for rest := p.out[b.from:b.to]; len(rest) > 0; {
-			n := min(len(rest), frameSize)
+			n := min(len(rest), p.frame)
 			i, start := len(d.frames), len(ct)
 			ct = cipher.SealFrame(ct, rest[:n], uint32(i), i == frames-1)
 			d.frames = append(d.frames, ct[start:len(ct):len(ct)])

@@ -23,8 +23,8 @@ type Stage struct {
 	l        *Log
 	feed     fcp.Feed
 	id       fcp.FeedID
-	f        *feed  // the log's, or one that has no number yet
-	end      cut    // behind the last event added
+	f        *feed // the log's, or one that has no number yet
+	end      cut   // behind the last event added
 	previous fcp.SegmentID
 	table    *sstable.Writer
 	round    []*segmentDraft
@@ -35,6 +35,10 @@ type Stage struct {
 
 // MaxStage bounds what one Stage takes, in bytes of event contents.
 const MaxStage = 64 << 20
+
+// stageFrame is the plaintext of a staged segment's frames: half of the usual, so
+// that a small part of a large body is read by decrypting little.
+const stageFrame = frameSize / 2
 
 // StagedEvent is an event of the data plane made ready for a Stage: encoded and
 // hashed, which is most of the work and may be done in any goroutine. Its memory is
@@ -156,6 +160,7 @@ func (s *Stage) Add(e *StagedEvent) error {
 	draft := s.draft(d, prev)
 	p := &l.sealing
 	p.reset(false)
+	p.frame = stageFrame
 	h := blockHeader{first: s.end.seq, count: 1, chained: true, prev: prev, under: d.Under, time: t}
 	p.out = appendRecord(h.appendTo(p.out), 0, d.content)
 	p.blocks = append(p.blocks, sealBlock{s.end.seq, 0, len(p.out)})

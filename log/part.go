@@ -1,0 +1,96 @@
+package log
+
+import "fcp"
+
+// Part is a part of an event's body.
+type Part struct {
+	Bytes     []byte
+	Decrypted int // bytes of segment frames that were decrypted for it
+}
+
+// ReadPart returns bytes [from, to) of an event's body, whose length the caller
+// knows: size. It decrypts into buf where that is large enough. Of an event that fills a block of a segment, as staged events do,
+// only the frames with those bytes are decrypted, and nothing says whether size is
+// right; the caller's own check of the body must. Of any other event all is read,
+// and another size is CodeCorrupt. Other errors are those of Read.
+func (l *Log) ReadPart(buf []byte, no FeedNo, seq uint64, size, from, to int) (Part, error) {
+	if from < 0 || to < from || to > size {
+		return Part{}, fcp.Errorf(fcp.CodeInvalidArgument, "bytes %d to %d of a body of %d", from, to, size)
+	}
+	s, ok, err := sealedAt(l.db, no, seq)
+	if err != nil {
+		return Part{}, err
+	}
+	if ok && seq >= s.first {
+		seg, err := l.cachedSegment(s.segment)
+		if err != nil {
+			return Part{}, err
+		}
+		i := seg.rem.blockOf(seq)
+		if seg.rem.blockCount(i) == 1 {
+			return l.readFramePart(buf, seg, i, size, from, to)
+		}
+	}
+	e, _, err := l.Read(no, seq)
+	if err == nil && len(e.Body) != size {
+		err = fcp.Errorf(fcp.CodeCorrupt, "event %d of feed %d has a body of %d bytes, not %d", seq, no, len(e.Body), size)
+	}
+	if err != nil {
+		return Part{}, err
+	}
+	return Part{Bytes: e.Body[from:to]}, nil
+}
+
+// blockCount returns how many events block i holds.
+func (r *Remainder) blockCount(i int) uint64 {
+	end := r.Last + 1 - r.First
+	if 2*i+3 < len(r.Blocks) {
+		end = r.Blocks[2*i+3]
+	}
+	return end - r.Blocks[2*i+1]
+}
+
+// readFramePart reads from a block of one event. The body is the last field of the
+// last record, so it ends where the block does.
+func (l *Log) readFramePart(buf []byte, s *openSegment, block, size, from, to int) (out Part, err error) {
+	first, end := s.rem.frameRange(block)
+	total := 0
+	for _, n := range s.rem.Frames[first:end] {
+		total += int(n)
+	}
+	if size > total {
+		return out, fcp.Errorf(fcp.CodeCorrupt, "a body of %d bytes in a block of %d", size, total)
+	}
+	from, to = from+total-size, to+total-size // in the block
+	at := 0
+	for ; first < end && at+int(s.rem.Frames[first]) <= from; first++ {
+		at += int(s.rem.Frames[first])
+	}
+	last, stop := first, at
+	for ; last < end && stop < to; last++ {
+		stop += int(s.rem.Frames[last])
+	}
+	it, err := l.iter(keyOfFrame(s.no, uint32(first)), keyOfFrame(s.no, uint32(last)))
+	if err != nil {
+		return out, err
+	}
+	defer it.Close()
+	plain := buf[:0]
+	if need := stop - at + s.cipher.Overhead(); cap(plain) < need {
+		plain = make([]byte, 0, need)
+	}
+	n := first
+	for ok := it.First(); ok; ok = it.Next() {
+		if plain, err = s.openFrames(plain, n, [][]byte{it.Value()}); err != nil {
+			return out, err
+		}
+		n++
+	}
+	if err := iterError(it); err != nil {
+		return out, err
+	}
+	if n != last {
+		return out, fcp.Errorf(fcp.CodeCorrupt, "segment %s lacks frame %d", fcp.SegmentID(s.rem.Segment), n)
+	}
+	return Part{Bytes: plain[from-at : to-at], Decrypted: len(plain)}, nil
+}
