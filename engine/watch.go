@@ -19,7 +19,8 @@ const MaxSubscription = 64
 // once: first those in the log, then, with Live, new ones as the state shows
 // them. It returns when the log's end is reached (without Live), with fn's error,
 // with CodeInterrupted when ctx ends, or with CodeClosed when the engine closes.
-// Slices are valid during the call only. fn runs in the caller's goroutine; a
+// Of events that a compaction dropped only their place and hash come
+// (log.Applied.Dropped). Slices are valid during the call only. fn runs in the caller's goroutine; a
 // slow one only falls behind.
 func (e *Engine) Subscribe(ctx context.Context, o SubscribeOptions, fn func([]log.Applied) error) error {
 	next := max(o.From, 1)

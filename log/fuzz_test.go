@@ -259,6 +259,14 @@ func FuzzRemainder(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(b)
+	rem.Format, rem.Replaces, rem.Ends, rem.Horizon = compactedFormat, append(rem.Segment, rem.Head...), rem.Head, 7
+	if b, err = fcp.MarshalPayload(fcp.SchemaSegmentRemainder, &rem); err != nil {
+		f.Fatal(err)
+	}
+	if r, err := DecodeRemainder(b); err != nil || !r.Compacted() {
+		f.Fatal(r, err)
+	}
+	f.Add(b)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := DecodeRemainder(b)
 		if err != nil {
