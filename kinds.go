@@ -35,6 +35,7 @@ const (
 	KindAuditEntry
 	KindAuditHead
 	KindForkProven
+	KindBackupDrilled
 	kindCount
 )
 
@@ -87,6 +88,7 @@ var kinds = [kindCount]KindInfo{
 	KindAuditEntry:        {Name: "audit.entry", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:AuditEvent@1.0.0"},
 	KindAuditHead:         {Name: "audit.head", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:AuditHead@1.0.0"},
 	KindForkProven:        {Name: "fork.proven", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:ForkProof@1.0.0"},
+	KindBackupDrilled:     {Name: "backup.drilled", Planes: onLocal, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:BackupDrill@1.0.0"},
 }
 
 // Info returns the row of the table; the zero KindInfo for an unknown kind.
@@ -178,6 +180,8 @@ func kindByName(name []byte) Kind {
 		return KindAuditHead
 	case "fork.proven":
 		return KindForkProven
+	case "backup.drilled":
+		return KindBackupDrilled
 	}
 	return KindNone
 }

@@ -6,10 +6,18 @@ import (
 
 	"fcp"
 	"fcp/authority"
+	"fcp/engine/blob"
 )
 
 // BackupOptions configures Backup.
 type BackupOptions struct {
+	// Keep is how many restore points stay, the new one included; below 1 is 1. A
+	// point that stays keeps the key table of its time, and so the keys of bodies
+	// that were forgotten since.
+	Keep int
+	// Trust takes files that are there with the right size for whole. Without it
+	// they are all read and compared, and what rotted is written again.
+	Trust bool
 	// Progress is told the bytes of ciphertext copied or found there already; may
 	// be nil; called from one goroutine.
 	Progress func(Progress)
@@ -31,7 +39,9 @@ type BackupResult struct {
 	TailEvents  uint64 // of them in no segment
 	Files       int    // files written by this call
 	Written     uint64 // bytes written by this call, manifest and key table included
-	Removed     int    // superseded key tables and tails removed
+	Removed     int    // files removed that no restore point needs
+	Points      int    // restore points in the folder now
+	Mended      int    // files that were there damaged, and were written again
 	Elapsed     time.Duration
 }
 
@@ -65,6 +75,7 @@ type BackupReport struct {
 	Bytes     uint64 // read
 	Manifests int    // of the chain: signature, hash of the one before, enrollment of the signer
 	Segments  int    // ciphertext hash and length, source commitments
+	Points    int    // older restore points whose files were read too
 	Cards     int    // signature, segment id
 	ZoneKeys  int    // owner signature of zone key manifests
 	Salts     uint64 // entries of the key table, whose checksum was compared
@@ -95,9 +106,15 @@ type BackupFinding struct {
 type RestoreOptions struct {
 	Environment
 
+	// Seq picks a restore point by the number of its manifest; 0 is the newest.
+	Seq uint64
+	// At, unless zero, sets every name back to its version at that time after all
+	// of the backup was taken in: see Restore.
+	At time.Time
+
 	Owner  *authority.OwnerKey // the identity; needed
 	Device string              // display name of the node; "": "restored"
-	// Manifest, unless zero, is the hash that the newest manifest must have.
+	// Manifest, unless zero, is the hash that the manifest must have.
 	Manifest fcp.Hash
 	// Progress is told bytes of ciphertext taken in; may be nil.
 	Progress func(Progress)
@@ -115,7 +132,9 @@ type RestoreResult struct {
 	Created     time.Time // of the backup
 	Segments    int
 	Events      uint64   // taken in
-	Appended    int      // by the restore: enrollment, zone key manifests, the local record
+	Appended    int      // by the restore: enrollment, zone key manifests, the local record, versions set back
+	SetBack     int      // names that At changed
+	Gone        []string // names whose version at At cannot be read any more: forgotten, or behind the horizon
 	StateRoot   fcp.Hash // of what was taken in, before anything was appended
 	Identical   bool     // always true when Restore returns nil
 	Elapsed     time.Duration
@@ -129,7 +148,7 @@ type RestoreResult struct {
 // CodeManifest when the folder holds the backup of another store or of a later
 // one, CodeDisk, CodeDiskFull, CodeInterrupted.
 func (e *Engine) Backup(ctx context.Context, dir string, o BackupOptions) (BackupResult, error) {
-	return e.backup(ctx, dir, o)
+	return e.BackupTo(ctx, blob.NewFiles(e.env.FS, dir), dir, o)
 }
 
 // VerifyBackup checks a backup. It needs neither a daemon nor, without o.Owner, a
@@ -137,16 +156,32 @@ func (e *Engine) Backup(ctx context.Context, dir string, o BackupOptions) (Backu
 // BackupReport.Findings. Errors: CodeNotFound when dir is no backup, CodeWrongKey
 // for another owner, CodeDisk, CodeInterrupted.
 func VerifyBackup(ctx context.Context, dir string, o VerifyBackupOptions) (BackupReport, error) {
-	return verifyBackup(ctx, dir, o)
+	o.setDefaults()
+	return VerifyBackupIn(ctx, blob.NewFiles(o.FS, dir), dir, o)
+}
+
+// VerifyBackupIn is VerifyBackup in any blob store; where is how the report names it.
+func VerifyBackupIn(ctx context.Context, s blob.Store, where string, o VerifyBackupOptions) (BackupReport, error) {
+	return verifyBackup(ctx, s, where, o)
 }
 
 // Restore makes a store in dir, which must be new or empty, from a backup. It
 // checks all that VerifyBackup checks with the identity except that unlisted
 // files are not looked at. The store gets new node keys, enrolled by the owner,
 // and so a new incarnation; who was revoked stays revoked. On an error nothing
-// is left in dir. Errors: CodeWrongKey, CodeNotEmpty, CodeStoreExists,
+// is left in dir.
+//
+// With At the names are set back by new versions that equal the old ones, and by
+// tombstones; nothing that happened since is taken out of the log, above all no
+// revocation and no rotation of keys, and the history shows what was set back. Errors: CodeWrongKey, CodeNotEmpty, CodeStoreExists,
 // CodeManifest and those of class Corrupt for a damaged backup, CodeRootMismatch,
 // CodeDisk, CodeInterrupted.
 func Restore(ctx context.Context, backup, dir string, o RestoreOptions) (RestoreResult, error) {
-	return restore(ctx, backup, dir, o)
+	o.setDefaults()
+	return RestoreFrom(ctx, blob.NewFiles(o.FS, backup), backup, dir, o)
+}
+
+// RestoreFrom is Restore from any blob store; where is how errors name it.
+func RestoreFrom(ctx context.Context, s blob.Store, where, dir string, o RestoreOptions) (RestoreResult, error) {
+	return restore(ctx, s, where, dir, o)
 }

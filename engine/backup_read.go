@@ -26,16 +26,28 @@ type openedBackup struct {
 	index   []indexed
 }
 
-// openBackup reads the newest manifest, the genesis checkpoint and the index.
-// want, unless zero, is the hash the newest manifest must have.
-func openBackup(ctx context.Context, s blob.Store, where string, want fcp.Hash) (*openedBackup, error) {
+// openBackup reads a manifest, the genesis checkpoint and the index. seq 0 is the
+// newest manifest; want, unless zero, is the hash that the manifest must have.
+func openBackup(ctx context.Context, s blob.Store, where string, seq uint64, want fcp.Hash) (*openedBackup, error) {
 	o := &openedBackup{s: s}
-	seq, err := newestManifest(ctx, s)
+	newest, err := newestManifest(ctx, s)
 	if err != nil {
 		return nil, err
 	}
 	if seq == 0 {
+		seq = newest
+	}
+	if newest == 0 {
 		return nil, fcp.Errorf(fcp.CodeNotFound, "there is no backup in %s", where).WithNext("name the folder that `fcpctl backup create` wrote to")
+	}
+	if seq != newest {
+		there, err := hasPoint(ctx, s, seq)
+		if err != nil {
+			return nil, err
+		}
+		if !there {
+			return nil, fcp.Errorf(fcp.CodeNotFound, "restore point %d is not in %s", seq, where).WithNext("list what is there with `fcpctl backup ls`")
+		}
 	}
 	if err := o.readGenesis(ctx); err != nil {
 		return nil, err
@@ -50,7 +62,7 @@ func openBackup(ctx context.Context, s blob.Store, where string, want fcp.Hash) 
 		return nil, fcp.Errorf(fcp.CodeVersion, "the backup is of a store of format %d, this build knows %d", o.m.Store, Format)
 	}
 	if !want.IsZero() && o.hash != want {
-		return nil, fcp.Errorf(fcp.CodeManifest, "the newest manifest is number %d with hash %s, not the one asked for", seq, o.hash)
+		return nil, fcp.Errorf(fcp.CodeManifest, "manifest %d has hash %s, not the one asked for", seq, o.hash)
 	}
 	o.index, err = readIndex(ctx, s, o.m)
 	return o, err

@@ -23,28 +23,28 @@ const maxManifests = 1 << 20
 
 // backupVerifier is one call of VerifyBackup.
 type backupVerifier struct {
-	ctx  context.Context
-	o    *VerifyBackupOptions
-	s    blob.Store
-	ob   *openedBackup // m is the newest manifest that decodes
-	r    *BackupReport
-	seqs []uint64 // of the manifests there, ascending
-	done uint64
+	ctx   context.Context
+	o     *VerifyBackupOptions
+	s     blob.Store
+	ob    *openedBackup // m is the newest manifest that decodes
+	r     *BackupReport
+	seqs  []uint64 // of the manifests there, ascending
+	done  uint64
+	older []olderPoint // restore points behind the newest
 
 	damaged bool // something that a replay needs
 }
 
-func verifyBackup(ctx context.Context, dir string, o VerifyBackupOptions) (r BackupReport, err error) {
+func verifyBackup(ctx context.Context, s blob.Store, where string, o VerifyBackupOptions) (r BackupReport, err error) {
 	o.setDefaults()
 	start := o.Now()
-	r.Dir = dir
-	s := blob.NewFiles(o.FS, dir)
+	r.Dir = where
 	v := backupVerifier{ctx: ctx, o: &o, s: s, ob: &openedBackup{s: s}, r: &r}
 	if err := v.manifests(); err != nil {
 		return r, err
 	}
 	if v.ob.m != nil {
-		for _, step := range []func() error{v.keys, v.index, v.segments, v.keyTable, v.tails, v.unlisted, v.replay} {
+		for _, step := range []func() error{v.keys, v.index, v.segments, v.keyTable, v.tails, v.olderPoints, v.unlisted, v.replay} {
 			if err := step(); err != nil {
 				return r, err
 			}
@@ -157,6 +157,15 @@ func (v *backupVerifier) manifest(seq uint64, after *backupManifest, newest bool
 		v.ob.m, v.ob.hash = m, hash
 		v.r.Writer, v.r.Created = m.writer(), m.created()
 	}
+	if v.ob.m != m {
+		there, err := hasPoint(v.ctx, v.s, seq)
+		if err != nil {
+			return nil, err
+		}
+		if there {
+			v.older = append(v.older, olderPoint{m: m})
+		}
+	}
 	return m, nil
 }
 
@@ -186,31 +195,37 @@ func (v *backupVerifier) index() (err error) {
 
 func (v *backupVerifier) segments() error {
 	for i := range v.ob.index {
-		x := &v.ob.index[i]
-		ciphertext, err := v.ob.segment(v.ctx, x)
-		if err := v.found(segmentName(x.id), err); err != nil {
+		if err := v.oneSegment(&v.ob.index[i]); err != nil {
 			return err
 		}
-		v.read(len(ciphertext))
-		card, cerr := v.card(x)
-		if err := v.found(cardName(x.id), cerr); err != nil {
-			return err
-		}
-		if err == nil {
-			v.r.Segments++
-		}
-		if err == nil && cerr == nil {
-			info, err := card.Transmission()
-			if err == nil && (info.F != uint64(x.size) || fcp.CommitmentRoot(fcp.SourceCommitments(ciphertext, int(info.T))) != card.Source) {
-				err = fcp.Errorf(fcp.CodeChecksum, "the commitments of segment %s", x.id)
-			}
-			if err := v.found(cardName(x.id), err); err != nil {
-				return err
-			}
-			v.r.Cards++
-		}
-		v.tell(uint64(x.size))
 	}
+	return nil
+}
+
+func (v *backupVerifier) oneSegment(x *indexed) error {
+	ciphertext, err := v.ob.segment(v.ctx, x)
+	if err := v.found(segmentName(x.id), err); err != nil {
+		return err
+	}
+	v.read(len(ciphertext))
+	card, cerr := v.card(x)
+	if err := v.found(cardName(x.id), cerr); err != nil {
+		return err
+	}
+	if err == nil {
+		v.r.Segments++
+	}
+	if err == nil && cerr == nil {
+		info, err := card.Transmission()
+		if err == nil && (info.F != uint64(x.size) || fcp.CommitmentRoot(fcp.SourceCommitments(ciphertext, int(info.T))) != card.Source) {
+			err = fcp.Errorf(fcp.CodeChecksum, "the commitments of segment %s", x.id)
+		}
+		if err := v.found(cardName(x.id), err); err != nil {
+			return err
+		}
+		v.r.Cards++
+	}
+	v.tell(uint64(x.size))
 	return nil
 }
 
@@ -269,6 +284,19 @@ func (v *backupVerifier) unlisted() error {
 	for i := range m.Tail {
 		known[tailName(m.Tail[i].Hash)] = true
 	}
+	for i := range v.older {
+		o := &v.older[i]
+		known[indexName(o.m.Index.Hash)], known[keyTableName(o.m.KeyTable.Number)] = true, true
+		for _, h := range o.m.ZoneKeys {
+			known[zoneKeyName(h)] = true
+		}
+		for j := range o.m.Tail {
+			known[tailName(o.m.Tail[j].Hash)] = true
+		}
+		for j := range o.index {
+			known[segmentName(o.index[j].id)], known[cardName(o.index[j].id)] = true, true
+		}
+	}
 	return v.s.List(v.ctx, "", func(i blob.Info) error {
 		if known[i.Name] {
 			return nil
@@ -285,7 +313,7 @@ func (v *backupVerifier) unlisted() error {
 				return nil
 			}
 		}
-		v.add(fcp.CodeManifest, i.Name, "the file is not listed by the newest manifest")
+		v.add(fcp.CodeManifest, i.Name, "the file is not listed by the manifest of any restore point")
 		return nil
 	})
 }
@@ -365,6 +393,9 @@ func (r *BackupReport) checked() []string {
 		fmt.Sprintf("key table: checksum, %d salts", r.Salts),
 		fmt.Sprintf("%d files of events in no segment: length and BLAKE3 hash", r.TailParts),
 		"no file missing, none unlisted",
+	}
+	if r.Points > 0 {
+		out = append(out, fmt.Sprintf("%d older restore points: everything they list", r.Points))
 	}
 	if !r.Decrypted {
 		return append(out, "not checked without the identity: events, bodies and the state root")

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"slices"
+	"time"
 
 	"github.com/zeebo/blake3"
 
@@ -66,11 +67,11 @@ func (e *Engine) point() (p backupPoint, err error) {
 
 // backupRun is one call of Backup.
 type backupRun struct {
-	e        *Engine
-	ctx      context.Context
-	to       blob.Store
-	progress func(Progress)
-	r        *BackupResult
+	e   *Engine
+	ctx context.Context
+	to  blob.Store
+	o   *BackupOptions
+	r   *BackupResult
 
 	m        backupManifest
 	previous *backupManifest // nil: the first
@@ -81,24 +82,19 @@ type backupRun struct {
 	done     uint64
 }
 
-func (e *Engine) backup(ctx context.Context, dir string, o BackupOptions) (r BackupResult, err error) {
-	files := blob.NewFiles(e.env.FS, dir)
-	lock, err := files.Lock()
+// BackupTo is Backup into any blob store, which it takes for itself meanwhile when
+// it is a blob.Locker; where is how the result names it.
+func (e *Engine) BackupTo(ctx context.Context, to blob.Store, where string, o BackupOptions) (r BackupResult, err error) {
+	unlock, err := lockStore(ctx, to)
 	if err != nil {
 		return r, err
 	}
-	defer func() { err = errors.Join(err, lock.Close()) }()
-	return e.BackupTo(ctx, files, dir, o)
-}
-
-// BackupTo is Backup into any blob store that nobody else writes to meanwhile;
-// where is how the result names it.
-func (e *Engine) BackupTo(ctx context.Context, to blob.Store, where string, o BackupOptions) (r BackupResult, err error) {
+	defer func() { err = errors.Join(err, unlock()) }()
 	e.maintenance.Lock() // no segment is replaced meanwhile
 	defer e.maintenance.Unlock()
 	start := e.env.Now()
 	r.Dir = where
-	b := backupRun{e: e, ctx: ctx, to: to, progress: o.Progress, r: &r}
+	b := backupRun{e: e, ctx: ctx, to: to, o: &o, r: &r}
 	for _, step := range []func() error{
 		b.findPrevious, b.seal, b.collect, b.copySegments, b.writeKeys, b.writeKeyTable, b.writeTail, b.writeIndex, b.writeManifest, b.removeOld,
 	} {
@@ -242,7 +238,16 @@ func (b *backupRun) copySegments() error {
 		}
 		size, there := bodies[x.id]
 		cardSize, carded := cards[x.id]
-		if !there || !carded || size != int64(x.size) || cardSize != int64(len(s.CardBytes)) {
+		good := there && carded && size == int64(x.size) && cardSize == int64(len(s.CardBytes))
+		if good {
+			if good, err = b.intact(segmentName(x.id), fcp.Hash(x.id)); err == nil && good {
+				good, err = b.intact(cardName(x.id), fileHash(s.CardBytes))
+			}
+			if err != nil {
+				return err
+			}
+		}
+		if !good {
 			if err := b.copySegment(&s, there, carded); err != nil {
 				return err
 			}
@@ -282,9 +287,34 @@ func (b *backupRun) copySegment(s *log.SegmentInfo, there, carded bool) error {
 	return err
 }
 
+// intact reports whether a file that is there, with the right size, holds what its
+// hash says. One that does not is counted: the backup rotted and is mended.
+func (b *backupRun) intact(name string, hash fcp.Hash) (bool, error) {
+	if b.o.Trust {
+		return true, nil
+	}
+	r, err := b.to.Get(b.ctx, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	sum := blake3.New()
+	_, err = io.Copy(sum, r)
+	if err = errors.Join(err, r.Close()); err != nil {
+		return false, fcp.Wrap(fcp.CodeDisk, err, "read %s again", name)
+	}
+	if fcp.Hash(sum.Sum(nil)) == hash {
+		return true, nil
+	}
+	b.r.Mended++
+	return false, nil
+}
+
 func (b *backupRun) tell(stage string) {
-	if b.progress != nil {
-		b.progress(Progress{Stage: stage, Done: b.done, Total: b.total})
+	if b.o.Progress != nil {
+		b.o.Progress(Progress{Stage: stage, Done: b.done, Total: b.total})
 	}
 }
 
@@ -302,8 +332,12 @@ func (b *backupRun) put(name string, data []byte) error {
 // putOnce writes a file that is named by its content, unless it is there.
 func (b *backupRun) putOnce(name string, data []byte) error {
 	i, err := b.to.Stat(b.ctx, name)
+	good := err == nil && i.Size == int64(len(data))
+	if good {
+		good, err = b.intact(name, fileHash(data))
+	}
 	switch {
-	case err == nil && i.Size == int64(len(data)):
+	case good:
 		return nil
 	case err == nil:
 		if err := b.to.Delete(b.ctx, name); err != nil {
@@ -462,7 +496,14 @@ func (b *backupRun) writePart(t backupTail, keys *authority.ZoneKeys, plain []by
 		return fcp.Errorf(fcp.CodeTooLarge, "more than %d files of events that are in no segment", maxTailParts)
 	}
 	if o := old[t.run()]; o != nil {
-		if i, err := b.to.Stat(b.ctx, tailName(o.Hash)); err == nil && uint64(i.Size) == o.Size {
+		i, err := b.to.Stat(b.ctx, tailName(o.Hash))
+		good := err == nil && uint64(i.Size) == o.Size
+		if good {
+			if good, err = b.intact(tailName(o.Hash), o.Hash); err != nil {
+				return err
+			}
+		}
+		if good {
 			b.m.Tail = append(b.m.Tail, *o)
 			return nil
 		}
@@ -531,46 +572,32 @@ func (e *Engine) ownEnrollment() (body []byte, err error) {
 	return body, err
 }
 
-// removeOld removes key tables, tails and indexes that the manifest does not
-// name: those of the backup before, and of interrupted ones; and the segments that
-// a compaction replaced, whose cards and remainders stay in the control events.
+// removeOld removes what only restore points behind the newest o.Keep need, what
+// interrupted backups left, and the segments that a compaction replaced, unless a
+// restore point that stays lists them: their cards and remainders stay in the
+// control events.
 func (b *backupRun) removeOld() error {
-	keep := map[string]bool{keyTableName(b.m.KeyTable.Number): true, indexName(b.m.Index.Hash): true}
-	for i := range b.m.Tail {
-		keep[tailName(b.m.Tail[i].Hash)] = true
+	p, err := planPrune(b.ctx, b.to, b.e.genesis, &olderPoint{m: &b.m, index: b.index}, max(b.o.Keep, 1), time.Time{})
+	if err != nil {
+		return err
 	}
-	var old []string
 	for _, kind := range []struct{ prefix, suffix string }{{segmentPrefix, ".seg"}, {cardPrefix, ".card"}} {
 		there, err := b.present(kind.prefix, kind.suffix)
 		if err != nil {
 			return err
 		}
-		for id := range there {
+		for id, size := range there {
 			if _, replaced, err := b.e.log.ReplacedBy(id); err != nil {
 				return err
 			} else if replaced {
-				old = append(old, spread(kind.prefix, id[:], kind.suffix))
+				p.drop(spread(kind.prefix, id[:], kind.suffix), size)
 			}
 		}
 	}
-	slices.Sort(old)
-	for _, prefix := range []string{keyTablePrefix, tailPrefix, backupIndexPrefix} {
-		err := b.to.List(b.ctx, prefix, func(i blob.Info) error {
-			if !keep[i.Name] && blob.CheckName(i.Name) == nil {
-				old = append(old, i.Name)
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
+	if err := p.carryOut(b.ctx, b.to); err != nil {
+		return err
 	}
-	for _, name := range old {
-		if err := b.to.Delete(b.ctx, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		b.r.Removed++
-	}
+	b.r.Removed, b.r.Points = p.removed, len(p.kept)
 	return nil
 }
 

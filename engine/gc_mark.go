@@ -56,6 +56,7 @@ var rootRules = map[fcp.Kind]rootRule{
 	fcp.KindAuditEntry:        rootNone,
 	fcp.KindAuditHead:         rootNone,
 	fcp.KindForkProven:        rootNone,
+	fcp.KindBackupDrilled:     rootNone,
 }
 
 // mark is what one zone must keep as of a checkpoint.

@@ -33,7 +33,7 @@ type restoredObject struct {
 	RestoredAt  uint64       `cbor:"restored_at"` // unix seconds
 }
 
-func restore(ctx context.Context, backup, dir string, o RestoreOptions) (r RestoreResult, err error) {
+func restore(ctx context.Context, from blob.Store, where, dir string, o RestoreOptions) (r RestoreResult, err error) {
 	o.setDefaults()
 	start := o.Now()
 	if o.Owner == nil {
@@ -46,7 +46,7 @@ func restore(ctx context.Context, backup, dir string, o RestoreOptions) (r Resto
 	if err := checkTarget(o.FS, dir); err != nil {
 		return r, err
 	}
-	ob, err := openBackup(ctx, blob.NewFiles(o.FS, backup), backup, o.Manifest)
+	ob, err := openBackup(ctx, from, where, o.Seq, o.Manifest)
 	if err != nil {
 		return r, err
 	}
@@ -149,6 +149,11 @@ func buildRestored(ctx context.Context, ob *openedBackup, dir string, o *Restore
 	}
 	if err := e.noteRestored(ctx, ob); err != nil {
 		return err
+	}
+	if !o.At.IsZero() {
+		if err := e.setBack(ctx, o.At, r); err != nil {
+			return err
+		}
 	}
 	r.Appended = int(e.log.Durable() - before)
 	return nil

@@ -41,7 +41,7 @@ func healSymbols(ctx context.Context, dirs []string, to string, o HealOptions) (
 	}
 	unlock := func() error { return nil }
 	if !o.DryRun {
-		if unlock, err = openTargets([]*shareDir{target}, s.genesis.ID, of); err != nil {
+		if unlock, err = openTargets(ctx, []*shareDir{target}, s.genesis.ID, of); err != nil {
 			return r, err
 		}
 		defer func() { err = errors.Join(err, unlock()) }()
@@ -120,7 +120,7 @@ func (s *shareSet) lockRecord() {
 			continue
 		}
 		var err error
-		if d.lock, err = d.files.Lock(); err != nil {
+		if d.lock, err = d.files.Lock(s.ctx); err != nil {
 			d.lock = nil
 			s.find(SymbolFinding{Code: fcp.CodeOf(err), Dir: d.path, What: "what is allotted cannot be recorded here: " + err.Error()})
 		}

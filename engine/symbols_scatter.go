@@ -334,7 +334,7 @@ func (c *scattering) writeShare(p *pendingSegment, q *pendingShare) error {
 
 // openTargets locks directories that are to be written to, after refusing those
 // that hold something else.
-func openTargets(dirs []*shareDir, genesis fcp.Hash, of fcp.Hash) (unlock func() error, err error) {
+func openTargets(ctx context.Context, dirs []*shareDir, genesis fcp.Hash, of fcp.Hash) (unlock func() error, err error) {
 	unlock = func() error {
 		var err error
 		for _, d := range dirs {
@@ -356,7 +356,7 @@ func openTargets(dirs []*shareDir, genesis fcp.Hash, of fcp.Hash) (unlock func()
 		}
 	}
 	for _, d := range dirs {
-		if d.lock, err = d.files.Lock(); err != nil {
+		if d.lock, err = d.files.Lock(ctx); err != nil {
 			return unlock, errors.Join(err, unlock())
 		}
 		d.there = true
@@ -383,7 +383,7 @@ func openScatter(ctx context.Context, env Environment, dirs []string, raw []byte
 	s.raw = raw
 	if o.DryRun {
 		unlock = func() error { return nil }
-	} else if unlock, err = openTargets(s.dirs, s.genesis.ID, of); err != nil {
+	} else if unlock, err = openTargets(ctx, s.dirs, s.genesis.ID, of); err != nil {
 		return nil, nil, err
 	}
 	err = s.findManifest(fcp.Hash{})
@@ -462,7 +462,7 @@ func (e *Engine) scatter(ctx context.Context, dirs []string, o ScatterOptions) (
 		return r, err
 	}
 	var b BackupResult
-	if b, err = e.BackupTo(ctx, &symbolStore{c: c}, strings.Join(dirs, ", "), BackupOptions{}); err != nil {
+	if b, err = e.BackupTo(ctx, &symbolStore{c: c}, strings.Join(dirs, ", "), BackupOptions{Trust: true}); err != nil {
 		return r, err
 	}
 	r.Position = b.Position
@@ -719,7 +719,7 @@ var _ blob.Store = (*symbolStore)(nil)
 func scatterBackup(ctx context.Context, backup string, dirs []string, env Environment, by *Engine, o ScatterOptions) (r ScatterResult, err error) {
 	env.setDefaults()
 	start := env.Now()
-	ob, err := openBackup(ctx, blob.NewFiles(env.FS, backup), backup, fcp.Hash{})
+	ob, err := openBackup(ctx, blob.NewFiles(env.FS, backup), backup, 0, fcp.Hash{})
 	if err != nil {
 		return r, err
 	}

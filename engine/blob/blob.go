@@ -4,7 +4,7 @@
 //
 // A Store has five methods. Put makes a blob that is never overwritten and is
 // there whole or not at all, also after a crash; once it returned nil the blob is
-// on disk. Two implementations: Files (a folder), and later S3. Package blobtest
+// on disk. Two implementations: Files (a folder) and S3 (a bucket). Package blobtest
 // is the contract that each of them passes.
 //
 // # Names
@@ -40,6 +40,12 @@ type Store interface {
 	List(ctx context.Context, prefix string, fn func(Info) error) error
 	// Delete removes a blob; fs.ErrNotExist when there is none.
 	Delete(ctx context.Context, name string) error
+}
+
+// Locker is a Store that one process at a time can take for writing.
+type Locker interface {
+	// Lock takes the store until the lock is closed; CodeLocked when another has it.
+	Lock(ctx context.Context) (io.Closer, error)
 }
 
 // Info describes a blob.

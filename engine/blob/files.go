@@ -46,9 +46,9 @@ func NewFiles(files vfs.FS, dir string) *Files {
 	return &Files{fs: files, dir: dir, known: map[string]bool{}, busy: map[string]bool{}}
 }
 
-// Lock takes the folder for writing by this process alone and removes what an
+// Lock implements Locker: it takes the folder for this process and removes what an
 // interrupted Put left. CodeLocked when another holds it. Close gives it free.
-func (s *Files) Lock() (io.Closer, error) {
+func (s *Files) Lock(_ context.Context) (io.Closer, error) {
 	temp := s.path(tempDir)
 	if err := s.makeDir(tempDir); err != nil {
 		return nil, err
@@ -328,4 +328,7 @@ func (s *Files) Delete(ctx context.Context, name string) error {
 
 func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 
-var _ Store = (*Files)(nil)
+var (
+	_ Store  = (*Files)(nil)
+	_ Locker = (*Files)(nil)
+)

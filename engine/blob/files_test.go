@@ -54,7 +54,7 @@ func TestAcknowledgedBlobsSurviveAPowerCut(t *testing.T) {
 			put, deleted := work(blob.NewFiles(disk, "b"))
 			image := disk.Crash(rand.New(rand.NewPCG(uint64(stop), seed)), crashfs.Harsh())
 			s := blob.NewFiles(image, "b")
-			lock, err := s.Lock()
+			lock, err := s.Lock(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -100,17 +100,17 @@ func TestAFullDiskIsSaid(t *testing.T) {
 
 func TestOneWriterAtATime(t *testing.T) {
 	dir := t.TempDir()
-	a, err := blob.NewFiles(vfs.Default, dir).Lock()
+	a, err := blob.NewFiles(vfs.Default, dir).Lock(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := blob.NewFiles(vfs.Default, dir).Lock(); !errors.Is(err, fcp.CodeLocked) {
+	if _, err := blob.NewFiles(vfs.Default, dir).Lock(t.Context()); !errors.Is(err, fcp.CodeLocked) {
 		t.Errorf("second lock: %v", err)
 	}
 	if err := a.Close(); err != nil {
 		t.Fatal(err)
 	}
-	b, err := blob.NewFiles(vfs.Default, dir).Lock()
+	b, err := blob.NewFiles(vfs.Default, dir).Lock(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
