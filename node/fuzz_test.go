@@ -26,7 +26,7 @@ func samples(t testing.TB) (out []any) {
 		&capabilities{Versions: []uint64{1}, Layouts: []uint64{2}, Carriers: []uint64{1}, Compress: []string{}, MaxControl: 5},
 		&gossip.Vector{Heads: []gossip.Head{h}}, &gossip.Digest{Feeds: 1}, &gossip.Update{Entries: []gossip.Entry{{Segment: fcp.SegmentID{1}, Symbols: b}}},
 		&gossip.WhoHas{Segments: []fcp.SegmentID{{1}}}, &gossip.Leave{},
-		&addresses{Entries: []addressEntry{{fcp.WriterID{1}, "127.0.0.1:1"}}},
+		&swim{[]byte{1}}, &addresses{Entries: []addressEntry{{fcp.WriterID{1}, "127.0.0.1:1"}}},
 		&want{Zone: fcp.ZoneWork, Ranges: [][2]uint64{{1, 2}}},
 		&events{Head: h, First: 1, Events: [][]byte{ev.AppendTo(nil)}, Salts: make([]byte, 16)},
 		&saltsWanted{Segments: []fcp.SegmentID{{1}}}, &salts{Salts: make([]byte, 16)},

@@ -77,6 +77,7 @@ type Node struct {
 	changed  chan struct{}               // closed when sessions change; guarded by mu
 
 	control controlPlane
+	live    *liveness
 	fetches fetchTable
 	shares  shareTable
 
@@ -122,6 +123,9 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 		return nil, err
 	}
 	if n.transport, err = listen(ctx, o.Network, o.Listen, n.id); err != nil {
+		return nil, err
+	}
+	if err := n.startLiveness(); err != nil {
 		return nil, err
 	}
 	n.engine.SetFetcher(n.Fetch)
@@ -207,16 +211,15 @@ func (n *Node) Close() error {
 		n.step(gossip.Leaving{})
 	}
 	n.engine.SetFetcher(nil)
-	n.mu.Lock()
-	for _, s := range n.bySID {
-		s.drain(drainWait)
-	}
-	n.mu.Unlock()
-	n.stop(fcp.Errorf(fcp.CodeClosed, "the node"))
 	var err error
+	if n.live != nil {
+		err = n.live.stop()
+	}
+	n.drain()
+	n.stop(fcp.Errorf(fcp.CodeClosed, "the node"))
 	if n.transport != nil {
 		n.waitSessions()
-		err = n.transport.close()
+		err = errors.Join(err, n.transport.close())
 	}
 	n.work.Wait()
 	return errors.Join(err, n.keepHeads())
@@ -229,6 +232,9 @@ func (n *Node) Kill() {
 	n.transport.conn.Close() // first, so that nothing more goes out
 	n.stop(fcp.Errorf(fcp.CodeClosed, "the node"))
 	n.transport.quic.Close()
+	if err := n.live.stop(); err != nil {
+		n.logger.Warn("memberlist did not end", "err", err)
+	}
 	n.work.Wait()
 }
 
@@ -444,6 +450,7 @@ func (n *Node) sessionUp(s *Session) {
 	}
 	n.shareAddresses()
 	n.shares.wake()
+	s.spawn(func() { n.live.meet(s.peer.Writer) })
 }
 
 // preferred reports whether the smaller id of the pair dialled the session.
@@ -568,6 +575,7 @@ func (n *Node) carryOutLocked(eff gossip.Effect) {
 		n.control.reached(e, n.now())
 	case gossip.Gone:
 		n.logger.Info("a peer left", "peer", e.Peer)
+		n.live.left(e.Peer)
 		if s := n.sessions[e.Peer]; s != nil {
 			s.end(fcp.Errorf(fcp.CodeClosed, "the peer left"))
 		}
@@ -581,6 +589,8 @@ func (n *Node) handle(s *Session, m any) error {
 		n.step(gossip.Received{Peer: s.peer.Writer, Message: n.verified(m)})
 	case gossip.Message:
 		n.step(gossip.Received{Peer: s.peer.Writer, Message: m})
+	case *swim:
+		n.live.takeSwim(s, m)
 	case *addresses:
 		n.takeAddresses(m)
 	case *want:

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -144,9 +145,15 @@ func (s *Session) spawn(f func()) {
 // drainWait is how long a closing node waits for its last words to be sent.
 const drainWait = 200 * time.Millisecond
 
-// drain waits until the queue is empty, for a while.
-func (s *Session) drain(most time.Duration) {
-	for waited := time.Duration(0); waited < most && !s.queue.empty(); waited += time.Millisecond {
+// drain waits until every queue is empty, for a while.
+func (n *Node) drain() {
+	n.mu.Lock()
+	all := slices.Collect(maps.Values(n.bySID))
+	n.mu.Unlock()
+	for waited := time.Duration(0); waited < drainWait; waited += time.Millisecond {
+		if !slices.ContainsFunc(all, func(s *Session) bool { return !s.queue.empty() }) {
+			return
+		}
 		time.Sleep(time.Millisecond)
 	}
 }

@@ -101,7 +101,7 @@ func (s *Session) Peer() fcp.WriterID { return s.peer.Writer }
 
 // run serves the session until it ends, and returns why.
 func (s *Session) run() error {
-	for _, loop := range []func() error{s.writeLoop, s.readLoop, s.datagramLoop, s.streamLoop} {
+	for _, loop := range []func() error{s.writeLoop, s.readLoop, s.datagramLoop, s.streamLoop, s.takeStreams} {
 		s.work.Add(1)
 		go func() {
 			defer s.work.Done()

@@ -108,6 +108,12 @@ func newSimMesh(t *testing.T, n int, seed uint64, link simnet.Link) *simMesh {
 	return s
 }
 
+// close ends all nodes, and lets time pass until memberlist's last timers ended too.
+func (s *simMesh) close() {
+	s.mesh.close()
+	time.Sleep(time.Minute)
+}
+
 func (s *simMesh) openSim(x *member, e engine.Environment) {
 	s.t.Helper()
 	var err error
@@ -137,7 +143,7 @@ func (s *simMesh) crash(i int, away time.Duration) {
 // acknowledged version, the same roots, and no fork was seen. FCP_SEED runs one seed
 // again; FCP_LONG runs many.
 func TestSeeds(t *testing.T) {
-	first, count := uint64(1), uint64(4)
+	first, count := uint64(1), uint64(2)
 	if os.Getenv("FCP_LONG") != "" {
 		count = 300
 	}
@@ -264,4 +270,34 @@ func TestSymbolsCrossABadNetwork(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestPresenceIsAHint waits until memberlist at each node sees the others, and
+// until it sees that one was killed.
+func TestPresenceIsAHint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newSimMesh(t, 3, 5, simnet.Link{Delay: time.Millisecond})
+		defer m.close()
+		m.together()
+		m.put(0, "a", []byte("b"))
+		alive := func(i, want int) bool {
+			n := 0
+			for _, p := range m.nodes[i].n.Presence() {
+				if p.Alive && p.Feeds > 0 {
+					n++
+				}
+			}
+			return n == want
+		}
+		for i := range 3 {
+			eventually(t, 10*time.Second, "everybody is seen with a hint", func() bool { return alive(i, 2) })
+		}
+		if err := m.nodes[2].n.Close(); err != nil { // it takes leave
+			t.Fatal(err)
+		}
+		m.nodes[2].n = nil
+		for i := range 2 {
+			eventually(t, 10*time.Second, "it is seen that one left", func() bool { return alive(i, 1) })
+		}
+	})
 }

@@ -24,7 +24,7 @@ func quicConfig() *quic.Config {
 		HandshakeIdleTimeout:  handshakeWait,
 		MaxIdleTimeout:        idleTimeout,
 		KeepAlivePeriod:       keepAlive,
-		MaxIncomingStreams:    4,
+		MaxIncomingStreams:    16,
 		MaxIncomingUniStreams: 64,
 		EnableDatagrams:       true,
 	}
