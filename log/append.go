@@ -258,6 +258,7 @@ func (l *Log) leadGroup(g *group) {
 	l.mu.Unlock()
 
 	l.commit(g)
+	l.noteWritten(g.bytes)
 
 	l.mu.Lock()
 	l.queued -= g.bytes

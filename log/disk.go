@@ -51,8 +51,23 @@ func (l *Log) makeBallast() error {
 	return wrapDisk(err, "making the ballast file")
 }
 
+// noteWritten looks at the disk again after a sixteenth of the reserve, because a
+// fast writer can use up the reserve between two looks by time: what is appended
+// is written once more when the memtable is flushed, and again when it is sealed.
+// Only the leader calls it.
+func (l *Log) noteWritten(bytes int) {
+	if l.unwatched += uint64(bytes); l.unwatched >= l.opts.DiskReserve/16 {
+		l.unwatched = 0
+		l.watchDisk()
+	}
+}
+
 // watchDisk refuses and admits appends by the free space.
 func (l *Log) watchDisk() {
+	if !l.watching.TryLock() {
+		return
+	}
+	defer l.watching.Unlock()
 	free, err := l.free()
 	if err != nil {
 		l.log.Warn("cannot tell the free space", "err", err)

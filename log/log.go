@@ -51,6 +51,9 @@ type Log struct {
 	dead    chan struct{} // closed by crash
 	full    atomic.Bool   // the disk is below its reserve
 
+	watching  sync.Mutex // one look at the free space at a time
+	unwatched uint64     // owned by the leader: bytes written since the last look
+
 	stageMu sync.Mutex // one Stage at a time; taken before sealMu
 	staged  *fcp.Feed  // feed whose appends wait for a Stage; guarded by mu
 
