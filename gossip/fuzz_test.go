@@ -27,6 +27,7 @@ func FuzzMessages(f *testing.F) {
 		}
 		f.Add(enc)
 	}
+	f.Add(b)
 	peer := fcp.WriterID{5}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		core := New(Options{Self: fcp.WriterID{4}})
@@ -34,6 +35,11 @@ func FuzzMessages(f *testing.F) {
 		core.Step(now, Members{[]fcp.WriterID{peer}})
 		core.Step(now, PeerUp{peer})
 		core.Step(now, LocalHead{Head: h})
+		if m, err := DecodeBitmap(b, 1, 99); err == nil {
+			if again, err := EncodeBitmap(m); err != nil || !bytes.Equal(again, b) || m.Maximum() > 99 || m.Minimum() < 1 {
+				t.Fatalf("a bitmap encodes to %x, %v", again, err)
+			}
+		}
 		take := func(m Message, err error) {
 			if err != nil {
 				return
