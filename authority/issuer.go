@@ -216,6 +216,17 @@ func (s *IssuerSets) Permit(capability fcp.CanonicalID, at time.Time, nodes ...f
 var issuerRank = map[fcp.Reason]int{ReasonVersionForked: 1, ReasonVersionBroken: 1, ReasonIssuerNotInSet: 2, ReasonIssuerCapability: 3,
 	ReasonIssuerThreshold: 4, ReasonIssuerFuture: 5, ReasonIssuerExpired: 6}
 
+// Latest returns the version of a set with the highest number, also of a forked one,
+// which a next version settles.
+func (s *IssuerSets) Latest(id fcp.CanonicalID) (*IssuerSet, bool) {
+	v := s.byID[id]
+	if v == nil {
+		return nil, false
+	}
+	set, ok, _ := v.Current()
+	return set, ok
+}
+
 // IDs returns the ids of the sets, ascending.
 func (s *IssuerSets) IDs() []fcp.CanonicalID {
 	out := make([]fcp.CanonicalID, 0, len(s.byID))

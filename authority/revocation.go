@@ -22,7 +22,7 @@ type RevocationScope string
 // section 13.2), which writes them in CamelCase.
 const (
 	RevokeCapability  RevocationScope = "capability"       // ref of a capability object
-	RevokeIssuerKey   RevocationScope = "issuer_key"       // writer id: the node mints no more
+	RevokeIssuerKey   RevocationScope = "issuer_key"       // the issuance public key: it mints no more
 	RevokeAttestation RevocationScope = "node_attestation" // ref of an attestation, or a writer id for all of it
 	RevokeZoneKey     RevocationScope = "zone_key"         // KeyID.Hash of a zone key
 	RevokeBinary      RevocationScope = "connector_binary" // hash of the binary

@@ -31,7 +31,7 @@ type ZoneFacts struct {
 	Definitions authority.Versions[*authority.Zone]
 
 	owner    *authority.RevocationSet // of the owner's zone
-	accepted []fcp.Hash               // refs of the accepted checkpoints, from number 1
+	accepted []fcp.Hash               // by number: the genesis id, then the refs of the accepted checkpoints
 	grants   map[fcp.Hash]*authority.Grant
 	bindings map[fcp.CanonicalID][]*authority.Binding
 	self     fcp.WriterID
@@ -124,7 +124,7 @@ func (e *Engine) foldFacts(zone fcp.ZoneID) (*ZoneFacts, error) {
 	}
 	genesis := authority.GenesisState(e.genesis, zone)
 	f.Checkpoint, f.Fork = checkpoints.Judge(genesis, &f.Revocations)
-	f.accepted = checkpoints.Accepted(genesis, &f.Revocations)
+	f.accepted = append([]fcp.Hash{e.genesis.ID}, checkpoints.Accepted(genesis, &f.Revocations)...)
 	f.settle()
 	return f, nil
 }
@@ -192,12 +192,12 @@ func (f *ZoneFacts) Rules() authority.PolicyRules {
 }
 
 // Revoked returns the revocation, in the zone or in the owner's zone, that names
-// the target and is active at a time; nil for none.
-func (f *ZoneFacts) Revoked(target fcp.Hash, at time.Time) *authority.Revocation {
-	if r := f.Revocations.Of(target, at); r != nil {
+// the target and is active at a time; nil for none. No scope means any.
+func (f *ZoneFacts) Revoked(target fcp.Hash, at time.Time, scopes ...authority.RevocationScope) *authority.Revocation {
+	if r := f.Revocations.Of(target, at, scopes...); r != nil {
 		return r
 	}
-	return f.owner.Of(target, at)
+	return f.owner.Of(target, at, scopes...)
 }
 
 // Freshness says whether a zone's knowledge is good enough for a tier.
@@ -252,7 +252,9 @@ func (f *ZoneFacts) Facts(principal fcp.CanonicalID, t authority.Tier, at time.T
 	fresh := f.FreshFor(t, at)
 	v := &factsView{f, at}
 	attestations, authorities := f.Attestations, f.Authorities
-	attestations.RevokedBy(v.is)
+	attestations.RevokedBy(func(target fcp.Hash) bool {
+		return f.Revoked(target, at, authority.RevokeAttestation, authority.RevokeDevice) != nil
+	})
 	out := &authority.Facts{
 		Now: at, Levels: f.Levels, Policy: f.Rules(), Ceiling: f.Roles.Ceiling(principal, at, v.is),
 		RevocationFresh: fresh.Revocations.Allowed, CheckpointFresh: fresh.Checkpoint,
@@ -285,10 +287,10 @@ func (v *factsView) Latest() authority.CheckpointRef { return v.f.Checkpoint.Che
 
 // At implements authority.Checkpoints.
 func (v *factsView) At(seq uint64) (fcp.Hash, bool) {
-	if seq == 0 || seq > uint64(len(v.f.accepted)) {
+	if seq >= uint64(len(v.f.accepted)) {
 		return fcp.Hash{}, false
 	}
-	return v.f.accepted[seq-1], true
+	return v.f.accepted[seq], true
 }
 
 // Oldest implements authority.Checkpoints: a token lives at most a day, so what

@@ -179,6 +179,62 @@ func (e *Engine) Delegate(ctx context.Context, owner *authority.OwnerKey, spec a
 	return err
 }
 
+// DefineIssuers puts an issuer set in force: as its next version, or its first.
+// spec.Version and spec.Prev are ignored.
+func (e *Engine) DefineIssuers(ctx context.Context, owner *authority.OwnerKey, spec authority.IssuerSetSpec) error {
+	f, err := e.ZoneFacts(spec.Zone)
+	if err != nil {
+		return err
+	}
+	spec.Version, spec.Prev = 1, fcp.Hash{}
+	if old, ok := f.Issuers.Latest(spec.ID); ok {
+		spec.Version, spec.Prev = old.Number()+1, old.Ref()
+	}
+	body, err := authority.SignIssuerSet(owner, spec)
+	if err != nil {
+		return err
+	}
+	_, err = e.AppendSigned(ctx, spec.Zone, fcp.KindIssuersSet, body)
+	return err
+}
+
+// BindPrincipal appends the owner's binding of a principal to devices.
+func (e *Engine) BindPrincipal(ctx context.Context, owner *authority.OwnerKey, spec authority.BindingSpec) error {
+	body, err := authority.SignBinding(e.env.Now(), owner, spec)
+	if err != nil {
+		return err
+	}
+	_, err = e.AppendSigned(ctx, fcp.ZoneOwner, fcp.KindPrincipalBound, body)
+	return err
+}
+
+// Grant appends a capability object, signed by the owner or by an admin with
+// authority.ActionGrant, and returns it.
+func (e *Engine) Grant(ctx context.Context, by authority.AdminKey, spec authority.GrantSpec) (*authority.Grant, error) {
+	body, err := authority.SignGrant(e.env.Now(), by, spec)
+	if err != nil {
+		return nil, err
+	}
+	g, err := authority.VerifyGrant(body)
+	if err != nil {
+		return nil, err
+	}
+	f, err := e.ZoneFacts(spec.Zone)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Authorities.Permit(g.Issuer(), authority.ActionGrant, spec.Zone, g.IssuedAt()); err != nil {
+		return nil, err
+	}
+	_, err = e.AppendSigned(ctx, spec.Zone, fcp.KindCapabilityGranted, body)
+	return g, err
+}
+
+// MintToken signs a token with this node's issuance key.
+func (e *Engine) MintToken(spec authority.TokenSpec) ([]byte, error) {
+	return authority.MintToken(e.env.Rand, e.env.Now(), e.node, spec)
+}
+
 // Revoke appends the owner's revocation, with its cuts, and an audit entry.
 func (e *Engine) Revoke(ctx context.Context, owner *authority.OwnerKey, spec authority.RevocationSpec) (*authority.Revocation, error) {
 	body, err := authority.Revoke(e.env.Now(), owner, spec)
