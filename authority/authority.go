@@ -20,7 +20,10 @@
 // invalid in every other. A signature covers the schema hash and the received
 // bytes without their signature field; nothing is encoded again before it is
 // verified. What has been verified has its own type (GenesisFacts, Manifest,
-// Zone, Revocation), made only by the Verify functions.
+// Zone, Revocation), made only by the Verify functions; what an admin may have
+// signed is an Unverified one until Authorize. State that several objects make
+// (Versions, RevocationSet, Cuts, Attestations, ZoneCheckpoints) depends on the
+// set added, never on the order.
 //
 // Randomness comes in as an io.Reader and time as a value. All types are safe
 // for concurrent use after construction, except that Wipe must be the last call.

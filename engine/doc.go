@@ -40,6 +40,13 @@
 //	ImportEvents(ctx, events, salts) (int, error)         events of another node's feed, verbatim
 //	GenesisBytes, ManifestBytes                           what a backup needs of dir/keys
 //
+//	ZoneFacts(zone) (*ZoneFacts, error)                   what governs a zone now; (*ZoneFacts).Facts for Decide
+//	DefineZone, SetPolicy, RollbackPolicy, DefineIssuers, BindPrincipal, Grant, Delegate, Attest
+//	Revoke, RotateZoneKey, DeviceLost                     the owner's acts, each with its audit entry
+//	ProposeCheckpoint, CosignCheckpoint, AppendCheckpoint, SettleCheckpoint
+//	FeedHead, CosignHead, RecordHead, Branch, ProveFork   witnesses and proofs of forks
+//	Audit(ctx, authority.AuditEvent) error; MintToken(spec) ([]byte, error)
+//
 // # Invariants
 //
 //   - State neither leads nor contradicts the log: it reflects exactly the events
