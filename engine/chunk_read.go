@@ -182,6 +182,14 @@ func (r *Reader) startAhead(from, to int64) *ahead {
 	return a
 }
 
+// stop ends the reading and waits for what is under way.
+func (a *ahead) stop() {
+	a.cancel()
+	for p := range a.order {
+		<-p.done
+	}
+}
+
 // next returns the bytes that follow; what it returned before is no longer valid.
 func (a *ahead) next(ctx context.Context) ([]byte, error) {
 	if a.cur != nil {

@@ -214,7 +214,8 @@ func (r *Reader) Info() Info { return r.info }
 // Close gives up what the reader holds. Reading after it fails.
 func (r *Reader) Close() error {
 	if r.ahead != nil {
-		r.ahead.cancel()
+		r.ahead.stop()
+		r.ahead = nil
 	}
 	r.whole, r.cur = nil, nil
 	r.e = nil
