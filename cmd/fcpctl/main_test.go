@@ -53,6 +53,7 @@ func TestMain(m *testing.M) {
 //	waitlock DIR            wait until another process has the store DIR open
 //	$P0, $P1, ... $P30      the last position of a fresh store, and those behind it
 //	later DURATION          the clock of the fcpctl that follow in this process moves on
+//	s3server VAR            start an S3 server with the bucket "bucket"; VAR = its address
 //	mkrandom FILE N         a file of N bytes that look random, always the same
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -183,7 +184,7 @@ var scrubs = []struct {
 	{regexp.MustCompile(`\b[0-9a-f]{12}\b`), "<short>"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`), "<time>"},
 	// Lengths of what holds keys and signatures vary by a byte or two.
-	{regexp.MustCompile(`"(elapsed_ms|bytes|body|written|symbols|stored)":\d+`), `"$1":0`},
+	{regexp.MustCompile(`"(elapsed_ms|bytes|body|written|symbols|stored|before|after)":\d+`), `"$1":0`},
 	{regexp.MustCompile(`\d+ bytes`), "0 bytes"},
 	{regexp.MustCompile(`\b\d+ ms\b`), "0 ms"},
 	{regexp.MustCompile(`\bgo1\.[0-9.a-z]+`), "<go>"},
