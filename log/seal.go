@@ -11,6 +11,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
 	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/sstable/block"
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/zeebo/blake3"
 
 	"fcp"
@@ -342,8 +343,23 @@ func (o *objectIndex) sorted(first uint64) (ids []byte, seqs []uint64) {
 	return ids, seqs
 }
 
-// encrypt seals the blocks frame by frame, hashes the ciphertext and signs the card.
+// encrypt seals the blocks frame by frame, hashes the ciphertext, signs the card
+// and encodes the remainder. The caller holds sealMu.
 func (l *Log) encrypt(d *segmentDraft, p *packer) error {
+	if err := l.encryptTo(d, p, l.sealBuffer); err != nil {
+		return err
+	}
+	return d.encode()
+}
+
+func (d *segmentDraft) encode() (err error) {
+	d.body, err = fcp.MarshalPayload(fcp.SchemaSegmentRemainder, &d.rem)
+	return err
+}
+
+// encryptTo does all of encrypt that does not need the segment before, into a
+// buffer that it is given.
+func (l *Log) encryptTo(d *segmentDraft, p *packer, buffer func(size int) []byte) error {
 	cipher, wrapped, zoneKey, err := l.opts.Sealer.NewSegment(d.rem.Run())
 	if err != nil {
 		return err
@@ -354,7 +370,7 @@ func (l *Log) encrypt(d *segmentDraft, p *packer) error {
 		frames += (b.to - b.from + p.frame - 1) / p.frame
 	}
 	d.rem.Plain = uint64(len(p.out))
-	ct := l.sealBuffer(len(p.out) + frames*cipher.Overhead())
+	ct := buffer(len(p.out) + frames*cipher.Overhead())
 	for _, b := range p.blocks {
 		d.rem.Blocks = append(d.rem.Blocks, uint64(len(d.frames)), b.first-d.first)
 		for rest := p.out[b.from:b.to]; len(rest) > 0; {
@@ -400,10 +416,7 @@ func (l *Log) signCard(d *segmentDraft, ct []byte) error {
 	if card.Signature, err = l.opts.Signer.Sign(signed); err != nil {
 		return err
 	}
-	if d.rem.Card, err = card.Encode(); err != nil {
-		return err
-	}
-	d.body, err = fcp.MarshalPayload(fcp.SchemaSegmentRemainder, &d.rem)
+	d.rem.Card, err = card.Encode()
 	return err
 }
 
@@ -489,6 +502,7 @@ func (l *Log) frameTable() (*sstable.Writer, error) {
 	if err != nil {
 		return nil, wrapDisk(err, "writing a segment")
 	}
+	f = vfs.NewSyncingFile(f, vfs.SyncingFileOptions{BytesPerSync: 1 << 20}) // the disk begins before the end
 	return sstable.NewWriter(objstorageprovider.NewFileWritable(f), sstable.WriterOptions{
 		TableFormat: l.db.TableFormat(), BlockSize: frameSize + 1024, IndexBlockSize: 256 << 10,
 		Compression: block.NoCompression,

@@ -27,11 +27,24 @@ type Stage struct {
 	end      cut   // behind the last event added
 	previous fcp.SegmentID
 	table    *sstable.Writer
+	under    []*stagedSegment // being encrypted, in order
+	spare    []*stagedSegment // their memory, to be used again
 	round    []*segmentDraft
 	events   []Applied
 	salts    []byte
 	bytes    int64
 }
+
+// stagedSegment is a segment that is being encrypted, and its memory.
+type stagedSegment struct {
+	draft      *segmentDraft
+	pack       packer
+	ciphertext []byte
+	done       chan error
+}
+
+// stageAhead is how many segments are encrypted side by side.
+const stageAhead = 2
 
 // MaxStage bounds what one Stage takes, in bytes of event contents.
 const MaxStage = 64 << 20
@@ -157,25 +170,58 @@ func (s *Stage) Add(e *StagedEvent) error {
 	s.end.hash = fcp.EventHash(fcp.ScopeHash(s.id, d.Under), s.end.seq+1, t, prev, d.hash)
 	s.end.seq, s.end.time = s.end.seq+1, t
 	s.end.tree.append(s.end.hash, nil)
-	draft := s.draft(d, prev)
-	p := &l.sealing
-	p.reset(false)
-	p.frame = stageFrame
+	w := s.spareSegment()
+	w.draft = s.draft(d, prev)
+	w.pack.reset(false)
+	w.pack.frame = stageFrame
 	h := blockHeader{first: s.end.seq, count: 1, chained: true, prev: prev, under: d.Under, time: t}
-	p.out = appendRecord(h.appendTo(p.out), 0, d.content)
-	p.blocks = append(p.blocks, sealBlock{s.end.seq, 0, len(p.out)})
-	if err := l.encrypt(draft, p); err != nil {
-		return err
-	}
-	if err := setFrames(s.table, draft); err != nil {
-		return err
-	}
-	l.freeFrames(draft)
-	s.previous = fcp.SegmentID(draft.rem.Segment)
-	s.round = append(s.round, draft)
+	w.pack.out = appendRecord(h.appendTo(w.pack.out), 0, d.content)
+	w.pack.blocks = append(w.pack.blocks, sealBlock{s.end.seq, 0, len(w.pack.out)})
+	go func() { w.done <- l.encryptTo(w.draft, &w.pack, w.buffer) }()
+	s.under = append(s.under, w)
+	s.round = append(s.round, w.draft)
 	s.events = append(s.events, Applied{Placed: Placed{Seq: s.end.seq, Time: t, Hash: s.end.hash}, Under: d.Under, Content: d.Content})
 	s.salts = append(s.salts, d.Salt[:]...)
 	s.bytes += int64(len(d.content))
+	return s.write(stageAhead - 1)
+}
+
+func (s *Stage) spareSegment() *stagedSegment {
+	if n := len(s.spare); n > 0 {
+		w := s.spare[n-1]
+		s.spare = s.spare[:n-1]
+		return w
+	}
+	return &stagedSegment{done: make(chan error, 1)}
+}
+
+func (w *stagedSegment) buffer(size int) []byte {
+	if cap(w.ciphertext) < size {
+		w.ciphertext = make([]byte, 0, size)
+	}
+	return w.ciphertext[:0]
+}
+
+// write puts segments into the table, in order, until no more than left are still
+// being encrypted.
+func (s *Stage) write(left int) error {
+	for len(s.under) > left {
+		w := s.under[0]
+		s.under = s.under[1:]
+		if err := <-w.done; err != nil {
+			return err
+		}
+		d := w.draft
+		if !s.previous.IsZero() {
+			d.rem.Previous = bytes.Clone(s.previous[:])
+		}
+		s.previous = fcp.SegmentID(d.rem.Segment)
+		if err := errors.Join(d.encode(), setFrames(s.table, d)); err != nil {
+			return err
+		}
+		d.frames, d.ciphertext = nil, nil
+		s.spare = append(s.spare, w)
+	}
 	return nil
 }
 
@@ -187,10 +233,6 @@ func (s *Stage) draft(d *Draft, prev fcp.Hash) *segmentDraft {
 	out.rem = Remainder{Format: remainderFormat, Zone: s.feed.Zone, Writer: s.feed.Writer[:], Incarnation: s.feed.Incarnation,
 		Plane: uint64(s.feed.Plane), First: s.end.seq, Last: s.end.seq, Time: uint64(s.end.time),
 		Prev: prev[:], Head: out.end.hash[:], Root: root[:], Objects: object[:], Seqs: []uint64{0}}
-	if !s.previous.IsZero() {
-		previous := s.previous
-		out.rem.Previous = previous[:]
-	}
 	return out
 }
 
@@ -201,11 +243,14 @@ func (s *Stage) Commit(ctx context.Context) ([]Placed, error) {
 	if len(s.round) == 0 {
 		return nil, s.Abort()
 	}
+	if err := s.write(0); err != nil {
+		return nil, errors.Join(err, s.Abort())
+	}
 	defer s.release()
 	if err := s.l.takeIn(ctx, s.table, len(s.round)); err != nil {
 		return nil, err
 	}
-	if _, err := s.l.announce(ctx, s.round, s.write); err != nil {
+	if _, err := s.l.announce(ctx, s.round, s.commit); err != nil {
 		return nil, err
 	}
 	out := make([]Placed, len(s.events))
@@ -215,9 +260,9 @@ func (s *Stage) Commit(ctx context.Context) ([]Placed, error) {
 	return out, nil
 }
 
-// write adds the events to the batch of their segment.sealed events. Only the
+// commit adds the events to the batch of their segment.sealed events. Only the
 // leader calls it.
-func (s *Stage) write(b *pebble.Batch) error {
+func (s *Stage) commit(b *pebble.Batch) error {
 	for i, d := range s.round {
 		if err := s.l.writeImported(b, d, s.events[i:i+1]); err != nil {
 			return err
@@ -229,6 +274,9 @@ func (s *Stage) write(b *pebble.Batch) error {
 // Abort gives up what was added and ends the Stage.
 func (s *Stage) Abort() error {
 	defer s.release()
+	for _, w := range s.under {
+		<-w.done // nobody listens to its error any more
+	}
 	err := s.table.Close()
 	return wrapDisk(errors.Join(err, s.l.fs.Remove(s.l.tablePath())), "giving up a table of frames")
 }
