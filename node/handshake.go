@@ -231,6 +231,7 @@ func (n *Node) askCookie(stream *quic.Stream, peer engine.Member, h *wire.Hello)
 	if err != nil {
 		return nil, nil, err
 	}
+	n.metrics.CookiesAsked.Add(1)
 	r := wire.Retry{From: h.To, To: h.From, Cookie: c, Timestamp: uint64(n.now().Unix())}
 	b, err := r.Encode()
 	if err != nil {

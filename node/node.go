@@ -90,7 +90,7 @@ type Node struct {
 type Metrics struct {
 	DatagramsReceived, MACFailed, Replayed, FramesRefused, SymbolsFailed atomic.Uint64
 	SymbolsSent, SymbolsTaken, SymbolsFalse, SymbolsUnasked              atomic.Uint64
-	EventsSent, EventsTaken, Rebuilt, SharesKept                         atomic.Uint64
+	EventsSent, EventsTaken, Rebuilt, SharesKept, CookiesAsked           atomic.Uint64
 }
 
 // Start opens the socket and begins to look for the other nodes. The engine must

@@ -46,16 +46,13 @@ func (f *rebuilding) run(ctx context.Context) ([]byte, error) {
 			if !errors.Is(err, fcp.CodeChecksum) {
 				return nil, err
 			}
-			if b, err = f.searchLiar(ctx); err == nil {
-				return b, nil
-			}
-			if !errors.Is(err, fcp.CodeNotEnough) {
-				return nil, err
-			}
-			f.done = false
+			f.judging, f.done = true, false // collect what there is, then find who lied
 		}
 		if err := f.ask(); err != nil {
 			return nil, err
+		}
+		if f.judging && f.quiet() {
+			return f.searchLiar(ctx)
 		}
 		select {
 		case x := <-f.in:
@@ -213,9 +210,9 @@ func (f *rebuilding) hear(ctx context.Context, x *news) error {
 	return nil
 }
 
-// use gives a good symbol to the decoder.
+// use gives a good symbol to the decoder; while liars are looked for it is kept.
 func (f *rebuilding) use(ctx context.Context, p *part, esi uint32) error {
-	if f.done || !f.have.CheckedAdd(esi) {
+	if f.done || f.judging || !f.have.CheckedAdd(esi) {
 		return nil
 	}
 	complete, err := f.dec.Add(ctx, esi, p.symbol(esi))
@@ -235,6 +232,9 @@ func (f *rebuilding) ask() error {
 	waiting := f.pendingHeads()
 	for {
 		need := f.dec.Needs() + spareSymbols - int(f.asked.GetCardinality())
+		if f.judging {
+			need = maxWanted
+		}
 		if f.done || need <= 0 {
 			return nil
 		}
@@ -280,9 +280,26 @@ func (f *rebuilding) pendingHeads() (n int) {
 func (f *rebuilding) left(p *part) *roaring.Bitmap {
 	b := roaring.New()
 	b.AddRange(uint64(p.ref.First), uint64(p.ref.End()))
-	b.AndNot(f.have)
 	b.AndNot(f.asked)
+	if f.judging { // what another peer gave may be a lie
+		b.AndNot(p.got)
+	} else {
+		b.AndNot(f.have)
+	}
 	return b
+}
+
+// quiet reports whether nothing is on its way and nobody who is there has more.
+func (f *rebuilding) quiet() bool {
+	if f.pendingHeads() > 0 {
+		return false
+	}
+	for _, p := range f.parts {
+		if !p.dead && p.session != nil && (len(p.asked) > 0 || !f.left(p).IsEmpty()) {
+			return false
+		}
+	}
+	return true
 }
 
 // first returns the first n numbers of a set.
@@ -318,61 +335,49 @@ func (f *rebuilding) stalled() {
 // maxSuspects bounds the search for liars among the minters of a segment.
 const maxSuspects = 8
 
-// searchLiar is called when symbols that all fit what their minters signed give
+// searchLiar is called when symbols that all fit what their minters signed gave
 // another ciphertext than the card's: one or two minters lied. It tries without
 // each, then without each pair, and names those whose symbols are wrong.
 func (f *rebuilding) searchLiar(ctx context.Context) ([]byte, error) {
-	var suspects []fcp.WriterID
-	for _, p := range f.parts {
-		for _, esi := range p.got.ToArray() {
-			if !p.proven(esi) && !slices.Contains(suspects, p.minter) {
-				suspects = append(suspects, p.minter)
-				break
-			}
-		}
-	}
-	if len(suspects) > maxSuspects {
-		suspects = suspects[:maxSuspects]
-	}
-	var without [][]fcp.WriterID
-	for _, a := range suspects {
-		without = append(without, []fcp.WriterID{a})
-	}
-	for i, a := range suspects {
-		for _, b := range suspects[i+1:] {
-			without = append(without, []fcp.WriterID{a, b})
-		}
-	}
-	for _, out := range without {
+	for _, out := range without(f.suspects()) {
 		b, err := f.tryWithout(ctx, out)
 		if err == nil {
-			f.blame(ctx, b, out)
+			f.blame(ctx, b)
 			return b, nil
 		}
 		if !errors.Is(err, fcp.CodeNotEnough) && !errors.Is(err, fcp.CodeChecksum) {
 			return nil, err
 		}
 	}
-	// Nothing fits yet: ask for more, of what is not proven wrong nor had.
-	if err := f.dec.Reset(f.card.Segment, f.size); err != nil {
-		return nil, err
-	}
-	f.have.Clear()
+	return nil, fcp.Errorf(fcp.CodeChecksum, "the symbols of segment %s contradict its hash, whoever of their minters is left out", f.segment)
+}
+
+// suspects are the minters whose word alone stands for a symbol that came.
+func (f *rebuilding) suspects() (out []fcp.WriterID) {
 	for _, p := range f.parts {
-		for _, esi := range p.got.ToArray() {
-			if p.proven(esi) && f.have.CheckedAdd(esi) {
-				if _, err := f.dec.Add(ctx, esi, p.symbol(esi)); err != nil {
-					return nil, err
+		for it := p.got.Iterator(); it.HasNext(); {
+			if !p.proven(it.Next()) {
+				if !slices.Contains(out, p.minter) {
+					out = append(out, p.minter)
 				}
+				break
 			}
 		}
-		if !p.card {
-			f.forget(p)
-			p.dead = p.session != nil && f.judging
+	}
+	return out[:min(len(out), maxSuspects)]
+}
+
+// without returns each one and each pair of suspects.
+func without(suspects []fcp.WriterID) (out [][]fcp.WriterID) {
+	for _, a := range suspects {
+		out = append(out, []fcp.WriterID{a})
+	}
+	for i, a := range suspects {
+		for _, b := range suspects[i+1:] {
+			out = append(out, []fcp.WriterID{a, b})
 		}
 	}
-	f.judging = true
-	return nil, fcp.Errorf(fcp.CodeNotEnough, "segment %s: the symbols contradict its hash", f.segment)
+	return out
 }
 
 // tryWithout decodes from what came, without what some minters alone vouch for.
@@ -399,17 +404,17 @@ func (f *rebuilding) tryWithout(ctx context.Context, out []fcp.WriterID) ([]byte
 	return nil, fcp.Errorf(fcp.CodeNotEnough, "segment %s", f.segment)
 }
 
-// blame compares what each suspect gave with the ciphertext and names liars.
-func (f *rebuilding) blame(ctx context.Context, ciphertext []byte, suspects []fcp.WriterID) {
+// blame compares everything that came with the ciphertext and names liars.
+func (f *rebuilding) blame(ctx context.Context, ciphertext []byte) {
 	block, err := f.node.coder.Block(ctx, f.segment, ciphertext)
 	if err != nil {
 		return
 	}
 	for _, p := range f.parts {
-		if !slices.Contains(suspects, p.minter) {
-			continue
-		}
 		for _, esi := range p.got.ToArray() {
+			if p.proven(esi) {
+				continue
+			}
 			if same, err := block.Same(ctx, p.share, esi); err == nil && !same {
 				f.node.logger.Error("a minter signed false symbols", "minter", p.minter, "segment", f.segment, "share", p.ref.FileName())
 				f.node.distrust(p.minter)
