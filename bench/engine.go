@@ -155,7 +155,7 @@ func engineRows() ([]Row, error) {
 	point := scanLimit(4<<10, 1)
 	return []Row{
 		{Name: "replay/engine/rebuild", Unit: "events/s", Limit: &read, Subjects: []Subject{engineSubject(engineEvents, rebuildSession)}},
-		{Name: "replay/engine/rebuild+roots", Unit: "events/s", Limit: &read, Subjects: []Subject{engineSubject(engineEvents, rootedRebuildSession)}},
+		{Name: "replay/engine/rebuild-roots", Unit: "events/s", Limit: &read, Subjects: []Subject{engineSubject(engineEvents, rootedRebuildSession)}},
 		{Name: "state-root/engine/cold", Unit: "entries/s", Limit: &memory, Subjects: []Subject{cold(engineSubject(engineEvents, rootSession))}},
 		{Name: "get/engine/head", Unit: "gets/s", Limit: &point, Subjects: []Subject{engineSubject(engineEvents, headSession)}},
 		{Name: "get/engine/object-by-id", Unit: "gets/s", Limit: &point, Subjects: []Subject{engineSubject(engineEvents, objectSession)}},
