@@ -13,9 +13,9 @@ import (
 )
 
 func (a *app) backupCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "backup", Short: "Backups: create, verify"}
+	cmd := &cobra.Command{Use: "backup", Short: "Backups: create, verify, ls, prune, drill"}
 	group(cmd)
-	cmd.AddCommand(a.backupCreateCommand(), a.backupVerifyCommand())
+	cmd.AddCommand(a.backupCreateCommand(), a.backupVerifyCommand(), a.backupLsCommand(), a.backupPruneCommand(), a.backupDrillCommand())
 	return cmd
 }
 
@@ -33,39 +33,80 @@ type backupView struct {
 	Files       int    `json:"files"`
 	Written     uint64 `json:"written"`
 	Removed     int    `json:"removed"`
+	Points      int    `json:"points"`
+	Mended      int    `json:"mended"`
 	Millis      int64  `json:"elapsed_ms"`
 }
 
+type backupCreateOptions struct {
+	keep      int
+	trust     string
+	breakLock bool
+	dryRun    bool
+}
+
 func (a *app) backupCreateCommand() *cobra.Command {
-	var dryRun bool
+	var o backupCreateOptions
 	cmd := &cobra.Command{
-		Use: "create DIR", Short: "Write a backup into a directory, or add to the one there", Args: args(1, 1),
-		Long: `create seals what is open and copies what the directory does not have yet. The
-directory holds ciphertext only; the identity file opens it. Running it again adds
-what is new.`,
+		Use: "create DIR|s3://BUCKET/PREFIX", Short: "Write a backup into a directory or bucket, or add to the one there", Args: args(1, 1),
+		Long: `create seals what is open and copies what is not there yet. The backup holds
+ciphertext only; the identity file opens it. Running it again adds what is new.
+
+What is there already is read again and written anew where it rotted: in a
+directory always, in a bucket, which every byte is downloaded from, with
+--trust never. --keep N keeps the newest N restore points; a kept point also keeps
+the keys of objects that were forgotten since.
+
+A bucket must exist. Keys come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or
+the AWS credentials file; another server than Amazon's is named behind the address:
+s3://BUCKET/PREFIX?endpoint=https://HOST&region=NAME.`,
+		Example: "  fcpctl backup create /mnt/backup --keep 7\n  fcpctl backup create 's3://mine/fcp?endpoint=https://s3.example.org'",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if dryRun { // the events a backup writes are those of the seal before it
+			if o.keep < 1 {
+				return usagef("", "--keep is at least 1")
+			}
+			if o.trust != "always" && o.trust != "never" && o.trust != "auto" {
+				return usagef("say --trust always, never or auto", "--trust %q", o.trust)
+			}
+			if o.dryRun { // the events a backup writes are those of the seal before it
 				return a.withStore(cmd.Context(), reading, func(e *engine.Engine) error { return a.planSeal(cmd.Context(), e) })
 			}
-			return a.withStore(cmd.Context(), writing, func(e *engine.Engine) error { return a.createBackup(cmd.Context(), e, args[0]) })
+			return a.withStore(cmd.Context(), writing, func(e *engine.Engine) error { return a.createBackup(cmd.Context(), e, args[0], &o) })
 		},
 	}
-	dryRunFlag(cmd, &dryRun)
+	cmd.Flags().IntVar(&o.keep, "keep", 1, "restore points that stay, this one included")
+	cmd.Flags().StringVar(&o.trust, "trust", "auto", "always, never, or auto (a bucket's files): do not read again what is there")
+	breakLockFlag(cmd, &o.breakLock)
+	dryRunFlag(cmd, &o.dryRun)
+	_ = cmd.RegisterFlagCompletionFunc("trust", cobra.FixedCompletions([]string{"auto", "always", "never"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
-func (a *app) createBackup(ctx context.Context, e *engine.Engine, dir string) error {
+func (a *app) createBackup(ctx context.Context, e *engine.Engine, where string, o *backupCreateOptions) error {
+	to, err := a.backupStore(where)
+	if err == nil {
+		err = breakLock(ctx, to, o.breakLock)
+	}
+	if err != nil {
+		return err
+	}
 	p := a.progress("backup", "bytes")
-	r, err := e.Backup(ctx, dir, engine.BackupOptions{Progress: tellEngine(p)})
+	r, err := e.BackupTo(ctx, to, where, engine.BackupOptions{Progress: tellEngine(p), Keep: o.keep,
+		Trust: o.trust == "always" || o.trust == "auto" && isRemote(where)})
 	p.done()
 	if err != nil {
 		return err
 	}
-	v := backupView{dir, r.Seq, r.Manifest.String(), r.Position, r.StateRoot.String(), r.Events, r.Segments, r.NewSegments, r.Bytes, r.Files, r.Written, r.Removed, r.Elapsed.Milliseconds()}
-	err = a.record("Backup", r.Position, v, dir, field{"backup", dir}, field{"manifest", v.Manifest}, field{"number", decimal(v.Seq)},
-		field{"events", decimal(v.Events)}, field{"segments", fmt.Sprintf("%d, %d new", v.Segments, v.NewSegments)},
-		field{"written", fmt.Sprintf("%d files, %d bytes", v.Files, v.Written)}, field{"state root", v.StateRoot},
-		field{"next", a.command("backup", "verify", dir)})
+	v := backupView{where, r.Seq, r.Manifest.String(), r.Position, r.StateRoot.String(), r.Events, r.Segments, r.NewSegments, r.Bytes, r.Files, r.Written,
+		r.Removed, r.Points, r.Mended, r.Elapsed.Milliseconds()}
+	fields := []field{{"backup", where}, {"manifest", v.Manifest}, {"number", decimal(v.Seq)},
+		{"events", decimal(v.Events)}, {"segments", fmt.Sprintf("%d, %d new", v.Segments, v.NewSegments)},
+		{"written", fmt.Sprintf("%d files, %d bytes", v.Files, v.Written)}}
+	if v.Mended > 0 {
+		fields = append(fields, field{"mended", fmt.Sprintf("%d files that had rotted in the backup", v.Mended)})
+	}
+	fields = append(fields, field{"state root", v.StateRoot}, field{"next", a.command("backup", "verify", where)})
+	err = a.record("Backup", r.Position, v, where, fields...)
 	if err == nil {
 		a.answered(r.Position, fmt.Sprintf("%d ms", v.Millis))
 	}
@@ -117,7 +158,7 @@ func (a *app) backupVerifyCommand() *cobra.Command {
 		manifest manifestFlag
 	)
 	cmd := &cobra.Command{
-		Use: "verify DIR", Short: "Check a backup, without a key or with the identity", Args: args(1, 1),
+		Use: "verify DIR|s3://BUCKET/PREFIX", Short: "Check a backup, without a key or with the identity", Args: args(1, 1),
 		Long: `verify reads every byte of a backup and checks hashes, signatures and the list of
 its manifest; it needs neither a store nor a key. With --identity it also decrypts
 everything, rebuilds the state in memory and compares the state root. With
@@ -132,9 +173,13 @@ everything, rebuilds the state in memory and compares the state root. With
 				defer owner.Wipe()
 				o.Owner = owner
 			}
+			from, err := a.backupStore(args[0])
+			if err != nil {
+				return err
+			}
 			p := a.progress("backup verify", "bytes")
 			o.Progress = tellEngine(p)
-			r, err := engine.VerifyBackup(cmd.Context(), args[0], o)
+			r, err := engine.VerifyBackupIn(cmd.Context(), from, args[0], o)
 			p.done()
 			if err != nil {
 				return a.backupError(err, args[0])
@@ -145,10 +190,6 @@ everything, rebuilds the state in memory and compares the state root. With
 	identity = identityFlags(cmd, "identity file: also decrypt and rebuild")
 	cmd.Flags().Var(&manifest, "manifest", "hash the newest manifest must have")
 	return cmd
-}
-
-func (a *app) backupError(err error, dir string) error {
-	return advise(err, fcp.CodeNotFound, fmt.Sprintf("name a directory that `fcpctl backup create` wrote; %s has no backup", quote(dir)))
 }
 
 func (a *app) printBackupReport(r *engine.BackupReport) error {
@@ -197,6 +238,9 @@ type restoreView struct {
 	StateRoot string `json:"state_root"`
 	Identical bool   `json:"identical"`
 	Millis    int64  `json:"elapsed_ms"`
+
+	SetBack int      `json:"set_back,omitempty"`
+	Gone    []string `json:"gone,omitempty"`
 }
 
 func (a *app) restoreCommand() *cobra.Command {
@@ -204,17 +248,33 @@ func (a *app) restoreCommand() *cobra.Command {
 		identity *identityOptions
 		manifest manifestFlag
 		device   string
+		point    uint64
+		at       *atFlag
 		dryRun   bool
 	)
 	cmd := &cobra.Command{
-		Use: "restore DIR", Short: "Make a store from a backup, in a new directory", Args: args(1, 1),
+		Use: "restore DIR|s3://BUCKET/PREFIX", Short: "Make a store from a backup, in a new directory", Args: args(1, 1),
 		Long: `restore makes the store --dir, which must be new or empty, from the backup DIR. It
 replays everything and compares the state root with the one in the backup. The new
-store is a new node of the same owner.`,
+store is a new node of the same owner.
+
+--point N takes an older restore point than the newest ("fcpctl backup ls"). --at TIME
+takes everything in and then gives each name the version it had at that time, by new
+versions and tombstones: what was revoked since stays revoked, and the history stays.`,
 		Example: "  fcpctl --dir ~/new restore /mnt/backup --identity ~/identity",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if identity.path == "" {
 				return usagef("give the identity file that `fcpctl init` wrote, with --identity FILE", "a restore needs the identity")
+			}
+			if at.Position != 0 {
+				return usagef("give a time: 2026-01-31T15:04:05Z, 2026-01-31 or -90m", "a restore does not keep positions")
+			}
+			if dryRun && (point > 0 || !at.IsNow()) {
+				return usagef("leave --point and --at out", "--dry-run reads the newest restore point")
+			}
+			from, err := a.backupStore(args[0])
+			if err != nil {
+				return err
 			}
 			owner, err := a.loadOwner(identity)
 			if err != nil {
@@ -223,7 +283,7 @@ store is a new node of the same owner.`,
 			defer owner.Wipe()
 			p := a.progress("restore", "bytes")
 			if dryRun {
-				r, err := engine.VerifyBackup(cmd.Context(), args[0], engine.VerifyBackupOptions{Environment: a.environment(), Owner: owner, Manifest: manifest.Hash, Progress: tellEngine(p)})
+				r, err := engine.VerifyBackupIn(cmd.Context(), from, args[0], engine.VerifyBackupOptions{Environment: a.environment(), Owner: owner, Manifest: manifest.Hash, Progress: tellEngine(p)})
 				p.done()
 				if err != nil {
 					return a.backupError(err, args[0])
@@ -231,7 +291,8 @@ store is a new node of the same owner.`,
 				a.note("dry run: the backup was read and replayed in memory; nothing was written")
 				return a.printBackupReport(&r)
 			}
-			r, err := engine.Restore(cmd.Context(), args[0], a.flags.dir, engine.RestoreOptions{Environment: a.environment(), Owner: owner, Device: device, Manifest: manifest.Hash, Progress: tellEngine(p)})
+			r, err := engine.RestoreFrom(cmd.Context(), from, args[0], a.flags.dir, engine.RestoreOptions{Environment: a.environment(), Owner: owner, Device: device,
+				Manifest: manifest.Hash, Seq: point, At: at.Time, Progress: tellEngine(p)})
 			p.done()
 			if err != nil {
 				return a.backupError(err, args[0])
@@ -241,6 +302,9 @@ store is a new node of the same owner.`,
 	}
 	identity = identityFlags(cmd, "identity file of the owner of the backup")
 	cmd.Flags().Var(&manifest, "manifest", "hash the newest manifest must have")
+	cmd.Flags().Uint64Var(&point, "point", 0, "number of the restore point (default the newest)")
+	at = &atFlag{now: a.now}
+	cmd.Flags().Var(at, "at", "then set every name back to this time or age (2026-01-31T15:04:05Z, -90m)")
 	cmd.Flags().StringVar(&device, "device", "", "name of the new node (default \"restored\")")
 	dryRunFlag(cmd, &dryRun)
 	return cmd
@@ -248,14 +312,22 @@ store is a new node of the same owner.`,
 
 func (a *app) printRestore(_ context.Context, r *engine.RestoreResult) error {
 	v := restoreView{r.Dir, fcp.KidOf(r.Owner[:]).String(), r.Writer.String(), r.From.String(), timeOrNone(r.Created), r.Seq, r.Manifest.String(), r.Segments,
-		r.Events, r.Appended, r.StateRoot.String(), r.Identical, r.Elapsed.Milliseconds()}
+		r.Events, r.Appended, r.StateRoot.String(), r.Identical, r.Elapsed.Milliseconds(), r.SetBack, r.Gone}
 	word := "DIFFERENT"
 	if v.Identical {
 		word = "IDENTICAL"
 	}
 	asOf := r.Events + uint64(r.Appended)
-	err := a.record("Restore", asOf, v, v.Dir, field{"store", v.Dir}, field{"backup of", v.Created}, field{"events", decimal(v.Events)},
-		field{"segments", strconv.Itoa(v.Segments)}, field{"root", v.StateRoot}, field{"state root", word}, field{"next", a.command("replay", "--verify")})
+	fields := []field{{"store", v.Dir}, {"backup of", v.Created}, {"events", decimal(v.Events)},
+		{"segments", strconv.Itoa(v.Segments)}, {"root", v.StateRoot}, {"state root", word}}
+	if v.SetBack > 0 {
+		fields = append(fields, field{"set back", fmt.Sprintf("%d names", v.SetBack)})
+	}
+	for _, name := range v.Gone {
+		fields = append(fields, field{"not set back", name + ": its version of that time is forgotten"})
+	}
+	fields = append(fields, field{"next", a.command("replay", "--verify")})
+	err := a.record("Restore", asOf, v, v.Dir, fields...)
 	if err == nil {
 		a.answered(asOf, fmt.Sprintf("%d ms", v.Millis))
 	}

@@ -85,8 +85,10 @@ func TestScripts(t *testing.T) {
 			"waitlock": scriptWaitLock,
 			"waitfor":  scriptWaitFor,
 			"losetail": scriptLoseTail,
+			"s3server": scriptS3Server,
 			"later":    scriptLater,
 		},
+		Condition: scriptCondition,
 	})
 }
 

@@ -17,6 +17,7 @@ func (a *app) segmentCommand() *cobra.Command {
 	group(cmd)
 	cmd.AddCommand(a.segmentLsCommand(), a.segmentSealCommand(), a.segmentCatCommand(), a.segmentCompactCommand())
 	cmd.AddCommand(a.segmentSymbolCommands()...)
+	cmd.AddCommand(a.segmentFileCommands()...)
 	return cmd
 }
 
