@@ -19,9 +19,19 @@ type receiptObject struct {
 	Reason      fcp.Reason   `cbor:"reason_code"`
 	Evidence    []fcp.Hash   `cbor:"evidence"` // in the order of use
 	Explanation string       `cbor:"explanation,omitempty"`
-	DecidedAt   uint64       `cbor:"decided_at"` // unix seconds
+	Smallest    *smallest    `cbor:"smallest_grant,omitempty"` // of a denial that a grant would cure
+	DecidedAt   uint64       `cbor:"decided_at"`               // unix seconds
 	Node        fcp.WriterID `cbor:"decided_by"`
 	Signature   []byte       `cbor:"signature,omitempty"`
+}
+
+// smallest is the grant that would have passed, for the zone of the receipt.
+type smallest struct {
+	Principal   fcp.CanonicalID `cbor:"principal"`
+	Rights      []Right         `cbor:"caps"`
+	Constraints Constraints     `cbor:"constraints"`
+	ValidFrom   uint64          `cbor:"valid_from"`  // unix seconds, inclusive
+	ValidUntil  uint64          `cbor:"valid_until"` // unix seconds, exclusive
 }
 
 // DecisionReceipt is a verified record of a decision, made by VerifyDecision.
@@ -43,6 +53,20 @@ func (d *DecisionReceipt) Evidence() []fcp.Hash  { return d.o.Evidence }        
 func (d *DecisionReceipt) Explanation() string   { return d.o.Explanation }               // see Zone
 func (d *DecisionReceipt) DecidedAt() time.Time  { return fromUnix(d.o.DecidedAt) }
 func (d *DecisionReceipt) Node() fcp.WriterID    { return d.o.Node } // see Zone
+
+// Smallest returns the smallest grant that would have passed when the decision was
+// made; false when no grant would.
+func (d *DecisionReceipt) Smallest() (GrantSpec, bool) {
+	s := d.o.Smallest
+	if s == nil {
+		return GrantSpec{}, false
+	}
+	return GrantSpec{Zone: d.o.Zone, Principal: s.Principal, Rights: s.Rights, Constraints: s.Constraints,
+		NotBefore: fromUnix(s.ValidFrom), NotAfter: fromUnix(s.ValidUntil)}, true
+}
+
+// RequestHash returns Request.Hash of what was decided.
+func (d *DecisionReceipt) RequestHash() fcp.Hash { return d.o.RequestHash }
 
 const (
 	decisionAllow = "allow"
@@ -69,6 +93,17 @@ func SignDecision(now time.Time, node *NodeKeys, r *Request, d *Decision) ([]byt
 	}
 	if d.allow {
 		o.Decision = decisionAllow
+	}
+	if g := d.Smallest; g != nil {
+		from, err := unixSeconds(g.NotBefore)
+		if err != nil {
+			return nil, err
+		}
+		until, err := unixSeconds(g.NotAfter)
+		if err != nil {
+			return nil, err
+		}
+		o.Smallest = &smallest{g.Principal, g.Rights, g.Constraints, from, until}
 	}
 	if err := o.check(); err != nil {
 		return nil, err
@@ -126,6 +161,13 @@ func (o *receiptObject) check() error {
 		return fcp.Errorf(fcp.CodeMalformed, "decision receipt that says %.20q for %.40q", o.Decision, string(o.Reason))
 	case len(o.Evidence) > maxEvidence || !printable(o.Explanation):
 		return fcp.Errorf(fcp.CodeTooLarge, "decision receipt with %d refs", len(o.Evidence))
+	case o.Smallest != nil && allow:
+		return fcp.Errorf(fcp.CodeMalformed, "decision receipt that permits and proposes a grant")
+	}
+	if s := o.Smallest; s != nil {
+		g := grantObject{Format: ObjectFormat, Zone: o.Zone, Principal: s.Principal, Rights: s.Rights, Constraints: s.Constraints,
+			ValidFrom: s.ValidFrom, ValidUntil: s.ValidUntil}
+		return g.check()
 	}
 	return nil
 }

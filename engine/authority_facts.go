@@ -59,7 +59,7 @@ func (e *Engine) ZoneFacts(zone fcp.ZoneID) (*ZoneFacts, error) {
 	if f := c.zones[zone]; f != nil {
 		return f, nil
 	}
-	f, err := e.foldFacts(zone)
+	f, err := e.foldFacts(zone, e.records)
 	if err == nil {
 		c.zones[zone] = f
 	}
@@ -70,7 +70,7 @@ func (e *Engine) ZoneFacts(zone fcp.ZoneID) (*ZoneFacts, error) {
 // withdrawn admin signed counts no more, whenever it says that it was.
 var endOfTime = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
 
-func (e *Engine) foldFacts(zone fcp.ZoneID) (*ZoneFacts, error) {
+func (e *Engine) foldFacts(zone fcp.ZoneID, records recordReader) (*ZoneFacts, error) {
 	f := &ZoneFacts{Zone: zone, self: e.node.Writer(), owner: new(authority.RevocationSet),
 		grants: map[fcp.Hash]*authority.Grant{}, bindings: map[fcp.CanonicalID][]*authority.Binding{}}
 	f.Authorities.Owner = e.genesis.Owner
@@ -118,7 +118,7 @@ func (e *Engine) foldFacts(zone fcp.ZoneID) (*ZoneFacts, error) {
 			return nil // genesis and the owner's checkpoints of retention
 		}},
 	} {
-		if err := e.records(r.zone, r.projection, r.take); err != nil {
+		if err := records(r.zone, r.projection, r.take); err != nil {
 			return nil, err
 		}
 	}

@@ -51,6 +51,7 @@ type Engine struct {
 	closed     atomic.Bool
 	mesh       meshBodies
 	facts      factsCache
+	decisions  decisions
 	opened     bool // Open came to its end: a close leaves a list of the files
 }
 
