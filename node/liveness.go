@@ -13,7 +13,6 @@ import (
 	"github.com/quic-go/quic-go"
 
 	"fcp"
-	"fcp/gossip"
 )
 
 // liveness runs memberlist (SWIM) among the nodes that have sessions: who is there,
@@ -36,7 +35,6 @@ type Presence struct {
 	Since    time.Time
 	Feeds    uint64 // control feeds that it has
 	Segments uint64 // segments that it holds symbols of
-	hint     gossip.Digest
 }
 
 // meta is a node's hint, in at most 512 bytes.
@@ -204,7 +202,7 @@ func (l *liveness) note(p *memberlist.Node, alive bool) {
 		q.Alive, q.Since = alive, l.node.now()
 	}
 	if hint {
-		q.Feeds, q.Segments, q.hint = m.Feeds, m.Segments, gossip.Digest{Feeds: m.Feeds, Hash: m.Vector}
+		q.Feeds, q.Segments = m.Feeds, m.Segments
 	}
 	l.presence[w] = q
 }

@@ -184,19 +184,29 @@ func (n *Node) ownSegments() (ids []fcp.SegmentID) {
 	return ids
 }
 
-// WaitPlaced waits until every segment that this node had told of when it was
-// called is where the policy wants it.
+// Spread reports how many segments of the data plane this node sealed, and how many
+// shares of them are not yet where the policy wants them.
+func (n *Node) Spread() (segments, missing int, err error) {
+	ids := n.ownSegments()
+	for _, id := range ids {
+		have, want, err := n.Placed(id)
+		if err != nil {
+			return 0, 0, err
+		}
+		missing += want - have
+	}
+	return len(ids), missing, nil
+}
+
+// WaitPlaced waits until every segment that this node told of is where the policy
+// wants it.
 func (n *Node) WaitPlaced(ctx context.Context) error {
 	t := time.NewTicker(5 * time.Millisecond)
 	defer t.Stop()
 	for {
-		left := 0
-		for _, id := range n.ownSegments() {
-			have, want, err := n.Placed(id)
-			if err != nil {
-				return err
-			}
-			left += want - have
+		_, left, err := n.Spread()
+		if err != nil {
+			return err
 		}
 		if left == 0 {
 			return nil

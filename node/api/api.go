@@ -19,6 +19,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"time"
 
@@ -180,6 +181,8 @@ type Status struct {
 	Writer   string    `json:"writer"`
 	Address  string    `json:"address"`
 	Position uint64    `json:"position"`
+	Segments int       `json:"segments"` // of the data plane that this node sealed
+	Missing  int       `json:"missing"`  // shares of them that are not where they should be
 	Peers    []Peer    `json:"peers"`
 	Arrivals []Arrival `json:"revocations"`
 }
@@ -212,6 +215,11 @@ func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
 			seen[p.String()] = float64(d.Microseconds()) / 1000
 		}
 		st.Arrivals = append(st.Arrivals, Arrival{a.Feed.Zone, a.Seq, a.At, seen})
+	}
+	var err error
+	if st.Segments, st.Missing, err = s.node.Spread(); err != nil {
+		fail(w, err)
+		return
 	}
 	answer(w, st)
 }
@@ -280,6 +288,28 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (*
 		}
 	}
 	return nil, fcp.Errorf(fcp.CodeInternal, "the daemon answers %s", f.Message)
+}
+
+// Get returns the payload of a key's current version. The caller closes it.
+func (c *Client) Get(ctx context.Context, zone fcp.ZoneID, key string) (io.ReadCloser, error) {
+	r, err := c.do(ctx, http.MethodGet, objectPath(zone, key), nil)
+	if err != nil {
+		return nil, err
+	}
+	return r.Body, nil
+}
+
+// Put writes a version of a key.
+func (c *Client) Put(ctx context.Context, zone fcp.ZoneID, key string, body io.Reader) error {
+	r, err := c.do(ctx, http.MethodPut, objectPath(zone, key), body)
+	if err != nil {
+		return err
+	}
+	return fcp.Wrap(fcp.CodeInternal, r.Body.Close(), "end the answer")
+}
+
+func objectPath(zone fcp.ZoneID, key string) string {
+	return "/v1/object?" + url.Values{"zone": {zone.String()}, "key": {key}}.Encode()
 }
 
 // Status returns the daemon's status.
