@@ -18,7 +18,6 @@ type RevocationSet struct {
 
 	byTarget map[fcp.Hash][]*Revocation
 	refs     []fcp.Hash // ascending
-	latest   time.Time
 }
 
 // Add takes a revocation in. It returns the feeds of which what is void changed.
@@ -35,9 +34,6 @@ func (s *RevocationSet) Add(r *Revocation) []fcp.Feed {
 		list := s.byTarget[t]
 		at, _ := slices.BinarySearchFunc(list, r, func(a, b *Revocation) int { return compareHash(a.ref, b.ref) })
 		s.byTarget[t] = slices.Insert(list, at, r)
-	}
-	if r.IssuedAt().After(s.latest) {
-		s.latest = r.IssuedAt()
 	}
 	return s.Cuts.Add(r)
 }
