@@ -14,9 +14,9 @@ import (
 )
 
 func (a *app) logCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "log", Short: "The log of events: tail, cat, verify"}
+	cmd := &cobra.Command{Use: "log", Short: "The log of events: tail, follow, cat, verify"}
 	group(cmd)
-	cmd.AddCommand(a.logTailCommand(), a.logCatCommand(), a.logVerifyCommand())
+	cmd.AddCommand(a.logTailCommand(), a.logFollowCommand(), a.logCatCommand(), a.logVerifyCommand())
 	return cmd
 }
 
@@ -30,6 +30,12 @@ type eventOptions struct {
 
 func (a *app) eventFlags(cmd *cobra.Command) *eventOptions {
 	o := &eventOptions{at: a.atOption(cmd)}
+	a.selectionFlags(cmd, o)
+	return o
+}
+
+// selectionFlags adds the flags that select events, but for --at.
+func (a *app) selectionFlags(cmd *cobra.Command, o *eventOptions) {
 	cmd.Flags().StringVar(&o.zone, "zone", "", "only events of this zone (default all)")
 	cmd.Flags().StringVar(&o.key, "key", "", "only events of this object")
 	cmd.Flags().StringSliceVar(&o.kinds, "kind", nil, "only events of these kinds")
@@ -41,7 +47,6 @@ func (a *app) eventFlags(cmd *cobra.Command) *eventOptions {
 		}
 		return out, cobra.ShellCompDirectiveNoFileComp
 	})
-	return o
 }
 
 func (o *eventOptions) request() (r engine.TailRequest, err error) {

@@ -24,6 +24,8 @@ type getOptions struct {
 	object    string
 	version   string
 	overwrite bool
+	offset    int64
+	length    int64
 }
 
 func (a *app) objectGetCommand() *cobra.Command {
@@ -33,7 +35,7 @@ func (a *app) objectGetCommand() *cobra.Command {
 		Long: `get writes the bytes of an object to stdout, or to PATH. Nothing that fails its
 hash is written. With -r, KEY is a prefix and PATH a directory: KEY/its/path becomes
 PATH/its/path. A name that would lead out of PATH is refused and named.`,
-		Example:           "  fcpctl object get notes/today\n  fcpctl object get notes/today --at -24h\n  fcpctl object get -r photos ./photos",
+		Example:           "  fcpctl object get notes/today\n  fcpctl object get notes/today --at -24h\n  fcpctl object get film --offset 1048576 --length 4096\n  fcpctl object get -r photos ./photos",
 		ValidArgsFunction: a.completeKeys,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.check(cmd, args); err != nil {
@@ -52,6 +54,8 @@ PATH/its/path. A name that would lead out of PATH is refused and named.`,
 	cmd.Flags().StringVar(&o.object, "object", "", "read by object id instead of by key")
 	cmd.Flags().StringVar(&o.version, "version", "", "read this version: at least 8 hex digits of its hash")
 	cmd.Flags().BoolVar(&o.overwrite, "overwrite", false, "replace files that exist")
+	cmd.Flags().Int64Var(&o.offset, "offset", 0, "begin at this byte; only what is needed is decrypted")
+	cmd.Flags().Int64Var(&o.length, "length", 0, "at most this many bytes; 0 is to the end")
 	return cmd
 }
 
@@ -66,6 +70,10 @@ func (o *getOptions) check(cmd *cobra.Command, args []string) error {
 		return usagef(help, "-r takes a key prefix and a directory")
 	case o.recursive && o.version != "":
 		return usagef(help, "--version names one version of one key")
+	case o.offset < 0 || o.length < 0:
+		return usagef("give bytes from 0 on", "--offset %d, --length %d", o.offset, o.length)
+	case o.recursive && (o.offset > 0 || o.length > 0):
+		return usagef(help, "--offset and --length read a part of one object")
 	case o.version != "" && !o.at.IsNow():
 		return usagef(help, "--version and --at exclude each other")
 	}
@@ -84,6 +92,9 @@ type objectView struct {
 
 func (a *app) getOne(ctx context.Context, e *engine.Engine, o *getOptions, args []string) error {
 	req := engine.GetRequest{Zone: fcp.ZoneID(*o.zone), At: o.at.At}
+	if o.offset > 0 || o.length > 0 {
+		req.Range = &engine.Range{Offset: o.offset, Length: o.length}
+	}
 	to := optional(args, 1)
 	if o.object != "" {
 		h, err := fcp.ParseHash(o.object)

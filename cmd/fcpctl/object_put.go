@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 
@@ -19,7 +20,9 @@ func (a *app) objectPutCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "put KEY PATH|-", Short: "Write a version of an object", Args: args(2, 2),
 		Long: `put writes the bytes of PATH, or of stdin, as the next version of KEY. When it
-returns the version is on disk. With -r, PATH is a directory and each regular file
+returns the version is on disk. Files above 1 MiB are stored in chunks; chunks that
+the zone has already are not written again, so a put that was interrupted goes on
+where it stopped when it is repeated. With -r, PATH is a directory and each regular file
 in it becomes KEY/its/path; links and special files are left out and named.`,
 		Example: "  fcpctl object put notes/today note.txt\n  date | fcpctl object put notes/today - --expect 1\n  fcpctl object put -r photos ~/Pictures",
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -41,13 +44,15 @@ type putView struct {
 	versionView
 	Replaced  int         `json:"replaced"`
 	Durable   string      `json:"durable,omitempty"` // what the acknowledgement promises
+	Chunks    int         `json:"chunks,omitempty"`
+	Reused    int         `json:"reused,omitempty"` // chunks that were stored already
 	Duplicate bool        `json:"duplicate,omitempty"`
 	DryRun    bool        `json:"dry_run,omitempty"`
 	Planned   []eventView `json:"planned,omitempty"`
 }
 
 func viewPut(zone fcp.ZoneID, key string, r *engine.PutResult) putView {
-	v := putView{versionView: viewVersion(zone, key, &r.Version), Replaced: r.Replaced, Duplicate: r.Duplicate, DryRun: r.DryRun}
+	v := putView{versionView: viewVersion(zone, key, &r.Version), Replaced: r.Replaced, Chunks: r.Chunks, Reused: r.Reused, Duplicate: r.Duplicate, DryRun: r.DryRun}
 	if r.DryRun {
 		v.Planned = viewPlanned(zone, r.Planned)
 	} else {
@@ -105,6 +110,9 @@ func (a *app) printWrite(e *engine.Engine, res *engine.PutResult, zone fcp.ZoneI
 		return err
 	}
 	var notes []string
+	if res.Reused > 0 {
+		notes = append(notes, fmt.Sprintf("%d of %d chunks were here already", res.Reused, res.Chunks))
+	}
 	if v.Duplicate {
 		notes = append(notes, "the same idempotency key wrote this before")
 	}

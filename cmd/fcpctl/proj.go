@@ -14,7 +14,7 @@ import (
 func (a *app) projCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "proj", Short: "Projections: the state folded from the log"}
 	group(cmd)
-	cmd.AddCommand(a.projLsCommand(), a.projQueryCommand())
+	cmd.AddCommand(a.projLsCommand(), a.projQueryCommand(), a.projDiffCommand())
 	return cmd
 }
 
