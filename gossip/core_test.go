@@ -44,7 +44,6 @@ type delivery struct {
 	n        int
 	from, to int
 	do       func(*simNode)
-	session  int
 }
 
 func newCluster(t testing.TB, n int, seed uint64) *cluster {

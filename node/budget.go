@@ -10,7 +10,7 @@ import (
 // Budget bounds what one peer may cost within a minute (spec/wire.md section 16).
 // The zero value of a field is the default.
 type Budget struct {
-	Bytes      uint64        // sent to it in symbols; 0: 64 MiB... see DefaultBudget
+	Bytes      uint64        // sent to it in symbols
 	Symbols    uint64        // likewise
 	FailedAuth uint64        // datagrams that do not authenticate
 	Decodes    int           // shares it may have us take in at once

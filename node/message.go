@@ -173,7 +173,6 @@ type symbolReply struct {
 type decodeStatus struct {
 	ID       uint64 `cbor:"id"`
 	Received uint64 `cbor:"received_unique"`
-	Needed   uint64 `cbor:"needed"`
 	Complete bool   `cbor:"complete"`
 }
 

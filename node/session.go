@@ -329,7 +329,9 @@ func (s *Session) takeDatagram(b []byte, c carrier) {
 	d, err := wire.DecodeDatagram(b, s.limit)
 	if err != nil || !s.takeMAC.Fits(&d) {
 		m.MACFailed.Add(1)
-		s.budget.failedAuth()
+		if c != carrierLane { // there it may be anybody
+			s.budget.failedAuth()
+		}
 		return
 	}
 	s.mu.Lock()
@@ -373,7 +375,7 @@ func (s *Session) streamLoop() error {
 		s.work.Add(1)
 		go func() {
 			defer s.work.Done()
-			if err := s.readSymbols(r); err != nil && !errors.Is(err, io.EOF) {
+			if err := s.readSymbols(r); !errors.Is(err, io.EOF) {
 				r.CancelRead(0)
 				s.node.logger.Debug("a stream of symbols ended early", "peer", s.peer.Writer, "err", err)
 			}

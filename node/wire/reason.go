@@ -15,7 +15,6 @@ const (
 	ReasonTooLarge   fcp.Reason = "too_large"
 	ReasonPayload    fcp.Reason = "payload_too_large"
 	ReasonReplay     fcp.Reason = "replay"
-	ReasonMAC        fcp.Reason = "mac_invalid"
 	ReasonAEAD       fcp.Reason = "aead_invalid"
 	ReasonSuite      fcp.Reason = "no_mutual_suite"
 	ReasonSignature  fcp.Reason = "missing_signature"

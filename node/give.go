@@ -1,0 +1,186 @@
+package node
+
+import (
+	"errors"
+
+	"fcp"
+	"fcp/gossip"
+	"fcp/log"
+)
+
+// giving is a piece of work for a session's giver: events that the peer gets.
+type giving struct {
+	head   gossip.Head // of a push
+	feed   fcp.Feed    // of an answer
+	ranges [][2]uint64
+	asked  bool
+}
+
+// maxGivings bounds the work waiting for one peer's giver.
+const maxGivings = 1024
+
+// give hands events over to be sent. A peer that asks faster than it reads is cut
+// off.
+func (s *Session) give(g giving) {
+	s.giveMu.Lock()
+	defer s.giveMu.Unlock()
+	if len(s.givings) >= maxGivings {
+		s.end(fcp.Errorf(fcp.CodeExhausted, "the peer asks for more than it reads"))
+		return
+	}
+	s.givings = append(s.givings, g)
+	if s.giver {
+		return
+	}
+	s.giver = true
+	s.spawn(s.giveLoop)
+}
+
+// giveLoop works until nothing is left.
+func (s *Session) giveLoop() {
+	for {
+		s.giveMu.Lock()
+		if len(s.givings) == 0 || s.ctx.Err() != nil {
+			s.giver = false
+			s.giveMu.Unlock()
+			return
+		}
+		g := s.givings[0]
+		s.givings = s.givings[1:]
+		s.giveMu.Unlock()
+		if err := s.node.giveEvents(s, &g); err != nil && s.ctx.Err() == nil {
+			s.node.logger.Warn("events were not given", "peer", s.peer.Writer, "err", err)
+		}
+	}
+}
+
+// giveEvents sends the events of a feed in batches.
+func (n *Node) giveEvents(s *Session, g *giving) error {
+	feed, head := g.feed, g.head
+	if !g.asked {
+		feed = head.Feed()
+	}
+	none := func() error {
+		return s.send(normal, &events{Head: gossip.Head{Zone: feed.Zone, Writer: feed.Writer, Incarnation: feed.Incarnation}, Events: [][]byte{}, None: true, Asked: true})
+	}
+	no, ok := n.engine.Log().FeedNo(feed)
+	if !ok {
+		return none()
+	}
+	if g.asked {
+		if head, ok = n.headOf(no); !ok {
+			return none()
+		}
+	}
+	for _, r := range g.ranges {
+		if r[0] > head.Seq {
+			continue
+		}
+		err := n.giveRange(s, no, r[0], min(r[1], head.Seq), &head, g.asked)
+		if errors.Is(err, fcp.CodeHorizon) {
+			return none()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// batch collects events for one message.
+type batch struct {
+	m      events
+	bytes  int
+	urgent bool
+	sealed []fcp.SegmentID // segments of the data plane told of in it
+	last   fcp.Hash
+	seq    uint64
+}
+
+func (n *Node) giveRange(s *Session, no log.FeedNo, first, last uint64, head *gossip.Head, asked bool) error {
+	l := n.engine.Log()
+	feed := head.Feed()
+	var prev fcp.Hash
+	b := batch{m: events{Head: *head, Asked: asked}}
+	from := first
+	if first > 1 {
+		from-- // its hash is what the first names
+	}
+	err := l.ScanFeed(s.ctx, no, from, last, log.VerifyChain, func(run []log.Applied) error {
+		for i := range run {
+			a := &run[i]
+			if a.Seq >= first {
+				if a.Content.Kind == fcp.KindNone {
+					return fcp.Errorf(fcp.CodeHorizon, "event %d was compacted away", a.Seq)
+				}
+				ev := fcp.Event{Feed: feed, Seq: a.Seq, Prev: prev, Time: a.Time, Under: a.Under, Content: a.Content}
+				salt, err := l.Salt(no, a.Seq)
+				if err != nil {
+					return err
+				}
+				if err := n.addEvent(s, no, &b, &ev, salt, a.Hash, asked); err != nil {
+					return err
+				}
+			}
+			prev = a.Hash
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return n.sendBatch(s, no, &b)
+}
+
+func (n *Node) addEvent(s *Session, no log.FeedNo, b *batch, ev *fcp.Event, salt [log.SaltSize]byte, hash fcp.Hash, asked bool) error {
+	enc := ev.AppendTo(nil)
+	if len(b.m.Events) > 0 && (b.bytes+len(enc) > maxBatchBytes || len(b.m.Events) == maxBatchEvents) {
+		if err := n.sendBatch(s, no, b); err != nil {
+			return err
+		}
+		*b = batch{m: events{Head: b.m.Head, Asked: asked}}
+	}
+	if len(b.m.Events) == 0 {
+		b.m.First = ev.Seq
+	}
+	b.m.Events = append(b.m.Events, enc)
+	b.m.Salts = append(b.m.Salts, salt[:]...)
+	b.bytes += len(enc)
+	b.last, b.seq = hash, ev.Seq
+	switch ev.Kind {
+	case fcp.KindRevocationIssued, fcp.KindDeviceEnrolled:
+		b.urgent = true
+	case fcp.KindSegmentSealed:
+		if r, err := log.DecodeRemainder(ev.Body); err == nil && r.Plane == uint64(fcp.PlaneData) {
+			b.sealed = append(b.sealed, fcp.SegmentID(r.Segment))
+			if err := n.sendSalts(s, &r); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (n *Node) sendBatch(s *Session, no log.FeedNo, b *batch) error {
+	if len(b.m.Events) == 0 {
+		return nil
+	}
+	if b.seq != b.m.Head.Seq {
+		p, err := n.engine.Log().Prove(no, b.seq, b.m.Head.Seq)
+		if err != nil {
+			return err
+		}
+		if p.Leaf != b.last || p.Root != b.m.Head.Root {
+			return fcp.Errorf(fcp.CodeCorrupt, "event %d of feed %d is not the leaf of its tree", b.seq, no)
+		}
+		b.m.Proof = p.Hashes
+	}
+	p := normal
+	if b.urgent {
+		p = urgent
+	} else if b.m.Asked {
+		p = bulk
+	}
+	n.metrics.EventsSent.Add(uint64(len(b.m.Events)))
+	return s.send(p, &b.m)
+}
