@@ -286,7 +286,7 @@ func (e *Engine) spend(f *ZoneFacts, r *authority.Request, d authority.Decision)
 	}
 	for ref, until := range e.limited(f, r, &d) {
 		u := s.used[ref]
-		s.used[ref] = spent{u.calls + 1, u.bytes + r.Bytes, until}
+		s.used[ref] = spent{u.calls + 1, u.bytes + r.Bytes, max(u.until, until)} // ids repeat when a holder wants them to
 	}
 	return d, e.saveSpent(now)
 }
@@ -297,7 +297,7 @@ func (e *Engine) limited(f *ZoneFacts, r *authority.Request, d *authority.Decisi
 	out := map[fcp.Hash]uint64{}
 	add := func(ref fcp.Hash, c *authority.Constraints, until time.Time) {
 		if (c.MaxCalls != 0 || c.MaxBytes != 0) && slices.Contains(d.Charge, ref) {
-			out[ref] = uint64(until.Add(authority.TokenSkew).Unix())
+			out[ref] = max(out[ref], uint64(until.Add(authority.TokenSkew).Unix()))
 		}
 	}
 	for _, ref := range d.Charge {
