@@ -66,6 +66,19 @@ func newBudget(now func() time.Time, limit Budget) *budget {
 	return &budget{now: now, limit: limit.withDefaults(), since: now()}
 }
 
+// budgetOf returns the budget of a peer, one for all its sessions: a new session
+// gives nothing back. Only enrolled nodes get so far, so they are few.
+func (n *Node) budgetOf(peer fcp.WriterID) *budget {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	b := n.budgets[peer]
+	if b == nil {
+		b = newBudget(n.now, n.opt.Budget)
+		n.budgets[peer] = b
+	}
+	return b
+}
+
 // rollLocked begins a new window when the present one is over.
 func (b *budget) rollLocked() {
 	if now := b.now(); now.Sub(b.since) >= budgetWindow {

@@ -18,7 +18,8 @@ func (n *Node) acceptLoop() {
 		if err != nil {
 			return
 		}
-		if n.handshakes.Load() >= maxHandshakes {
+		if n.handshakes.Add(1) > maxHandshakes {
+			n.handshakes.Add(-1)
 			conn.CloseWithError(quic.ApplicationErrorCode(fcp.CodeExhausted), "")
 			continue
 		}
@@ -30,9 +31,9 @@ func (n *Node) acceptLoop() {
 	}
 }
 
-// serve makes a session over a connection and serves it to its end.
+// serve makes a session over a connection and serves it to its end. The caller
+// counted the handshake.
 func (n *Node) serve(conn *quic.Conn, shake func(context.Context, *quic.Conn) (*established, error)) error {
-	n.handshakes.Add(1)
 	e, err := shake(n.life, conn)
 	n.handshakes.Add(-1)
 	var s *Session
@@ -44,8 +45,15 @@ func (n *Node) serve(conn *quic.Conn, shake func(context.Context, *quic.Conn) (*
 		return err
 	}
 	n.mu.Lock()
-	n.bySID[s.id] = s
+	taken := n.bySID[s.id] != nil // the responder chose it
+	if !taken {
+		n.bySID[s.id] = s
+	}
 	n.mu.Unlock()
+	if taken {
+		conn.CloseWithError(quic.ApplicationErrorCode(fcp.CodeConflict), "")
+		return fcp.Errorf(fcp.CodeConflict, "the id of another session")
+	}
 	err = s.run()
 	n.sessionDown(s)
 	return err
@@ -104,6 +112,7 @@ func (n *Node) dialOnce(address string) (who fcp.WriterID, err error) {
 	if err != nil {
 		return who, err
 	}
+	n.handshakes.Add(1)
 	err = n.serve(conn, func(ctx context.Context, c *quic.Conn) (*established, error) {
 		e, err := n.initiate(ctx, c)
 		if err == nil {
@@ -156,14 +165,14 @@ func (n *Node) preferred(s *Session) bool {
 
 func (n *Node) sessionDown(s *Session) {
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	delete(n.bySID, s.id)
 	if n.sessions[s.peer.Writer] == s {
 		delete(n.sessions, s.peer.Writer)
 		n.sessionsChangedLocked()
 		n.stepLocked(gossip.PeerDown{Peer: s.peer.Writer})
 	}
-	n.fetches.lost(s)
+	n.mu.Unlock()
+	n.fetches.lost(s) // may wait for collectors, which may wait for mu
 }
 
 func (n *Node) waitSessions() {

@@ -286,6 +286,7 @@ func (n *Node) memberLoop() {
 			continue
 		}
 		n.step(gossip.Members{Writers: n.id.active()})
+		n.keepMembers()
 		n.shares.wake()
 	}
 }

@@ -21,11 +21,44 @@ type fetchTable struct {
 	mu    sync.Mutex
 	open  map[fcp.SegmentID][]*collector // guarded by mu
 	early map[fcp.SegmentID][]byte       // salts that came before their segment's event; guarded by mu
+	order []fcp.SegmentID                // of early, oldest first; guarded by mu
+	bytes int                            // of early; guarded by mu
 	wait  map[fcp.SegmentID][]chan struct{}
 }
 
 func (t *fetchTable) init() {
 	t.open, t.early, t.wait = map[fcp.SegmentID][]*collector{}, map[fcp.SegmentID][]byte{}, map[fcp.SegmentID][]chan struct{}{}
+}
+
+// keepEarly remembers salts until their segment is known. The oldest give way: they
+// can be asked for again.
+func (t *fetchTable) keepEarly(id fcp.SegmentID, salts []byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.dropEarlyLocked(id)
+	t.early[id], t.order, t.bytes = salts, append(t.order, id), t.bytes+len(salts)
+	for len(t.order) > maxAnnounced || t.bytes > maxEarlyBytes {
+		t.dropEarlyLocked(t.order[0])
+	}
+}
+
+// takeEarly returns what keepEarly remembered, once; nil for nothing.
+func (t *fetchTable) takeEarly(id fcp.SegmentID) []byte {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	b := t.early[id]
+	t.dropEarlyLocked(id)
+	return b
+}
+
+func (t *fetchTable) dropEarlyLocked(id fcp.SegmentID) {
+	b, ok := t.early[id]
+	if !ok {
+		return
+	}
+	delete(t.early, id)
+	t.bytes -= len(b)
+	t.order = slices.DeleteFunc(t.order, func(x fcp.SegmentID) bool { return x == id })
 }
 
 func (t *fetchTable) add(c *collector) {

@@ -33,7 +33,7 @@ func (s *Session) give(g giving) {
 		return
 	}
 	s.giver = true
-	s.spawn(s.giveLoop)
+	s.node.spawn(s.giveLoop) // not of the session, which may be ending: then it returns at once
 }
 
 // giveLoop works until nothing is left.

@@ -14,7 +14,9 @@ const (
 	maxServing      = 8         // requests of one peer that are served at once
 	maxHandshakes   = 64        // handshakes under way at once
 	cookieAbove     = 16        // handshakes under way above which a cookie is asked for
-	maxAnnounced    = 4096      // salts that may be kept for segments not known yet
+	maxAnnounced    = 4096      // segments not known yet whose salts are kept
+	maxEarlyBytes   = 32 << 20  // bytes of those salts
+	sourcesChecked  = 64        // new connections within a second above which addresses are validated first
 	handshakeWait   = 10 * time.Second
 	helloWait       = 5 * time.Second
 	tickEvery       = 100 * time.Millisecond

@@ -72,6 +72,7 @@ type Node struct {
 	addrs    map[fcp.WriterID]string     // where members were last seen; guarded by mu
 	kept     map[fcp.WriterID]bool       // members with a keepLoop; guarded by mu
 	liars    map[fcp.WriterID]bool       // minters of false symbols; guarded by mu
+	budgets  map[fcp.WriterID]*budget    // what peers cost, across sessions; guarded by mu
 	changed  chan struct{}               // closed when sessions change; guarded by mu
 
 	control controlPlane
@@ -97,7 +98,8 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	o.setDefaults()
 	n := &Node{opt: o, engine: o.Engine, self: o.Engine.Log().Writer(), now: o.Now, rand: o.Rand, logger: o.Logger,
 		sessions: map[fcp.WriterID]*Session{}, bySID: map[wire.SessionID]*Session{}, dialling: map[string]bool{},
-		addrs: map[fcp.WriterID]string{}, kept: map[fcp.WriterID]bool{}, liars: map[fcp.WriterID]bool{}, changed: make(chan struct{})}
+		addrs: map[fcp.WriterID]string{}, kept: map[fcp.WriterID]bool{}, liars: map[fcp.WriterID]bool{},
+		budgets: map[fcp.WriterID]*budget{}, changed: make(chan struct{})}
 	n.id = &identity{engine: o.Engine, now: o.Now, rand: o.Rand}
 	n.control.init()
 	n.fetches.init()

@@ -53,17 +53,33 @@ func (n *Node) shareAddresses() {
 	}
 }
 
+// takeAddresses takes a peer's hints. Only members are dialled; of who is no member
+// yet a few are remembered, because its enrollment may be on its way.
 func (n *Node) takeAddresses(m *addresses) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, e := range m.Entries {
-		if e.Writer == n.self {
-			continue
-		}
-		if n.sessions[e.Writer] == nil {
+		x, member := n.id.member(e.Writer)
+		_, known := n.addrs[e.Writer]
+		if n.sessions[e.Writer] == nil && (member && !x.Revoked || known || len(n.addrs) < maxAddresses) {
 			n.addrs[e.Writer] = e.Address
 		}
-		n.keepLocked(e.Writer)
+	}
+	n.keepMembersLocked()
+}
+
+// keepMembers begins to keep sessions with the members whose address is known.
+func (n *Node) keepMembers() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.keepMembersLocked()
+}
+
+func (n *Node) keepMembersLocked() {
+	for w := range n.addrs {
+		if m, ok := n.id.member(w); ok && !m.Revoked && w != n.self {
+			n.keepLocked(w)
+		}
 	}
 }
 

@@ -67,11 +67,7 @@ func (n *Node) takeSalts(m *salts) error {
 	if len(m.Salts) == 0 {
 		return nil
 	}
-	n.fetches.mu.Lock()
-	if len(n.fetches.early) < maxAnnounced {
-		n.fetches.early[m.Segment] = m.Salts
-	}
-	n.fetches.mu.Unlock()
+	n.fetches.keepEarly(m.Segment, m.Salts)
 	r, err := n.remainder(m.Segment)
 	if err != nil || r == nil {
 		return err
@@ -81,10 +77,7 @@ func (n *Node) takeSalts(m *salts) error {
 
 // settleSalts keeps salts that came before or after their segment's event.
 func (n *Node) settleSalts(id fcp.SegmentID, r *log.Remainder) error {
-	n.fetches.mu.Lock()
-	b := n.fetches.early[id]
-	delete(n.fetches.early, id)
-	n.fetches.mu.Unlock()
+	b := n.fetches.takeEarly(id)
 	if b == nil || uint64(len(b)) != (r.Last-r.First+1)*log.SaltSize {
 		return nil
 	}

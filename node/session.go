@@ -67,7 +67,7 @@ type Session struct {
 func (n *Node) newSession(e *established) (*Session, error) {
 	s := &Session{node: n, peer: e.peer, conn: e.conn, stream: e.stream, id: e.session, dialled: e.direction == wire.ToResponder,
 		direction: e.direction, limit: e.limit, layout: wire.LayoutNative, started: n.now(), window: wire.NewWindow(wire.DefaultWindow),
-		ready: make(chan struct{}), budget: newBudget(n.now, n.opt.Budget)}
+		ready: make(chan struct{}), budget: n.budgetOf(e.peer.Writer)}
 	s.queue.init()
 	var err error
 	if s.control, err = wire.NewControlCipher(e.session, e.keys.Context); err != nil {
@@ -101,7 +101,7 @@ func (s *Session) Peer() fcp.WriterID { return s.peer.Writer }
 
 // run serves the session until it ends, and returns why.
 func (s *Session) run() error {
-	for _, loop := range []func() error{s.writeLoop, s.readLoop, s.datagramLoop, s.streamLoop, s.takeStreams} {
+	for _, loop := range []func() error{s.writeLoop, s.readLoop, s.datagramLoop, s.streamLoop, s.takeStreams, s.expectReady} {
 		s.work.Add(1)
 		go func() {
 			defer s.work.Done()
@@ -118,6 +118,21 @@ func (s *Session) run() error {
 	s.conn.CloseWithError(code, "") // its error repeats what ended the session
 	s.work.Wait()
 	return err
+}
+
+// expectReady ends a session whose peer does not say what it can do: until then it
+// does nothing but cost.
+func (s *Session) expectReady() error {
+	t := time.NewTimer(helloWait)
+	defer t.Stop()
+	select {
+	case <-s.ready:
+		<-s.ctx.Done()
+	case <-s.ctx.Done():
+	case <-t.C:
+		return fcp.Errorf(fcp.CodeTimeout, "wait for the capabilities of %.16s", s.peer.Writer)
+	}
+	return nil
 }
 
 // end ends the session with a reason; the first one counts.

@@ -3,6 +3,8 @@ package node
 import (
 	"context"
 	"net"
+	"sync"
+	"time"
 
 	"github.com/quic-go/quic-go"
 
@@ -36,12 +38,33 @@ func listen(ctx context.Context, network Network, address string, id *identity) 
 	if err != nil {
 		return nil, err
 	}
-	t := &transport{conn: conn, quic: &quic.Transport{Conn: conn}, id: id}
+	load := &sourceLoad{now: id.now}
+	t := &transport{conn: conn, quic: &quic.Transport{Conn: conn, VerifySourceAddress: func(net.Addr) bool { return load.high() }}, id: id}
 	if t.listener, err = t.quic.Listen(id.tlsConfig(), quicConfig()); err != nil {
 		conn.Close()
 		return nil, fcp.Wrap(fcp.CodeInternal, err, "listen for QUIC")
 	}
 	return t, nil
+}
+
+// sourceLoad says when so many connections begin that each has to prove that it
+// receives at its address before it costs a TLS handshake (RFC 9000 section 8.1.2).
+type sourceLoad struct {
+	now func() time.Time
+
+	mu    sync.Mutex
+	since time.Time // guarded by mu
+	count int       // connections begun since; guarded by mu
+}
+
+func (l *sourceLoad) high() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now := l.now(); now.Sub(l.since).Abs() >= time.Second {
+		l.since, l.count = now, 0
+	}
+	l.count++
+	return l.count > sourcesChecked
 }
 
 // laneLoop takes the packets beside QUIC: session datagrams, which begin with the
