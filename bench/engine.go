@@ -97,6 +97,11 @@ func fillEngine(ctx context.Context, dir string, n int) (err error) {
 
 // putMany puts n names with bodies of size bytes from 256 writers.
 func putMany(ctx context.Context, e *engine.Engine, n, size int) error {
+	return putOver(ctx, e, n, size, n)
+}
+
+// putOver puts n versions of fewer names, one name after the other, round and round.
+func putOver(ctx context.Context, e *engine.Engine, n, size, names int) error {
 	var next atomic.Int64
 	errs := make(chan error, 256)
 	for range cap(errs) {
@@ -108,7 +113,7 @@ func putMany(ctx context.Context, e *engine.Engine, n, size int) error {
 					errs <- nil
 					return
 				}
-				if _, err := e.Put(ctx, engine.PutRequest{Key: benchKeyOf(uint64(i)), Bytes: body}); err != nil {
+				if _, err := e.Put(ctx, engine.PutRequest{Key: benchKeyOf(uint64((i-1)%int64(names)) + 1), Bytes: body}); err != nil {
 					errs <- err
 					return
 				}

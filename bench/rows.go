@@ -23,6 +23,7 @@ func rowSources() []func() ([]Row, error) {
 		plain(largeRows),
 		plain(overheadRows),
 		plain(longRows),
+		plain(atRows),
 		plain(codecRows),
 		plain(codecMemoryRows),
 	}
