@@ -17,8 +17,9 @@ type Options struct {
 	AntiEntropy time.Duration // between digests to each peer; 0: 10 s
 	FetchWait   time.Duration // deadline of one Fetch; 0: 10 s
 	Fetches     int           // open at once; 0: 16
-	MaxFeeds    int           // feeds of others that are remembered; 0: 65,536
+	MaxFeeds    int           // feeds of others that are remembered, of one writer at most 1/16; 0: 65,536
 	MaxSegments int           // segments remembered of one peer; 0: 1,048,576
+	MaxHolds    uint64        // bytes of their sets of symbols; 0: 64 MiB
 }
 
 func (o *Options) setDefaults() {
@@ -28,6 +29,7 @@ func (o *Options) setDefaults() {
 	o.Fetches = cmp.Or(o.Fetches, 16)
 	o.MaxFeeds = cmp.Or(o.MaxFeeds, 1<<16)
 	o.MaxSegments = cmp.Or(o.MaxSegments, 1<<20)
+	o.MaxHolds = cmp.Or(o.MaxHolds, 64<<20)
 }
 
 // Core is the state machine. It is not safe for concurrent use.
@@ -42,6 +44,7 @@ type Core struct {
 	changed map[fcp.SegmentID]struct{} // of own, likewise
 	flushed time.Time
 	open    int // fetches under way
+	writers map[fcp.WriterID]shareOf
 	out     []Effect
 }
 
@@ -53,9 +56,13 @@ type peer struct {
 	heads    map[fcp.FeedID]known
 	sent     map[fcp.FeedID]uint64 // own events on their way to it in this session
 	holds    Inventory
+	held     uint64    // bytes of holds
 	digested time.Time // last digest sent
 	fetches  int       // open
 }
+
+// shareOf is what one writer takes of the room that there is.
+type shareOf struct{ feeds, fetches int }
 
 // recentHashes is how many of a feed's last heads are remembered, so that a peer a
 // little behind is compared without reading the log.
@@ -84,7 +91,7 @@ type fetch struct {
 func New(o Options) *Core {
 	o.setDefaults()
 	return &Core{opt: o, members: map[fcp.WriterID]bool{}, peers: map[fcp.WriterID]*peer{}, feeds: map[fcp.FeedID]*feed{},
-		own: Inventory{}, dirty: map[fcp.FeedID]bool{}, changed: map[fcp.SegmentID]struct{}{}}
+		own: Inventory{}, writers: map[fcp.WriterID]shareOf{}, dirty: map[fcp.FeedID]bool{}, changed: map[fcp.SegmentID]struct{}{}}
 }
 
 // Step takes an event in and returns what to do, in this order. The effects are
@@ -273,14 +280,22 @@ func (c *Core) feedOf(f fcp.Feed) *feed {
 	if x := c.feeds[id]; x != nil {
 		return x
 	}
-	if len(c.feeds) >= c.opt.MaxFeeds {
-		return nil
-	}
 	x := &feed{id: id, feed: f, own: f.Writer == c.opt.Self}
+	if of := c.writers[f.Writer]; !x.own && (len(c.feeds) >= c.opt.MaxFeeds || of.feeds >= max(1, c.opt.MaxFeeds/16)) {
+		return nil // one writer does not crowd the others out
+	}
+	c.count(f.Writer, 1, 0)
 	c.feeds[id] = x
 	at, _ := slices.BinarySearchFunc(c.order, id, func(a, b fcp.FeedID) int { return bytes.Compare(a[:], b[:]) })
 	c.order = slices.Insert(c.order, at, id)
 	return x
+}
+
+// count keeps the number of feeds and of open fetches by writer.
+func (c *Core) count(w fcp.WriterID, feeds, fetches int) {
+	of := c.writers[w]
+	of.feeds, of.fetches = of.feeds+feeds, of.fetches+fetches
+	c.writers[w] = of
 }
 
 func (c *Core) inOrder() []*feed {
@@ -407,7 +422,8 @@ func (c *Core) push(p *peer, f *feed) {
 
 // pull begins to fetch what a peer that is there has and this node lacks.
 func (c *Core) pull(now time.Time, f *feed) {
-	if f.own || f.frozen || f.fetch != nil || c.open >= c.opt.Fetches || now.Before(f.held) {
+	if f.own || f.frozen || f.fetch != nil || c.open >= c.opt.Fetches || now.Before(f.held) ||
+		c.writers[f.feed.Writer].fetches >= max(1, c.opt.Fetches/4) { // feeds that nobody delivers do not stop the others
 		return
 	}
 	var best *peer
@@ -429,6 +445,7 @@ func (c *Core) pull(now time.Time, f *feed) {
 	f.fetch = &fetch{best.id, now.Add(c.opt.FetchWait)}
 	best.fetches++
 	c.open++
+	c.count(f.feed.Writer, 0, 1)
 	k := best.heads[f.id]
 	h := HeadOf(f.feed, k.seq, fcp.Hash{}, fcp.Hash{})
 	c.emit(Fetch{best.id, ranges, h})
@@ -455,6 +472,7 @@ func (c *Core) endFetch(f *feed) {
 	}
 	f.fetch = nil
 	c.open--
+	c.count(f.feed.Writer, 0, -1)
 }
 
 func (c *Core) heldBack(now time.Time, e Held) {

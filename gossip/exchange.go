@@ -65,15 +65,20 @@ func (c *Core) localSymbols(e LocalSymbols) {
 
 func (c *Core) takeUpdate(p *peer, u *Update) {
 	if u.First {
-		p.holds = Inventory{}
+		p.holds, p.held = Inventory{}, 0
 	}
 	for i := range u.Entries {
 		b, err := u.Entries[i].bitmap()
-		switch id := u.Entries[i].Segment; {
-		case err != nil: // was checked when it was decoded
-		case b == nil:
+		if err != nil {
+			continue // was checked when it was decoded
+		}
+		id := u.Entries[i].Segment
+		if old := p.holds[id]; old != nil {
+			p.held -= old.GetSizeInBytes()
 			delete(p.holds, id)
-		case p.holds[id] != nil || len(p.holds) < c.opt.MaxSegments:
+		}
+		if b != nil && len(p.holds) < c.opt.MaxSegments && p.held+b.GetSizeInBytes() <= c.opt.MaxHolds {
+			p.held += b.GetSizeInBytes()
 			p.holds[id] = b
 		}
 	}

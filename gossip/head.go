@@ -16,6 +16,7 @@ const (
 	MaxVector   = 2 << 20  // bytes of an encoded Vector
 	MaxExtra    = 1 << 16  // how far beyond Seq an extra event may lie
 	maxExtraLen = 16 << 10 // bytes of an encoded set of extras
+	maxSeq      = 1 << 62  // no feed comes near; sums of numbers stay numbers
 )
 
 // Head says how far a feed goes. Its signature is the feed's writer's, over
@@ -60,7 +61,7 @@ func (h *Head) Verify(key ed25519.PublicKey) bool {
 }
 
 func (h *Head) check() error {
-	if !h.Zone.Valid() || h.Seq == 0 || len(h.Signature) != ed25519.SignatureSize {
+	if !h.Zone.Valid() || h.Seq == 0 || h.Seq > maxSeq || len(h.Signature) != ed25519.SignatureSize {
 		return fcp.Errorf(fcp.CodeMalformed, "a feed head")
 	}
 	if len(h.Extras) == 0 {
@@ -95,7 +96,7 @@ func (h *Head) SetExtras(b *roaring.Bitmap) error {
 
 // Vector is what a node has of control feeds: all of it, or what is new.
 type Vector struct {
-	Heads []Head `cbor:"heads"`
+	Heads []Head `cbor:"heads"` // strictly ascending by feed id
 	// Last marks the last message of a whole vector: what it and those before did
 	// not name, the sender does not have.
 	Last bool `cbor:"last,omitempty"`
@@ -118,10 +119,16 @@ func DecodeVector(b []byte) (*Vector, error) {
 	if len(v.Heads) > MaxHeads {
 		return nil, fcp.Errorf(fcp.CodeTooLarge, "a vector of %d heads", len(v.Heads))
 	}
+	var last fcp.FeedID
 	for i := range v.Heads {
 		if err := v.Heads[i].check(); err != nil {
 			return nil, err
 		}
+		id := v.Heads[i].Feed().ID()
+		if i > 0 && bytes.Compare(last[:], id[:]) >= 0 {
+			return nil, fcp.Errorf(fcp.CodeMalformed, "a vector out of order")
+		}
+		last = id
 	}
 	return &v, nil
 }

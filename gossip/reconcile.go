@@ -32,13 +32,16 @@ func (k known) lacks(other known) (out []Range) {
 			} else {
 				out = append(out, Range{at, end})
 			}
+			if end == last {
+				return // also where last+1 is no number
+			}
 			at = end + 1
 		}
 	}
 	if other.seq > k.seq {
 		add(k.seq+1, other.seq)
 	}
-	if other.extras != nil {
+	if other.extras != nil && other.seq <= maxSeq {
 		for first, end := range other.extras.Ranges() {
 			from, to := other.seq+uint64(first), other.seq+end-1
 			if to > k.seq {
