@@ -182,6 +182,7 @@ var scrubs = []struct {
 	word string
 }{
 	{regexp.MustCompile(`\b[0-9a-f]{64}\b`), "<hash>"},
+	{regexp.MustCompile(`\b[0-9a-f]{32}\b`), "<token>"},
 	{regexp.MustCompile(`\b[0-9a-f]{16}\b`), "<id>"},
 	{regexp.MustCompile(`\b[0-9a-f]{12}\b`), "<short>"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`), "<time>"},

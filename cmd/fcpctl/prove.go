@@ -23,21 +23,26 @@ func (a *app) proveCommand() *cobra.Command {
 		at    *atFlag
 		check string
 		trust []string
+
+		refusal string
 	)
 	cmd := &cobra.Command{
 		Use: "prove KEY|POSITION", Short: "Prove that the log holds a version, or check such a proof", Args: args(0, 1),
 		Long: `prove writes a proof to stdout: the event, its path through the Merkle tree of its
 feed, and the tree head signed by this node. A number is a position, anything else
-a key; --key takes a key that looks like a number. With --check FILE a proof is
-checked with no store and no network; - is stdin.`,
+a key; --key takes a key that looks like a number. --refusal proves a refusal that
+` + "`fcpctl why`" + ` explains, with the signed objects it rests on. With --check FILE a proof
+of either kind is checked with no store and no network; - is stdin.`,
 		Example:           "  fcpctl prove notes/today > today.proof\n  fcpctl prove --check today.proof",
 		ValidArgsFunction: a.completeKeys,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			help := "see `" + cmd.CommandPath() + " --help`"
 			key, _ := cmd.Flags().GetString("key")
 			switch {
-			case check != "" && (len(args) > 0 || key != ""):
-				return usagef(help, "--check takes no key or position")
+			case check != "" && (len(args) > 0 || key != "" || refusal != ""), refusal != "" && (len(args) > 0 || key != ""):
+				return usagef(help, "--check and --refusal take no key or position")
+			case refusal != "":
+				return a.withStore(cmd.Context(), reading, func(e *engine.Engine) error { return a.proveRefusal(e, refusal) })
 			case check != "":
 				return a.checkProof(check, trust)
 			case (len(args) == 1) == (key != ""):
@@ -50,6 +55,10 @@ checked with no store and no network; - is stdin.`,
 	}
 	zone, at = zoneOption(cmd), a.atOption(cmd)
 	cmd.Flags().String("key", "", "a key that looks like a number")
+	cmd.Flags().StringVar(&refusal, "refusal", "", "prove this refusal: the first digits of its request or receipt")
+	_ = cmd.RegisterFlagCompletionFunc("refusal", func(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+		return a.completeRefusals(cmd, nil, typed)
+	})
 	cmd.Flags().StringVar(&check, "check", "", "check the proof in this file, - for stdin")
 	cmd.Flags().StringSliceVar(&trust, "trust", nil, "with --check: signing keys (hex) to trust besides the event's own writer")
 	return cmd
@@ -106,6 +115,9 @@ func (a *app) checkProof(path string, trust []string) error {
 	b, err := io.ReadAll(io.LimitReader(in, maxProofFile+1))
 	if err != nil {
 		return inputError(err, "the proof")
+	}
+	if engine.IsRefusal(b) {
+		return a.checkRefusal(b)
 	}
 	keys, err := trustedKeys(trust)
 	if err != nil {
