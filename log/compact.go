@@ -158,7 +158,7 @@ func (l *Log) takeSegment(c *compaction, w *sparseWriter, segment uint64) error 
 		c.first, c.prev = rem.First, fcp.Hash(rem.Prev)
 		r.First, r.Prev, r.Previous, r.Last = rem.First, rem.Prev, rem.Previous, rem.First-1
 	}
-	ref, ok, err := sealedAt(l.db, c.f.no, rem.First)
+	ref, ok, err := l.sealedAt(c.f.no, rem.First)
 	if err != nil {
 		return err
 	}
@@ -366,12 +366,22 @@ func (l *Log) reclaim(ctx context.Context, gone []uint64) error {
 		}
 		from, to := keyOfFrame(gone[0], 0), keyOfFrame(gone[n-1]+1, 0)
 		gone = gone[n:]
-		err := l.abandonable(func() error { return l.db.Compact(context.WithoutCancel(ctx), from, to, false) })
+		err := l.abandonable(func() error { return l.compactRange(ctx, from, to) })
 		if err != nil {
 			return wrapDisk(err, "giving back the space of compacted segments")
 		}
 	}
 	return nil
+}
+
+// compactRange has Pebble rewrite the tables of a range of keys, unless the log is
+// closed: then Pebble does it some other time.
+func (l *Log) compactRange(ctx context.Context, from, to []byte) error {
+	if !l.life.Enter() {
+		return nil
+	}
+	defer l.life.Leave()
+	return l.db.Compact(context.WithoutCancel(ctx), from, to, false)
 }
 
 // countDropped returns the number of events without content.

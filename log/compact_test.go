@@ -169,9 +169,10 @@ func (s *compactible) check() {
 		}
 	}
 	for _, workers := range []int{1, 3} {
+		durable := s.l.Durable() // the sealer may go on
 		all, err := scanned(s.l, workers)
-		if err != nil || uint64(len(all)) != s.l.Durable() {
-			t.Fatalf("scan of %d of %d events: %v", len(all), s.l.Durable(), err)
+		if err != nil || uint64(len(all)) < durable {
+			t.Fatalf("scan of %d of %d events: %v", len(all), durable, err)
 		}
 		seen := 0
 		for i := range all {

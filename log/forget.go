@@ -23,14 +23,11 @@ type Place struct {
 // ForgottenSalt, then the tables that hold the old ones are rewritten. What had
 // been synced to the disk before is unlinked, not overwritten.
 func (l *Log) ForgetSalts(ctx context.Context, places []Place) error {
-	if err := l.writable(); err != nil {
-		return err
-	}
-	if len(places) == 0 {
-		return nil
-	}
 	l.sealMu.Lock()
 	defer l.sealMu.Unlock()
+	if err := l.writable(); err != nil || len(places) == 0 {
+		return err
+	}
 	b := l.db.NewIndexedBatch() // a row may hold several of the entries
 	defer b.Close()
 	low, high := []byte{keySalts + 1}, []byte{keySalts}

@@ -193,6 +193,9 @@ func (l *Log) ImportSegment(ctx context.Context, rem Remainder, ciphertext []byt
 	}
 	l.sealMu.Lock()
 	defer l.sealMu.Unlock()
+	if err := l.writable(); err != nil { // closed while this waited
+		return err
+	}
 	d, events, err := l.checkSegment(rem, ciphertext)
 	if err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"fcp"
+	"fcp/internal/gate"
 	"fcp/log/internal/walfs"
 )
 
@@ -73,8 +74,8 @@ type Log struct {
 	wg         sync.WaitGroup
 	kick       chan struct{} // wakes the sealer
 	closed     atomic.Bool
-	gone       atomic.Bool // Pebble is closed: it must not be asked for anything
-	doubt      *fcp.Error  // why the store is read-only (tail lost), else nil
+	life       *gate.Gate // entered while Pebble is read; closed before Pebble is
+	doubt      *fcp.Error // why the store is read-only (tail lost), else nil
 }
 
 func (o *Options) setDefaults() {

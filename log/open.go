@@ -12,6 +12,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/sstable/block"
 
 	"fcp"
+	"fcp/internal/gate"
 	"fcp/log/internal/walfs"
 )
 
@@ -29,7 +30,7 @@ const pebbleFormat = pebble.FormatNewest
 // missing opens read-only; Doubt says so.
 func Open(dir string, o Options) (l *Log, err error) {
 	o.setDefaults()
-	l = &Log{opts: o, fs: o.FS, dir: dir, log: o.Logger, byFeed: map[fcp.Feed]*feed{},
+	l = &Log{opts: o, fs: o.FS, dir: dir, log: o.Logger, byFeed: map[fcp.Feed]*feed{}, life: gate.New(),
 		kick: make(chan struct{}, 1), dead: make(chan struct{}), clock: fcp.NewClock(o.Now)}
 	l.frames.limit = o.CacheBytes / 2
 	if err := l.checkBeginning(); err != nil {
@@ -365,7 +366,8 @@ func parsePosition(k, v []byte) (p positionRange, err error) {
 }
 
 // Close flushes, writes the mark and closes the store. Appends that are waiting
-// are answered first; later ones are refused with CodeClosed.
+// are answered first; later ones are refused with CodeClosed. Reads under way may
+// fail with CodeClosed; Close waits for them, so it must not be called inside one.
 func (l *Log) Close() error {
 	if l.closed.Swap(true) {
 		return nil
@@ -382,15 +384,16 @@ func (l *Log) Close() error {
 	if e := l.crashed.Load(); e != nil {
 		return e // Pebble is not asked for anything after a disk error
 	}
+	// Readers leave first: Pebble frees memory that they look at.
+	if err := l.abandonable(func() error { l.life.Close(); return nil }); err != nil {
+		return err
+	}
 	if l.opts.ReadOnly {
-		l.gone.Store(true)
 		return wrapDisk(l.db.Close(), "closing the log")
 	}
 	l.sealMu.Lock() // a Stage or a compaction under way comes to its end
 	defer l.sealMu.Unlock()
-	err := l.finalMark()
-	l.gone.Store(true)
-	return errors.Join(err, wrapDisk(l.abandonable(l.flushClose), "closing the log"))
+	return errors.Join(l.finalMark(), wrapDisk(l.abandonable(l.flushClose), "closing the log"))
 }
 
 func (l *Log) flushClose() error {

@@ -17,19 +17,21 @@ func (l *Log) ReadPart(buf []byte, no FeedNo, seq uint64, size, from, to int) (P
 	if from < 0 || to < from || to > size {
 		return Part{}, fcp.Errorf(fcp.CodeInvalidArgument, "bytes %d to %d of a body of %d", from, to, size)
 	}
-	s, ok, err := sealedAt(l.db, no, seq)
-	if err != nil {
-		return Part{}, err
-	}
-	if ok && seq >= s.first {
-		seg, err := l.cachedSegment(s.segment)
+	var out Part
+	alone := false // in its block, and not dropped
+	_, err := l.readSealed(no, seq, func(segment uint64) error {
+		seg, err := l.cachedSegment(segment)
 		if err != nil {
-			return Part{}, err
+			return err
 		}
 		i := seg.rem.blockOf(seq)
-		if seg.rem.blockCount(i) == 1 {
-			return l.readFramePart(buf, seg, i, size, from, to)
+		if alone = seg.rem.blockCount(i) == 1 && size <= seg.rem.blockBytes(i); alone {
+			out, err = l.readFramePart(buf, seg, i, size, from, to)
 		}
+		return err
+	})
+	if err != nil || alone {
+		return out, err
 	}
 	e, _, err := l.Read(no, seq)
 	if err == nil && len(e.Body) != size {
@@ -50,17 +52,20 @@ func (r *Remainder) blockCount(i int) uint64 {
 	return end - r.Blocks[2*i+1]
 }
 
+// blockBytes returns the length of block i.
+func (r *Remainder) blockBytes(i int) (n int) {
+	from, to := r.frameRange(i)
+	for _, size := range r.Frames[from:to] {
+		n += int(size)
+	}
+	return n
+}
+
 // readFramePart reads from a block of one event. The body is the last field of the
 // last record, so it ends where the block does.
 func (l *Log) readFramePart(buf []byte, s *openSegment, block, size, from, to int) (out Part, err error) {
 	first, end := s.rem.frameRange(block)
-	total := 0
-	for _, n := range s.rem.Frames[first:end] {
-		total += int(n)
-	}
-	if size > total {
-		return out, fcp.Errorf(fcp.CodeCorrupt, "a body of %d bytes in a block of %d", size, total)
-	}
+	total := s.rem.blockBytes(block)
 	from, to = from+total-size, to+total-size // in the block
 	at := 0
 	for ; first < end && at+int(s.rem.Frames[first]) <= from; first++ {

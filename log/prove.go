@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/cockroachdb/pebble/v2"
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -456,7 +455,7 @@ func (l *Log) storedNodes(no FeedNo, level uint8, first, count uint64) ([]fcp.Ha
 	return out, err
 }
 
-func readNodes(it *pebble.Iterator, no FeedNo, level uint8, first, count uint64) ([]fcp.Hash, error) {
+func readNodes(it *iterator, no FeedNo, level uint8, first, count uint64) ([]fcp.Hash, error) {
 	out := make([]fcp.Hash, 0, count)
 	for ok := it.First(); ok; ok = it.Next() {
 		want := keyOfNode(no, level, first+uint64(len(out)))

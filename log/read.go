@@ -61,19 +61,30 @@ func (l *Log) blockFor(no FeedNo, seq uint64) ([]byte, error) {
 			return b, err
 		} // else it was sealed meanwhile
 	}
+	var b []byte
+	ok, err := l.readSealed(no, seq, func(segment uint64) (err error) {
+		b, err = l.sealedBlockOf(segment, seq)
+		return err
+	})
+	if err == nil && !ok {
+		err = fcp.Errorf(fcp.CodeCorrupt, "event %d of feed %d is in no segment and not in the hot log", seq, no)
+	}
+	return b, err
+}
+
+// readSealed calls fn with the segment that holds an event, and again with the one
+// in its place when that was compacted before fn had read it. ok is false when no
+// segment holds the event.
+func (l *Log) readSealed(no FeedNo, seq uint64, fn func(segment uint64) error) (ok bool, err error) {
 	for last := uint64(0); ; {
-		s, ok, err := sealedAt(l.db, no, seq)
-		if err != nil {
-			return nil, err
+		s, ok, err := l.sealedAt(no, seq)
+		if err != nil || !ok || seq < s.first {
+			return false, err
 		}
-		if !ok || seq < s.first {
-			return nil, fcp.Errorf(fcp.CodeCorrupt, "event %d of feed %d is in no segment and not in the hot log", seq, no)
+		if err = fn(s.segment); err == nil || s.segment == last {
+			return true, err
 		}
-		b, err := l.sealedBlockOf(s.segment, seq)
-		if err == nil || s.segment == last {
-			return b, err
-		}
-		last = s.segment // it may have been compacted between the two looks
+		last = s.segment
 	}
 }
 
@@ -206,11 +217,11 @@ func (l *Log) SetSalts(no FeedNo, first uint64, salts []byte) error {
 	if len(salts) == 0 || len(salts)%SaltSize != 0 {
 		return fcp.Errorf(fcp.CodeInvalidArgument, "salts of %d bytes", len(salts))
 	}
+	l.sealMu.Lock()
+	defer l.sealMu.Unlock()
 	if err := l.writable(); err != nil {
 		return err
 	}
-	l.sealMu.Lock()
-	defer l.sealMu.Unlock()
 	return wrapDisk(l.db.Set(keyOfSeq(keySalts, no, first), salts, pebble.Sync), "writing the key table")
 }
 
@@ -231,7 +242,7 @@ func (l *Log) PositionOf(no FeedNo, seq uint64) (uint64, error) {
 			return p, nil
 		}
 	}
-	s, ok, err := sealedAt(l.db, no, seq)
+	s, ok, err := l.sealedAt(no, seq)
 	if err != nil {
 		return 0, err
 	}

@@ -60,8 +60,8 @@ type scanner struct {
 }
 
 func (l *Log) newScanner(ctx context.Context, o ScanOptions) (*scanner, error) {
-	if l.closed.Load() {
-		return nil, fcp.Errorf(fcp.CodeClosed, "%s", l.dir)
+	if l.closed.Load() || !l.life.Enter() {
+		return nil, l.errClosed()
 	}
 	s := &scanner{l: l, ctx: ctx, verify: o.Verify, streams: map[FeedNo]*stream{}, end: l.Durable()}
 	s.snap = l.db.NewSnapshot()
@@ -72,6 +72,7 @@ func (l *Log) newScanner(ctx context.Context, o ScanOptions) (*scanner, error) {
 }
 
 func (s *scanner) close() error {
+	defer s.l.life.Leave()
 	var err error
 	if s.ahead != nil {
 		err = s.ahead.close()

@@ -214,6 +214,15 @@ func positionIn(runs []positionRange, seq uint64) (uint64, bool) {
 	return 0, false
 }
 
+// sealedAt is sealedAt in the store.
+func (l *Log) sealedAt(no FeedNo, seq uint64) (s sealedRef, ok bool, err error) {
+	if !l.life.Enter() {
+		return s, false, l.errClosed()
+	}
+	defer l.life.Leave()
+	return sealedAt(l.db, no, seq)
+}
+
 // sealedAt returns the row of the segment that holds seq, or the first behind it.
 func sealedAt(db reading, no FeedNo, seq uint64) (s sealedRef, ok bool, err error) {
 	it, err := db.NewIter(&pebble.IterOptions{LowerBound: keyOfSeq(keySealed, no, 0), UpperBound: keyOfSeq(keySealed, no+1, 0)})
@@ -255,9 +264,10 @@ func (l *Log) lastSealed(no FeedNo) (seq uint64, id fcp.SegmentID, err error) {
 }
 
 func (l *Log) remainder(segment uint64) (Remainder, error) {
-	if l.gone.Load() {
-		return Remainder{}, fcp.Errorf(fcp.CodeClosed, "%s", l.dir)
+	if !l.life.Enter() {
+		return Remainder{}, l.errClosed()
 	}
+	defer l.life.Leave()
 	return remainderIn(l.db, segment)
 }
 
@@ -282,9 +292,10 @@ type openSegment struct {
 }
 
 func (l *Log) openSegment(no uint64) (*openSegment, error) {
-	if l.gone.Load() {
-		return nil, fcp.Errorf(fcp.CodeClosed, "%s", l.dir)
+	if !l.life.Enter() {
+		return nil, l.errClosed()
 	}
+	defer l.life.Leave()
 	return l.openSegmentIn(l.db, no)
 }
 

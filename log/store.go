@@ -10,9 +10,10 @@ import (
 
 // get returns a copy of a value.
 func (l *Log) get(key []byte) (value []byte, ok bool, err error) {
-	if l.gone.Load() {
-		return nil, false, fcp.Errorf(fcp.CodeClosed, "%s", l.dir)
+	if !l.life.Enter() {
+		return nil, false, l.errClosed()
 	}
+	defer l.life.Leave()
 	v, closer, err := l.db.Get(key)
 	if errors.Is(err, pebble.ErrNotFound) {
 		return nil, false, nil
@@ -24,12 +25,29 @@ func (l *Log) get(key []byte) (value []byte, ok bool, err error) {
 	return value, true, readError(closer.Close())
 }
 
-func (l *Log) iter(lower, upper []byte) (*pebble.Iterator, error) {
-	if l.gone.Load() {
-		return nil, fcp.Errorf(fcp.CodeClosed, "%s", l.dir)
+func (l *Log) errClosed() error { return fcp.Errorf(fcp.CodeClosed, "%s", l.dir) }
+
+// iterator is an iterator over the store that keeps it open until it is closed.
+type iterator struct {
+	*pebble.Iterator
+	l *Log
+}
+
+func (it *iterator) Close() error {
+	defer it.l.life.Leave()
+	return it.Iterator.Close()
+}
+
+func (l *Log) iter(lower, upper []byte) (*iterator, error) {
+	if !l.life.Enter() {
+		return nil, l.errClosed()
 	}
 	it, err := l.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
-	return it, readError(err)
+	if err != nil {
+		l.life.Leave()
+		return nil, readError(err)
+	}
+	return &iterator{it, l}, nil
 }
 
 // readError classifies an error of reading the store.
@@ -45,7 +63,7 @@ func readError(err error) error {
 	return fcp.Wrap(fcp.CodeDisk, err, "reading the log")
 }
 
-func iterError(it *pebble.Iterator) error { return readError(it.Error()) }
+func iterError(it interface{ Error() error }) error { return readError(it.Error()) }
 
 // scanPrefix calls fn for every key with the prefix, in order. Slices are valid
 // during the call only.

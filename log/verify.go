@@ -15,6 +15,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"fcp"
+	"fcp/internal/gate"
 )
 
 // VerifyOptions configure Verify. The zero value is usable.
@@ -103,7 +104,7 @@ type Report struct {
 func Verify(ctx context.Context, dir string, o VerifyOptions) (Report, error) {
 	opts := Options{FS: o.FS, Sealer: o.Sealer, ReadOnly: true}
 	opts.setDefaults()
-	l := &Log{opts: opts, fs: opts.FS, dir: dir, log: opts.Logger, byFeed: map[fcp.Feed]*feed{},
+	l := &Log{opts: opts, fs: opts.FS, dir: dir, log: opts.Logger, byFeed: map[fcp.Feed]*feed{}, life: gate.New(),
 		dead: make(chan struct{})}
 	v := &verifier{ctx: ctx, l: l, o: o, feeds: map[FeedNo]*verifiedFeed{}, segments: map[uint64]FeedNo{},
 		announced: map[fcp.SegmentID]bool{}}

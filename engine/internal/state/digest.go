@@ -92,10 +92,10 @@ func (s *Store) Digest() (fcp.Hash, error) { return s.RangeDigest(nil, nil) }
 // (nil: no bound), through the last complete Update. The first call for a range
 // reads all of it, later ones what has changed. Updates go on meanwhile.
 func (s *Store) RangeDigest(lower, upper []byte) (fcp.Hash, error) {
-	if !s.life.enter() {
+	if !s.life.Enter() {
 		return fcp.Hash{}, errClosed()
 	}
-	defer s.life.leave()
+	defer s.life.Leave()
 	d := &s.digests
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -63,10 +63,10 @@ func (s *Store) base(dst []byte, hash uint64, key []byte) (v Value, buf []byte, 
 		s.stats.filterSaved.Add(1)
 		return Value{}, dst, false, nil
 	}
-	if !s.life.enter() {
+	if !s.life.Enter() {
 		return Value{}, dst, false, errClosed()
 	}
-	defer s.life.leave()
+	defer s.life.Leave()
 	s.stats.tableReads.Add(1)
 	b, closer, err := s.db.Get(key)
 	if errors.Is(err, pebble.ErrNotFound) {
@@ -118,10 +118,10 @@ func (s *Store) snapshot(lower, upper []byte) (*snapshot, error) {
 // in key order, on one consistent view. key and value may be read until fn
 // returns. It stops when fn returns false or an error.
 func (s *Store) Scan(lower, upper []byte, fn func(key []byte, v Value) (bool, error)) error {
-	if !s.life.enter() {
+	if !s.life.Enter() {
 		return errClosed()
 	}
-	defer s.life.leave()
+	defer s.life.Leave()
 	lower, upper = bounds(lower, upper)
 	sn, err := s.snapshot(lower, upper)
 	if err != nil {

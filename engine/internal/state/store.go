@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"fcp"
+	"fcp/internal/gate"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -82,7 +83,7 @@ type Store struct {
 
 	view viewState
 
-	life     *gate       // entered while the tables are read
+	life     *gate.Gate  // entered while the tables are read
 	closing  atomic.Bool // set under ingestMu
 	ingestMu sync.Mutex  // orders ingests against the start of a filter build
 	misses   atomic.Uint32
@@ -118,7 +119,7 @@ type counters struct {
 // Open opens the state in dir, making it if it is not there. A store that does
 // not open for corruption may be removed and folded again from the log.
 func Open(fs vfs.FS, dir string, o Options) (*Store, error) {
-	s := &Store{opts: o.withDefaults(), fs: &stopFS{FS: fs}, dir: dir, wake: make(chan struct{}, 1), nextID: 1, life: newGate()}
+	s := &Store{opts: o.withDefaults(), fs: &stopFS{FS: fs}, dir: dir, wake: make(chan struct{}, 1), nextID: 1, life: gate.New()}
 	s.sched = newScheduler(func() bool { return s.bulk.Load() || s.fs.stopped.Load() })
 	s.bulk.Store(s.opts.Bulk)
 	s.fs.failed = s.poison
@@ -215,7 +216,7 @@ func (s *Store) Close() error {
 	s.view.mu.Unlock()
 	s.signal()
 	s.done.Wait()
-	s.life.close()
+	s.life.Close()
 	err := s.db.Close()
 	s.cache.Unref()
 	return errors.Join(flushErr, coded(err, "close the state"))
@@ -253,8 +254,8 @@ func (s *Store) Metrics() Metrics {
 	m.FilterBytes = s.filter.bytes()
 	m.FilterSaved = s.stats.filterSaved.Load()
 	m.TableReads = s.stats.tableReads.Load()
-	if s.life.enter() {
-		defer s.life.leave()
+	if s.life.Enter() {
+		defer s.life.Leave()
 		p := s.db.Metrics()
 		t := p.Total()
 		m.Tables, m.TableBytes = t.TablesCount, uint64(t.TablesSize)

@@ -151,10 +151,10 @@ func (s *Store) Clear(ctx context.Context, lower, upper []byte) error {
 	s.digests.mu.Lock()
 	defer s.digests.mu.Unlock()
 	s.digests.drop(lower, upper)
-	if !s.life.enter() {
+	if !s.life.Enter() {
 		return errClosed()
 	}
-	defer s.life.leave()
+	defer s.life.Leave()
 	lower, upper = bounds(lower, upper)
 	if string(lower) >= string(upper) {
 		return nil

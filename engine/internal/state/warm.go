@@ -19,10 +19,10 @@ func (s *Store) missed() {
 // Warm makes the filter in the background unless it is there or being made. It
 // is called by itself once enough lookups have missed.
 func (s *Store) Warm() {
-	if !s.life.enter() {
+	if !s.life.Enter() {
 		return
 	}
-	defer s.life.leave()
+	defer s.life.Leave()
 	s.ingestMu.Lock()
 	defer s.ingestMu.Unlock()
 	if s.filter.on || s.closing.Load() {
