@@ -96,6 +96,9 @@ func (u *UnverifiedAttestation) Authorize(a *Authorities) (*Attestation, error) 
 	return &Attestation{*u}, nil
 }
 
+// Issuer returns the key that signed it.
+func (u *UnverifiedAttestation) Issuer() OwnerPublic { return u.o.Issuer }
+
 // Node returns the attested keys.
 func (u *UnverifiedAttestation) Node() NodePublic {
 	return NodePublic{u.o.Signing, u.o.Encryption, u.o.Issuance}

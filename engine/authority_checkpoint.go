@@ -213,7 +213,7 @@ func (e *Engine) AppendCheckpoint(ctx context.Context, c *authority.UnverifiedZo
 	if err := c.CheckTime(e.env.Now()); err != nil {
 		return log.Receipt{}, err
 	}
-	if _, err := f.Checkpoint.Judge(c, &f.Revocations); err != nil {
+	if _, err := f.Checkpoint.Judge(c, &f.signers); err != nil {
 		return log.Receipt{}, err
 	}
 	body, err := c.Encode()

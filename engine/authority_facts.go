@@ -31,7 +31,9 @@ type ZoneFacts struct {
 	Definitions authority.Versions[*authority.Zone]
 
 	owner    *authority.RevocationSet // of the owner's zone
-	accepted []fcp.Hash               // by number: the genesis id, then the refs of the accepted checkpoints
+	signers  authority.RevocationSet  // of the zone and of the owner's: who has a say in checkpoints
+	enrolled map[authority.NodePublic]bool
+	accepted []fcp.Hash // by number: the genesis id, then the refs of the accepted checkpoints
 	grants   map[fcp.Hash]*authority.Grant
 	bindings map[fcp.CanonicalID][]*authority.Binding
 	self     fcp.WriterID
@@ -71,7 +73,7 @@ func (e *Engine) ZoneFacts(zone fcp.ZoneID) (*ZoneFacts, error) {
 var endOfTime = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
 
 func (e *Engine) foldFacts(zone fcp.ZoneID, records recordReader) (*ZoneFacts, error) {
-	f := &ZoneFacts{Zone: zone, self: e.node.Writer(), owner: new(authority.RevocationSet),
+	f := &ZoneFacts{Zone: zone, self: e.node.Writer(), owner: new(authority.RevocationSet), enrolled: map[authority.NodePublic]bool{e.genesis.Node: true},
 		grants: map[fcp.Hash]*authority.Grant{}, bindings: map[fcp.CanonicalID][]*authority.Binding{}}
 	f.Authorities.Owner = e.genesis.Owner
 	f.Authorities.RevokedBy(func(ref fcp.Hash) bool { return f.owner.Of(ref, endOfTime) != nil })
@@ -87,11 +89,12 @@ func (e *Engine) foldFacts(zone fcp.ZoneID, records recordReader) (*ZoneFacts, e
 		projection string
 		take       func(body []byte) error
 	}{
-		{fcp.ZoneOwner, projRevocations, taking(owner, authority.VerifyRevocation, func(r *authority.Revocation) { f.owner.Add(r) })},
+		{fcp.ZoneOwner, projRevocations, taking(owner, authority.VerifyRevocation, func(r *authority.Revocation) { f.owner.Add(r); f.signers.Add(r) })},
+		{fcp.ZoneOwner, projDevices, taking(owner, authority.VerifyDevice, func(d *authority.Device) { f.enrolled[d.Node()] = true })},
 		{fcp.ZoneOwner, projDelegations, taking(owner, authority.VerifyDelegation, f.Authorities.Add)},
 		{fcp.ZoneOwner, projAttestations, f.takeAttestation},
 		{fcp.ZoneOwner, projBindings, taking(owner, authority.VerifyBinding, f.takeBinding)},
-		{zone, projRevocations, taking(owner, authority.VerifyRevocation, func(r *authority.Revocation) { f.Revocations.Add(r) })},
+		{zone, projRevocations, taking(owner, authority.VerifyRevocation, func(r *authority.Revocation) { f.Revocations.Add(r); f.signers.Add(r) })},
 		{zone, projForks, func(b []byte) error {
 			fork, err := authority.VerifyFork(b)
 			if err == nil {
@@ -123,8 +126,8 @@ func (e *Engine) foldFacts(zone fcp.ZoneID, records recordReader) (*ZoneFacts, e
 		}
 	}
 	genesis := authority.GenesisState(e.genesis, zone)
-	f.Checkpoint, f.Fork = checkpoints.Judge(genesis, &f.Revocations)
-	f.accepted = append([]fcp.Hash{e.genesis.ID}, checkpoints.Accepted(genesis, &f.Revocations)...)
+	f.Checkpoint, f.Fork = checkpoints.Judge(genesis, &f.signers)
+	f.accepted = append([]fcp.Hash{e.genesis.ID}, checkpoints.Accepted(genesis, &f.signers)...)
 	f.settle()
 	return f, nil
 }
@@ -146,10 +149,19 @@ func (f *ZoneFacts) takeAttestation(b []byte) error {
 	if err != nil {
 		return err
 	}
-	if a, err := u.Authorize(&f.Authorities); err == nil {
+	if a, err := f.authorize(u); err == nil {
 		f.Attestations.Add(a)
 	}
 	return nil
+}
+
+// authorize asks whether the issuer might sign an attestation. An admin renews: it
+// attests the keys that the owner enrolled and no others.
+func (f *ZoneFacts) authorize(u *authority.UnverifiedAttestation) (*authority.Attestation, error) {
+	if u.Issuer() != f.Authorities.Owner && !f.enrolled[u.Node()] {
+		return nil, fcp.Errorf(fcp.CodeDenied, "an attestation by an admin of keys that were not enrolled: %w", authority.ReasonDelegationScope)
+	}
+	return u.Authorize(&f.Authorities)
 }
 
 func (f *ZoneFacts) takeAssignment(b []byte) error {
@@ -228,7 +240,14 @@ func (f *ZoneFacts) FreshFor(t authority.Tier, at time.Time) Freshness {
 		named = f.Checkpoint.Last.Spec()
 		age = at.Sub(named.At)
 	}
-	out.Revocations = authority.FreshnessOf(t).Check(f.Revocations.Head().Seq, named.Revocations.Seq, age, maxAge)
+	if age < -authority.MaxSkew { // this clock was set back: nothing is known of the age
+		age = maxAge + 1
+	}
+	head := f.Revocations.Head()
+	if head.Seq > 0 && head.Seq == named.Revocations.Seq && head.Digest != named.Revocations.Digest {
+		head.Seq-- // as many and others: at least one that the checkpoint knows is not here
+	}
+	out.Revocations = authority.FreshnessOf(t).Check(head.Seq, named.Revocations.Seq, age, maxAge)
 	have := uint64(0)
 	if f.Policy != nil {
 		have = f.Policy.Number()

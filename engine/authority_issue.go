@@ -162,7 +162,7 @@ func (e *Engine) Attest(ctx context.Context, by authority.AdminKey, spec authori
 	if err != nil {
 		return err
 	}
-	if _, err := u.Authorize(&f.Authorities); err != nil {
+	if _, err := f.authorize(u); err != nil {
 		return err
 	}
 	_, err = e.AppendSigned(ctx, fcp.ZoneOwner, fcp.KindAttestationIssued, body)
