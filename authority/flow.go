@@ -82,7 +82,12 @@ func (s *SanitizerSpec) valid() bool {
 // authorised to clear goes.
 func (s *SanitizerSpec) Reduce(f TaintFlags) TaintFlags { return f &^ (s.Cleared & s.Authorized) }
 
+// covers reports whether the receipt looked at every input. Data that does not say
+// what it was made of is covered by none.
 func (s *SanitizerSpec) covers(inputs []string) bool {
+	if len(inputs) == 0 {
+		return false
+	}
 	for _, in := range inputs {
 		if !contains(s.Covered, in) {
 			return false
