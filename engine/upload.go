@@ -91,6 +91,7 @@ type upload struct {
 	cancel context.CancelCauseFunc
 	dry    bool
 
+	raws  chan []byte // memory of chunks that are not sealed yet
 	free  chan *piece
 	todo  chan *piece
 	order chan *piece // in the body's order
@@ -105,23 +106,30 @@ type upload struct {
 	held []fcp.ObjectID // kept from being collected until the manifest is there; guarded by mu
 }
 
-// piece is one chunk in flight and its memory.
+// piece is one chunk in flight.
 type piece struct {
-	raw, sealed []byte
-	salt        authority.Salt
-	id          fcp.ObjectID
-	stored      bool // the zone has the chunk
-	event       log.StagedEvent
-	err         error
-	done        chan struct{} // has a token when the worker is through
+	raw    []byte // until it is sealed
+	size   int
+	salt   authority.Salt
+	id     fcp.ObjectID
+	stored bool // the zone has the chunk
+	event  log.StagedEvent
+	err    error
+	done   chan struct{} // has a token when the worker is through
 }
 
+// piecesAhead is how many chunks may be ready while others become durable.
+const piecesAhead = 20
+
 func newUpload(ctx context.Context, w *write, dry bool) *upload {
-	workers := runtime.GOMAXPROCS(0)
-	inFlight := 2*workers + 2
+	inFlight := runtime.GOMAXPROCS(0) + piecesAhead
 	u := &upload{w: w, dry: dry, fresh: map[fcp.ObjectID]bool{}, free: make(chan *piece, inFlight),
 		todo: make(chan *piece, inFlight), order: make(chan *piece, inFlight)}
 	u.ctx, u.cancel = context.WithCancelCause(ctx)
+	u.raws = make(chan []byte, runtime.GOMAXPROCS(0)+1)
+	for range cap(u.raws) {
+		u.raws <- nil
+	}
 	for range inFlight {
 		u.free <- &piece{done: make(chan struct{}, 1)}
 	}
@@ -135,8 +143,11 @@ func (u *upload) run(body io.Reader) error {
 	var working sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
 		working.Go(func() {
+			var sealed []byte
 			for p := range u.todo {
-				p.err = u.prepare(p)
+				p.err = u.prepare(p, &sealed)
+				u.raws <- p.raw
+				p.raw = nil
 				p.done <- struct{}{}
 			}
 		})
@@ -168,7 +179,7 @@ func (u *upload) read(body io.Reader) error {
 		case <-u.ctx.Done():
 			return interrupted(u.ctx)
 		}
-		if p.raw == nil {
+		if p.raw = <-u.raws; p.raw == nil {
 			p.raw = make([]byte, fcp.ChunkSize)
 		}
 		got, err := io.ReadFull(body, p.raw[:fcp.ChunkSize])
@@ -184,7 +195,7 @@ func (u *upload) read(body io.Reader) error {
 		if p.salt, serr = u.w.salts.next(u.w.e.env.Rand); serr != nil {
 			return serr
 		}
-		p.raw = p.raw[:got]
+		p.raw, p.size = p.raw[:got], got
 		u.total += uint64(got)
 		u.todo <- p
 		u.order <- p
@@ -195,7 +206,7 @@ func (u *upload) read(body io.Reader) error {
 }
 
 // prepare names a chunk and, unless the zone has it, seals it.
-func (u *upload) prepare(p *piece) (err error) {
+func (u *upload) prepare(p *piece, sealed *[]byte) (err error) {
 	z := u.w.zone
 	p.id = z.current().KeyedObjectID(fcp.SchemaRawChunk.Hash(), p.raw)
 	if !u.dry && u.w.e.holds.hold(p.id) {
@@ -204,19 +215,19 @@ func (u *upload) prepare(p *piece) (err error) {
 		u.mu.Unlock()
 	} else if !u.dry { // its body is being dropped right now
 		p.stored = false
-		return u.sealPiece(p)
+		return u.sealPiece(p, sealed)
 	}
 	if p.stored, err = u.w.e.hasChunk(z.zone, p.id); err != nil || p.stored || u.dry {
 		return err
 	}
-	return u.sealPiece(p)
+	return u.sealPiece(p, sealed)
 }
 
-func (u *upload) sealPiece(p *piece) error {
+func (u *upload) sealPiece(p *piece, sealed *[]byte) error {
 	z := u.w.zone
-	p.sealed = z.current().SealBody(p.sealed[:0], p.id, p.salt, p.raw)
+	*sealed = z.current().SealBody((*sealed)[:0], p.id, p.salt, p.raw)
 	return p.event.Prepare(log.Draft{Zone: z.zone, Plane: fcp.PlaneData, Under: u.w.e.genesis.ID, Salt: p.salt,
-		Content: fcp.Content{Kind: fcp.KindChunkPut, Object: p.id, Size: uint64(len(p.raw)), Body: p.sealed}})
+		Content: fcp.Content{Kind: fcp.KindChunkPut, Object: p.id, Size: uint64(len(p.raw)), Body: *sealed}})
 }
 
 // hasChunk reports whether a chunk is in the log and can be read.
@@ -303,7 +314,7 @@ func (u *upload) note(p *piece) bool {
 	u.fresh[p.id] = true
 	if u.dry {
 		u.planned = append(u.planned, PlannedEvent{Plane: fcp.PlaneData.String(), Kind: fcp.KindChunkPut.String(), Object: p.id,
-			Body: authority.SealedBodyLen(len(p.raw))})
+			Body: authority.SealedBodyLen(p.size)})
 	}
 	return !u.dry
 }

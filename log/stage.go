@@ -47,7 +47,7 @@ type stagedSegment struct {
 const stageAhead = 2
 
 // MaxStage bounds what one Stage takes, in bytes of event contents.
-const MaxStage = 64 << 20
+const MaxStage = 16 << 20
 
 // stageFrame is the plaintext of a staged segment's frames: half of the usual, so
 // that a small part of a large body is read by decrypting little.
