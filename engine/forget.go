@@ -60,8 +60,10 @@ func (e *Engine) Forget(ctx context.Context, q ForgetRequest) (r ForgetResult, e
 	}
 	e.maintenance.Lock()
 	defer e.maintenance.Unlock()
+	e.holds.begin()
+	defer e.holds.end()
 	f := forgetting{e: e, ctx: ctx, zone: z, q: &q, r: &r, targets: map[fcp.ObjectID]bool{}}
-	for _, step := range []func() error{f.find, f.chunks, f.keepShared, f.carriers, f.copies} {
+	for _, step := range []func() error{f.find, f.chunks, f.keepShared, f.keepHeld, f.carriers, f.copies} {
 		if err := step(); err != nil {
 			return r, err
 		}
@@ -81,6 +83,7 @@ type forgetting struct {
 	q       *ForgetRequest
 	r       *ForgetResult
 	targets map[fcp.ObjectID]bool // objects, then chunks too
+	last    uint64                // position up to which events carry what is forgotten
 	places  []log.Place
 }
 
@@ -167,9 +170,22 @@ func (f *forgetting) keepShared() error {
 	})
 }
 
+// keepHeld leaves out chunks that a write under way is about to name. One that
+// comes to write the others from here on writes them again, behind last.
+func (f *forgetting) keepHeld() error {
+	f.last = f.e.log.Durable()
+	for id := range f.targets {
+		if !slices.Contains(f.r.Objects, id) && !f.e.holds.condemn(id) {
+			f.r.Shared++
+			delete(f.targets, id)
+		}
+	}
+	return nil
+}
+
 // carriers finds every event that carries one of the objects.
 func (f *forgetting) carriers() error {
-	return f.e.log.Scan(f.ctx, log.ScanOptions{Verify: log.VerifyNone, Workers: f.e.opts.Workers}, func(events []log.Applied) error {
+	return f.e.log.Scan(f.ctx, log.ScanOptions{To: f.last, Verify: log.VerifyNone, Workers: f.e.opts.Workers}, func(events []log.Applied) error {
 		if f.e.log.Feed(events[0].Feed).Zone != f.zone.zone {
 			return nil
 		}
