@@ -49,7 +49,9 @@ func (d *demo) authority() error {
 	return nil
 }
 
-func (s *authorityDemo) on(args ...string) []string { return append([]string{"--dir", s.store}, args...) }
+func (s *authorityDemo) on(args ...string) []string {
+	return append([]string{"--dir", s.store}, args...)
+}
 
 func (s *authorityDemo) holder(name string) string { return filepath.Join(s.keys, name) }
 

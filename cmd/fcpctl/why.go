@@ -1,6 +1,10 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
+	"slices"
+
 	"github.com/spf13/cobra"
 
 	"fcp"
@@ -109,6 +113,9 @@ func (a *app) checkRefusal(b []byte) error {
 	}
 	v := provenRefusalView{refusalView: a.viewRefusal(p.DecisionReceipt, 0), Owner: fcp.KidOf(p.Owner[:]).String(), Verified: []evidenceView{}}
 	fields := append([]field{{"result", "the proof is right"}, {"owner", v.Owner}}, v.fields()...)
+	slices.SortFunc(p.Evidence, func(x, y engine.ProvenEvidence) int {
+		return cmp.Or(cmp.Compare(x.What, y.What), bytes.Compare(x.Ref[:], y.Ref[:]))
+	})
 	for _, x := range p.Evidence {
 		v.Verified = append(v.Verified, evidenceView{x.Ref.String(), x.What})
 		fields = append(fields, field{"verified", x.What + " " + x.Ref.String()})
