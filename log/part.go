@@ -20,7 +20,7 @@ func (l *Log) ReadPart(buf []byte, no FeedNo, seq uint64, size, from, to int) (P
 	var out Part
 	alone := false // in its block, and not dropped
 	_, err := l.readSealed(no, seq, func(segment uint64) error {
-		seg, err := l.cachedSegment(segment)
+		seg, err := l.openSegment(segment) // not kept: a large object has thousands
 		if err != nil {
 			return err
 		}
