@@ -114,31 +114,18 @@ func (e *Engine) newMark(ctx context.Context, zone fcp.ZoneID, grace time.Durati
 	return m, m.collect(all[at:])
 }
 
-// findHorizon finds the position before which ended versions may go: no event at
-// or behind it is older than the history asked for, and everything before it is
-// covered by the checkpoint.
+// findHorizon finds the position before which ended versions may go: everything
+// before it is older than the history asked for and covered by the checkpoint.
 func (m *mark) findHorizon() (err error) {
 	oldest := m.checkpoint.CreatedAt().Add(-m.retention.History)
 	if oldest.UnixMilli() <= 0 {
 		m.position = 1
 		return nil
 	}
-	if m.position, err = m.e.behind(m.zone.zone, fcp.TimeFromWall(oldest)); err != nil {
+	if m.position, err = m.e.settled(m.zone.zone, fcp.TimeFromWall(oldest), &m.checkpoint); err != nil {
 		return err
 	}
 	feeds := m.e.log.Feeds()
-	for _, f := range feeds {
-		if f.Feed.Zone != m.zone.zone || f.Feed.Plane != fcp.PlaneControl {
-			continue
-		}
-		if covered := m.checkpoint.Covers(f.Feed); covered < f.Seq {
-			p, err := m.e.log.PositionOf(f.No, covered+1)
-			if err != nil {
-				return err
-			}
-			m.position = min(m.position, p)
-		}
-	}
 	// As a time, so that another store finds it: of the youngest event before it.
 	for _, f := range feeds {
 		if f.Feed.Zone != m.zone.zone || f.Feed.Plane != fcp.PlaneControl {

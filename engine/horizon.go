@@ -54,6 +54,34 @@ func (e *Engine) behind(zone fcp.ZoneID, t fcp.Time) (position uint64, err error
 	return position + 1, nil
 }
 
+// settled returns the position of the first control event of a zone that is younger
+// than t or that a checkpoint does not cover: what ended before it ended by t. A
+// member's events that came late keep what they follow, however old they are.
+func (e *Engine) settled(zone fcp.ZoneID, t fcp.Time, c *placedCheckpoint) (position uint64, err error) {
+	position = e.log.Durable() + 1
+	for _, f := range e.log.Feeds() {
+		if f.Feed.Zone != zone || f.Feed.Plane != fcp.PlaneControl {
+			continue
+		}
+		seq, err := lastOf(f, func(seq uint64) (bool, error) {
+			ev, _, err := e.log.Read(f.No, seq)
+			return ev.Time <= t, err
+		})
+		if err != nil {
+			return 0, err
+		}
+		if seq = min(seq, c.Covers(f.Feed)); seq == f.Seq {
+			continue
+		}
+		p, err := e.log.PositionOf(f.No, seq+1)
+		if err != nil {
+			return 0, err
+		}
+		position = min(position, p)
+	}
+	return position, nil
+}
+
 // lastOf returns the last event of a feed for which holds says true, when it does
 // so for a beginning of the feed; 0 for none.
 func lastOf(f log.FeedState, holds func(seq uint64) (bool, error)) (uint64, error) {

@@ -200,11 +200,21 @@ func (e *Engine) carrier(moved map[fcp.ObjectID]place, no log.FeedNo, seq uint64
 
 // trimHistory removes what names were below the horizon of a zone.
 func (e *Engine) trimHistory(ctx context.Context, zone fcp.ZoneID) (trimmed uint64, err error) {
-	horizon, _, err := e.HorizonOf(zone)
-	if err != nil || horizon == 0 {
+	_, at, err := e.HorizonOf(zone)
+	if err != nil || at == 0 {
 		return 0, err
 	}
 	all, err := e.checkpoints(zone)
+	if err != nil {
+		return 0, err
+	}
+	used := len(all) - 1
+	for due := e.env.Now().Add(-GCGrace); used >= 0 && all[used].at.After(due); used-- {
+	}
+	if used < 0 {
+		return 0, nil
+	}
+	horizon, err := e.settled(zone, at, &all[used])
 	if err != nil {
 		return 0, err
 	}
