@@ -15,9 +15,9 @@ import (
 )
 
 func (a *app) zoneCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "zone", Short: "Zones: checkpoints"}
+	cmd := &cobra.Command{Use: "zone", Short: "Zones: levels, policies, checkpoints, network rules"}
 	group(cmd)
-	cmd.AddCommand(a.zoneCheckpointCommand())
+	cmd.AddCommand(a.zoneListCommand(), a.zoneDefineCommand(), a.zonePolicyCommand(), a.zoneACLCommand(), a.zoneCheckpointCommand())
 	return cmd
 }
 
