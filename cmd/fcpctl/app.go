@@ -40,6 +40,8 @@ type global struct {
 	color  colorFlag
 	quiet  bool
 
+	config, context string // settings file, and the settings in it
+
 	dirGiven bool // by flag, not by environment or default
 }
 
@@ -62,7 +64,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 	if err != nil && ctx.Err() != nil {
 		err = interrupted()
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, errWarnings) {
 		a.printError(err)
 	}
 	return exitOf(err)

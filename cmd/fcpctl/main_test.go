@@ -190,6 +190,10 @@ var scrubs = []struct {
 	{regexp.MustCompile(`"(elapsed_ms|bytes|body|written|symbols|stored|before|after)":\d+`), `"$1":0`},
 	{regexp.MustCompile(`\d+ bytes`), "0 bytes"},
 	{regexp.MustCompile(`\b\d+ ms\b`), "0 ms"},
+	{regexp.MustCompile(`\b\d+ (MiB free|files are as|events are in no)`), "0 $1"},
+	{regexp.MustCompile(`(acknowledged to,|log up to) position \d+`), "$1 position 0"},
+	{regexp.MustCompile(`"pages":\d+`), `"pages":0`},
+	{regexp.MustCompile(`bit \d of byte \d+ of [^"]+`), "a bit"},
 	{regexp.MustCompile(`\bgo1\.[0-9.a-z]+`), "<go>"},
 }
 

@@ -16,7 +16,8 @@ const rootLong = `fcpctl works on a store: a log of events, and objects with all
   fcpctl status                        what is there, and what to do next
 
 Every flag has an environment variable: --dir is FCP_DIR, --expect is FCP_EXPECT.
-A flag wins over its variable. Exit codes: fcpctl help exit-codes.`
+A flag wins over its variable, that over the settings file (fcpctl context --help).
+Exit codes: fcpctl help exit-codes.`
 
 func (a *app) rootCommand() *cobra.Command {
 	a.flags = global{format: formatTable, color: "auto"}
@@ -31,17 +32,21 @@ func (a *app) rootCommand() *cobra.Command {
 	f.VarP(&a.flags.format, "output", "o", "how data is printed")
 	f.Var(&a.flags.color, "color", "when to use colour")
 	f.BoolVarP(&a.flags.quiet, "quiet", "q", false, "no notes and no progress on stderr")
+	f.StringVar(&a.flags.config, "config", "", "settings file (default $XDG_CONFIG_HOME/fcp/config.hujson)")
+	f.StringVar(&a.flags.context, "context", "", "settings to use, by name")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("see `"+cmd.CommandPath()+" --help`", "%w", err)
 	})
 	root.AddCommand(a.initCommand(), a.statusCommand(), a.objectCommand(), a.logCommand(), a.segmentCommand(), a.zoneCommand(), a.projCommand(),
 		a.replayCommand(), a.proveCommand(), a.verifyCommand(), a.backupCommand(), a.restoreCommand(), a.demoCommand(), a.demoLoadCommand(), a.versionCommand(),
+		a.contextCommand(), a.doctorCommand(), a.bugreportCommand(), a.manCommand(), a.benchCommand(), a.tortureCommand(),
 		&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitPage()})
-	root.AddCommand(a.capCommand(), a.whyCommand(), a.auditCommand(), a.deviceCommand())
+	root.AddCommand(a.capCommand(), a.whyCommand(), a.auditCommand())
 	root.InitDefaultHelpFlag() // now, so that `fcpctl --help exit-codes` knows it takes no value
 	root.CompletionOptions.DisableDescriptions = false
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
 	_ = root.RegisterFlagCompletionFunc("color", cobra.FixedCompletions(colors, cobra.ShellCompDirectiveNoFileComp))
+	_ = root.RegisterFlagCompletionFunc("context", a.completeContexts)
 	_ = root.MarkPersistentFlagDirname("dir")
 	return root
 }
@@ -82,7 +87,7 @@ func environmentName(flag string) string {
 }
 
 // bindEnvironment gives each flag that was not on the command line the value of
-// its variable, and works out the store's directory.
+// its variable, else of the settings file, and works out the store's directory.
 func (a *app) bindEnvironment(cmd *cobra.Command) (err error) {
 	a.flags.dirGiven = cmd.Flags().Changed("dir")
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
@@ -94,6 +99,9 @@ func (a *app) bindEnvironment(cmd *cobra.Command) (err error) {
 			err = usagef("set it to a value that --"+f.Name+" takes, or unset it", "the environment variable %s: %w", environmentName(f.Name), setErr)
 		}
 	})
+	if err == nil {
+		err = a.bindSettings(cmd)
+	}
 	if a.flags.dir == "" {
 		a.flags.dir = a.defaultPath("XDG_DATA_HOME", ".local/share", "fcp")
 	}

@@ -1,0 +1,287 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/spf13/cobra"
+
+	"fcp"
+	"fcp/authority/keystore"
+	"fcp/engine"
+	"fcp/log"
+)
+
+// What the doctor minds.
+const (
+	drillAge   = 30 * 24 * time.Hour // since the last drill
+	lowSpace   = 512 << 20           // bytes free on the store's disk
+	clockSlack = 2 * time.Minute     // a clock behind the log's last event
+)
+
+// checkView is one check as JSON.
+type checkView struct {
+	Check  string `json:"check"`
+	Result string `json:"result"` // ok, warning, wrong, fixed
+	What   string `json:"what"`
+	Fix    string `json:"fix,omitempty"` // the command that mends it
+}
+
+// check is what a check found. mend, unless nil, is what --fix does.
+type check struct {
+	checkView
+	code fcp.Code
+	mend func() error
+}
+
+func ok(name, format string, args ...any) check {
+	return check{checkView: checkView{Check: name, Result: "ok", What: fmt.Sprintf(format, args...)}}
+}
+
+func warning(name, fix, format string, args ...any) check {
+	return check{checkView: checkView{Check: name, Result: "warning", What: fmt.Sprintf(format, args...), Fix: fix}}
+}
+
+func wrong(name, fix string, err error) check {
+	return check{checkView: checkView{Check: name, Result: "wrong", What: err.Error(), Fix: fix}, code: fcp.CodeOf(err)}
+}
+
+func (a *app) doctorCommand() *cobra.Command {
+	var fix, dryRun bool
+	cmd := &cobra.Command{
+		Use: "doctor", Short: "Check store, settings and surroundings; say what mends each fault", Args: args(0, 0),
+		Long: `doctor runs named checks, from the settings file to the last restore drill, and says
+for each fault which command mends it. With --fix it does what is safe: file modes,
+and sealing what is open. Bytes are compared quickly; "fcpctl verify" reads all.
+The exit code is 11 when something needs a look and 9 when bytes are damaged.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			found := a.examine(cmd.Context())
+			if fix {
+				for i := range found {
+					if c := &found[i]; c.mend != nil && !dryRun {
+						if err := c.mend(); err != nil {
+							return err
+						}
+						c.Result = "fixed"
+					}
+				}
+			}
+			return a.printChecks(found)
+		},
+	}
+	cmd.Flags().BoolVar(&fix, "fix", false, "mend what can be mended safely")
+	dryRunFlag(cmd, &dryRun)
+	return cmd
+}
+
+func (a *app) printChecks(found []check) error {
+	l := a.list("Check", 0, "CHECK", "RESULT", "WHAT", "FIX")
+	var codes []fcp.Code
+	warnings := 0
+	for i := range found {
+		c := &found[i]
+		if err := l.add(c.checkView, c.Check, c.Check, c.Result, c.What, c.Fix); err != nil {
+			return err
+		}
+		switch {
+		case c.code != 0:
+			codes = append(codes, c.code)
+		case c.Result == "warning":
+			warnings++
+		}
+	}
+	if err := l.close(); err != nil {
+		return err
+	}
+	if len(codes) == 0 && warnings > 0 {
+		a.note("%s; run the commands under FIX, then `%s` again", resultText(warnings), a.command("doctor"))
+		return &exitError{errWarnings, exitFindings}
+	}
+	return findings(codes, "run the commands under FIX, then `"+a.command("doctor")+"` again")
+}
+
+// errWarnings is the outcome of a check that has said everything already.
+var errWarnings = errors.New("warnings")
+
+// examine runs all checks. Those of a store that cannot be opened are left out.
+func (a *app) examine(ctx context.Context) []check {
+	found := []check{a.checkSettings()}
+	found = append(found, a.checkIdentity())
+	if _, err := os.Stat(filepath.Join(a.flags.dir, "FORMAT")); err != nil {
+		return append(found, wrong("store", a.command("init"), fcp.Errorf(fcp.CodeNoStore, "%s", a.flags.dir)))
+	}
+	found = append(found, a.checkModes(), a.checkSpace())
+	files, err := engine.CheckFiles(a.flags.dir, a.environment())
+	if err == nil && len(files.Findings) > 0 {
+		err = fcp.Errorf(files.Findings[0].Code, "%d files differ from when they were closed, the first: %s", len(files.Findings), files.Findings[0].What)
+	}
+	if err != nil {
+		return append(found, wrong("files", a.command("--dir", "NEW", "restore", "BACKUP", "--identity", "FILE"), err))
+	}
+	found = append(found, ok("files", "%d files are as they were closed", files.Files))
+	e, err := a.openStore(ctx, reading)
+	if err != nil {
+		fix := a.command("verify")
+		if errors.Is(err, fcp.CodeLocked) {
+			fix = "wait for the other process, or stop it"
+		}
+		return append(found, wrong("store", fix, err))
+	}
+	found = append(found, ok("store", "format %d, opens", engine.Format))
+	found = append(found, a.checkTail(e), a.checkClock(e), a.checkState(e), a.checkOpenRuns(ctx, e), a.checkDrill(ctx, e))
+	if err := e.Close(); err != nil {
+		found = append(found, wrong("close", a.command("verify"), err))
+	}
+	return found
+}
+
+func (a *app) checkSettings() check {
+	path := a.configPath()
+	_, err := os.Stat(path) // it was read before this command began
+	if errors.Is(err, fs.ErrNotExist) {
+		return ok("settings", "none, which is fine")
+	}
+	if err != nil {
+		return wrong("settings", "look at "+quote(path), fcp.Wrap(fcp.CodeInvalidArgument, err, "the settings file"))
+	}
+	if a.flags.context != "" {
+		return ok("settings", "%s, context %s", path, a.flags.context)
+	}
+	return ok("settings", "%s", path)
+}
+
+func (a *app) checkIdentity() check {
+	path := a.defaultPath("XDG_CONFIG_HOME", ".config", "fcp", "identity")
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return ok("identity", "not on this machine; keep it where you find it")
+	}
+	if err == nil && info.Mode().Perm()&0o077 != 0 { // it would not be used
+		c := warning("identity", "chmod 600 "+quote(path), "others on this machine may read %s", path)
+		c.mend = func() error { return chmod(path, 0o600) }
+		return c
+	}
+	if err == nil {
+		_, err = keystore.ReadIdentityInfo(keystore.OS{}, path)
+	}
+	if err != nil {
+		return wrong("identity", "look at "+quote(path), err)
+	}
+	return ok("identity", "%s; is there a copy of it elsewhere?", path)
+}
+
+func chmod(path string, mode fs.FileMode) error {
+	if err := os.Chmod(path, mode); err != nil {
+		return inputError(err, path)
+	}
+	return nil
+}
+
+// checkModes looks at who may read the store.
+func (a *app) checkModes() check {
+	for _, p := range []struct {
+		path string
+		mode fs.FileMode
+	}{{a.flags.dir, 0o700}, {filepath.Join(a.flags.dir, "keys"), 0o700}, {filepath.Join(a.flags.dir, "keys", "node"), 0o600}} {
+		info, err := os.Stat(p.path)
+		if err != nil {
+			return wrong("modes", a.command("verify"), fcp.Wrap(fcp.CodeDisk, err, "look at the store"))
+		}
+		if info.Mode().Perm()&^p.mode != 0 {
+			c := warning("modes", fmt.Sprintf("chmod %o %s", p.mode, quote(p.path)), "%s has mode %o", p.path, info.Mode().Perm())
+			c.mend = func() error { return chmod(p.path, p.mode) }
+			return c
+		}
+	}
+	return ok("modes", "nobody else may read the store")
+}
+
+func (a *app) checkSpace() check {
+	u, err := vfs.Default.GetDiskUsage(a.flags.dir)
+	if err != nil {
+		return wrong("space", "df "+quote(a.flags.dir), fcp.Wrap(fcp.CodeDisk, err, "ask for the free space"))
+	}
+	if u.AvailBytes < lowSpace {
+		return warning("space", a.command("segment", "gc", "--dry-run"), "%d MiB free; appends stop below 32 MiB", u.AvailBytes>>20)
+	}
+	return ok("space", "%d MiB free", u.AvailBytes>>20)
+}
+
+func (a *app) checkTail(e *engine.Engine) check {
+	if doubt := e.Log().Doubt(); doubt != nil {
+		return wrong("log", a.command("--dir", "NEW", "restore", "BACKUP", "--identity", "FILE"), doubt)
+	}
+	return ok("log", "ends where it was acknowledged to, position %d", e.Log().Durable())
+}
+
+func (a *app) checkClock(e *engine.Engine) check {
+	var last fcp.Time
+	for _, f := range e.Log().Feeds() {
+		last = max(last, f.Time)
+	}
+	if ahead := last.Wall().Sub(a.now()); ahead > clockSlack {
+		return warning("clock", "set this machine's clock", "the last event is %s ahead of the clock", ahead.Round(time.Second))
+	}
+	return ok("clock", "not behind the log")
+}
+
+func (a *app) checkState(e *engine.Engine) check {
+	s := e.Status()
+	if s.Applied != s.Position {
+		return warning("state", a.command("replay", "--in-place", "--yes"), "the state stands at %d, the log at %d", s.Applied, s.Position)
+	}
+	for _, p := range s.Projections {
+		if p.Building {
+			return warning("state", "wait", "projection %s is being rebuilt", p.Name)
+		}
+	}
+	return ok("state", "reflects the log up to position %d", s.Applied)
+}
+
+func (a *app) checkOpenRuns(ctx context.Context, e *engine.Engine) check {
+	runs, err := openRuns(ctx, e)
+	if err != nil {
+		return wrong("sealing", a.command("log", "verify"), err)
+	}
+	var n uint64
+	for _, r := range runs {
+		n += r.Events
+	}
+	if n > manyOpen {
+		c := warning("sealing", a.command("segment", "seal"), "%d events are in no segment yet", n)
+		c.mend = func() error {
+			return a.withStore(ctx, writing, func(e *engine.Engine) error {
+				_, err := e.Log().Seal(ctx, log.SealOptions{All: true})
+				return err
+			})
+		}
+		return c
+	}
+	return ok("sealing", "%d events are in no segment yet", n)
+}
+
+// manyOpen is how many events in no segment are worth a word: they are sealed by
+// size and time while the store is open, so many are left only by short commands.
+const manyOpen = 10_000
+
+func (a *app) checkDrill(ctx context.Context, e *engine.Engine) check {
+	fix := a.command("backup", "drill", "BACKUP", "--identity", "FILE")
+	r, there, err := e.LastDrill(ctx)
+	switch {
+	case err != nil:
+		return wrong("drill", fix, err)
+	case !there:
+		return warning("drill", fix, "no backup of this store was ever restored for practice")
+	case r.Failure != 0:
+		return wrong("drill", fix, fcp.Errorf(r.Failure, "the last drill, of %s at %s, did not pass", r.Where, timeText(r.Started)))
+	case a.now().Sub(r.Started) > drillAge:
+		return warning("drill", fix, "the last drill passed %d days ago", int(a.now().Sub(r.Started).Hours()/24))
+	}
+	return ok("drill", "%s passed at %s", r.Where, timeText(r.Started))
+}
