@@ -8,7 +8,8 @@
 //	workload.go  the append load: closed-loop writers, and Target for the product
 //	group.go     the group committer in front of the raw limit and the peers
 //	raw.go       the append limit; limits.go: read, write and memory limits
-//	peer*.go     etcd's wal, hashicorp's raft-wal, Pebble as shipped
+//	peer*.go     etcd's wal, hashicorp's raft-wal, Pebble as shipped, bbolt, Badger, NATS JetStream
+//	plot.go      a picture of a report
 //	record.go    the report; machine.go: where and what it consumed
 //	rows.go      all rows
 package main
@@ -62,6 +63,7 @@ func main() {
 type options struct {
 	match    string
 	format   string
+	plot     string
 	list     bool
 	long     bool
 	dir      string
@@ -75,6 +77,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.SetOutput(stderr)
 	f.StringVar(&o.match, "run", ".", "measure the rows whose name matches this regular `expression`")
 	f.StringVar(&o.format, "o", "table", "output `format`: table or json (one object per line)")
+	f.StringVar(&o.plot, "plot", "", "measure nothing; draw a picture (SVG) of this report, made with -o json, on stdout")
 	f.BoolVar(&o.long, "long", false, "also measure the rows over five million events, minutes each")
 	f.BoolVar(&o.list, "list", false, "print the names of the rows and exit")
 	f.StringVar(&o.dir, "dir", ".", "work in a temporary directory under this `directory`, which must not be in memory")
@@ -101,6 +104,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	o, err := parse(args, stderr)
 	if err != nil {
 		return err
+	}
+	if o.plot != "" {
+		return plotFile(o.plot, o.match, stdout)
 	}
 	return o.run(ctx, stdout)
 }

@@ -48,14 +48,19 @@ func behindCommitter(open func(dir string) (batchStore, error)) func(context.Con
 	}
 }
 
-// peers in the order of the report. Pebble comes in two ways, of which the
-// report takes the better.
+// peers in the order of the report. Pebble, bbolt and Badger come in two ways, of
+// which the report takes the better.
 func peers() []peer {
 	return []peer{
 		{family: "etcd-wal", name: "etcd-wal", open: behindCommitter(openEtcdWAL)},
 		{family: "raft-wal", name: "raft-wal", open: behindCommitter(openRaftWAL)},
 		{family: "pebble", name: "pebble/group", open: behindCommitter(openPebbleGroup)},
 		{family: "pebble", name: "pebble/own", open: openPebbleOwn},
+		{family: "bbolt", name: "bbolt/group", open: behindCommitter(openBboltGroup)},
+		{family: "bbolt", name: "bbolt/own", open: openBboltOwn},
+		{family: "badger", name: "badger/group", open: behindCommitter(openBadgerGroup)},
+		{family: "badger", name: "badger/own", open: openBadgerOwn},
+		{family: "jetstream", name: "jetstream", open: openJetStream},
 	}
 }
 

@@ -170,6 +170,9 @@ func (d *demo) lookupEnv(name string) (string, bool) {
 	if strings.HasPrefix(name, "FCP_") {
 		return "", false
 	}
+	if name == "XDG_CONFIG_HOME" { // nor are there settings of theirs
+		return d.dir, true
+	}
 	return d.a.lookupEnv(name)
 }
 
