@@ -74,9 +74,8 @@ func TestEveryAlgorithmBucketAndKeyType(t *testing.T) {
 	must(t, first, err)
 	issuance := w.node.Public().Issuance
 	kid := fcp.KidOf(issuance[:])
-	p256 := &ecdsa.PrivateKey{D: big.NewInt(7)}
-	p256.Curve = elliptic.P256()
-	p256.X, p256.Y = p256.Curve.ScalarBaseMult(p256.D.Bytes())
+	p256, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), append(make([]byte, 31), 7))
+	must(t, p256, err)
 	keys := map[string]func([]byte) []byte{
 		"issuer":           func(m []byte) []byte { return w.node.Issue(m) },
 		"signing key":      func(m []byte) []byte { return w.node.Sign(m) },
@@ -276,7 +275,8 @@ var rfcExamples = map[string]struct{ token, x, y string }{
 func TestRFCExamples(t *testing.T) {
 	for name, e := range rfcExamples {
 		b := unhexed(t, e.token)
-		key := &ecdsa.PublicKey{Curve: elliptic.P256(), X: new(big.Int).SetBytes(unhexed(t, e.x)), Y: new(big.Int).SetBytes(unhexed(t, e.y))}
+		key, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), slices.Concat([]byte{4}, unhexed(t, e.x), unhexed(t, e.y)))
+		must(t, key, err)
 		verifies := func(b []byte) bool {
 			s, ok := looseSign1(b)
 			if !ok || len(s.signature) != 64 || string(s.protected) != "\xa1\x01\x26" {

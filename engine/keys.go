@@ -86,15 +86,6 @@ func (z *zoneKeys) open(dst []byte, id fcp.ObjectID, salt [log.SaltSize]byte, se
 	return nil, nil, err
 }
 
-func (z *zoneKeys) openRange(dst []byte, id fcp.ObjectID, salt [log.SaltSize]byte, sealed []byte, off, n int) (plain []byte, err error) {
-	for _, k := range z.versions {
-		if plain, err = k.OpenBodyRange(dst, id, salt, sealed, off, n); err == nil {
-			return plain, nil
-		}
-	}
-	return nil, err
-}
-
 // sealer implements log.Sealer over the engine's current keyring.
 type sealer struct{ e *Engine }
 

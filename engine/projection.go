@@ -121,9 +121,9 @@ type Fold struct {
 	refolding bool                                  // history is kept by the refold itself
 	history   func(prefix []byte, h *fcp.Hash) bool // nil: unknown
 
-	name                              nameRecord
-	version                           head
-	key, aux, canonical, local, value []byte
+	name                         nameRecord
+	version                      head
+	aux, canonical, local, value []byte
 }
 
 // prefix appends the prefix of a projection in the event's zone.
