@@ -78,14 +78,8 @@ func SignBinding(now time.Time, owner *OwnerKey, spec BindingSpec) ([]byte, erro
 		Format: ObjectFormat, Principal: spec.Principal, Devices: slices.SortedFunc(slices.Values(spec.Devices), compareWriters),
 		Zones: slices.Sorted(slices.Values(spec.Zones)), Capabilities: slices.Sorted(slices.Values(spec.Capabilities)), Issuer: owner.Public(),
 	}
-	for _, t := range []struct {
-		to   *uint64
-		from time.Time
-	}{{&o.ValidFrom, spec.NotBefore}, {&o.ValidUntil, spec.NotAfter}, {&o.IssuedAt, now}} {
-		var err error
-		if *t.to, err = unixSeconds(t.from); err != nil {
-			return nil, err
-		}
+	if err := setTimes(timeField{&o.ValidFrom, spec.NotBefore}, timeField{&o.ValidUntil, spec.NotAfter}, timeField{&o.IssuedAt, now}); err != nil {
+		return nil, err
 	}
 	if err := o.check(); err != nil {
 		return nil, err

@@ -279,14 +279,8 @@ func SignGrant(now time.Time, by AdminKey, spec GrantSpec) ([]byte, error) {
 	if p := spec.Placement; len(p.RequireTags)+len(p.Zones)+len(p.Excluded) > 0 {
 		o.Placement = &p
 	}
-	for _, t := range []struct {
-		to   *uint64
-		from time.Time
-	}{{&o.ValidFrom, spec.NotBefore}, {&o.ValidUntil, spec.NotAfter}, {&o.IssuedAt, now}} {
-		var err error
-		if *t.to, err = unixSeconds(t.from); err != nil {
-			return nil, err
-		}
+	if err := setTimes(timeField{&o.ValidFrom, spec.NotBefore}, timeField{&o.ValidUntil, spec.NotAfter}, timeField{&o.IssuedAt, now}); err != nil {
+		return nil, err
 	}
 	if err := o.check(); err != nil {
 		return nil, err

@@ -194,6 +194,23 @@ func unixSeconds(t time.Time) (uint64, error) {
 	return uint64(s), nil
 }
 
+// timeField is a time on its way into a field of an object.
+type timeField struct {
+	to   *uint64
+	from time.Time
+}
+
+// setTimes fills the fields in; see unixSeconds.
+func setTimes(fields ...timeField) error {
+	for _, f := range fields {
+		var err error
+		if *f.to, err = unixSeconds(f.from); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 const maxUnixSeconds = 253402300799 // 9999-12-31T23:59:59Z
 
 // checkCommon checks the fields every signed object has.

@@ -184,14 +184,8 @@ func (s *TokenSpec) claims(rand io.Reader, now time.Time) (*claims, error) {
 	if !s.Binary.IsZero() {
 		c.has |= claimBit(claimBinary)
 	}
-	for _, t := range []struct {
-		to   *uint64
-		from time.Time
-	}{{&c.nbf, s.NotBefore}, {&c.exp, s.Expires}, {&c.iat, now}} {
-		var err error
-		if *t.to, err = unixSeconds(t.from); err != nil {
-			return nil, err
-		}
+	if err := setTimes(timeField{&c.nbf, s.NotBefore}, timeField{&c.exp, s.Expires}, timeField{&c.iat, now}); err != nil {
+		return nil, err
 	}
 	var id TokenID
 	if _, err := io.ReadFull(rand, id[:]); err != nil {

@@ -288,21 +288,9 @@ func (a *app) useGet(ctx context.Context, e *engine.Engine, o *useOptions, calle
 const maxUse = 64 << 20
 
 func (a *app) usePut(ctx context.Context, e *engine.Engine, o *useOptions, caller *engine.Caller, zone fcp.ZoneID, key, path string) error {
-	in := io.Reader(a.stdin)
-	if path != "-" {
-		f, err := openInput(path)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		in = f
-	}
-	body, err := io.ReadAll(io.LimitReader(in, maxUse+1))
+	body, err := a.readInput(path, maxUse, "what is put with a token")
 	if err != nil {
-		return inputError(err, "the input")
-	}
-	if len(body) > maxUse {
-		return fcp.Errorf(fcp.CodeTooLarge, "a put with a token takes at most %d bytes", maxUse)
+		return err
 	}
 	res, err := e.PutFor(ctx, caller, engine.PutRequest{Zone: zone, Key: key, Bytes: body, Expect: o.expect.Expect, Idempotency: o.idempotency, DryRun: o.dryRun})
 	if err != nil {

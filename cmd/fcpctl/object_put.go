@@ -93,6 +93,28 @@ func openInput(path string) (io.ReadCloser, error) {
 	return f, nil
 }
 
+// readInput reads a whole file, or stdin for -, of at most limit bytes. what names
+// it in errors; a longer one is CodeTooLarge.
+func (a *app) readInput(path string, limit int, what string) ([]byte, error) {
+	in := a.stdin
+	if path != "-" {
+		f, err := openInput(path)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		in = f
+	}
+	b, err := io.ReadAll(io.LimitReader(in, int64(limit)+1))
+	switch {
+	case err != nil:
+		return nil, inputError(err, what)
+	case len(b) > limit:
+		return nil, fcp.Errorf(fcp.CodeTooLarge, "%s may have %d bytes", what, limit)
+	}
+	return b, nil
+}
+
 // writeError gives a refused write its way forward.
 func (a *app) writeError(err error, key string) error {
 	return advise(err, fcp.CodeConflict, "look with `"+a.command("object", "history", key)+"`, then repeat with the current generation in --expect, or without --expect to overwrite")

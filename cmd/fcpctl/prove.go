@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/hex"
-	"io"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -103,18 +102,9 @@ func (a *app) prove(ctx context.Context, e *engine.Engine, zone fcp.ZoneID, what
 
 // checkProof needs nothing but the proof.
 func (a *app) checkProof(path string, trust []string) error {
-	var in io.Reader = a.stdin
-	if path != "-" {
-		f, err := openInput(path)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		in = f
-	}
-	b, err := io.ReadAll(io.LimitReader(in, maxProofFile+1))
+	b, err := a.readInput(path, maxProofFile, "the proof")
 	if err != nil {
-		return inputError(err, "the proof")
+		return err
 	}
 	if engine.IsRefusal(b) {
 		return a.checkRefusal(b)

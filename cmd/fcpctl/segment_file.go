@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"io"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -79,18 +78,9 @@ func (a *app) segmentImportCommand() *cobra.Command {
 Merkle root) and takes it in when it is the next segment of a feed of another member.
 A segment that is here already is compared. - is stdin.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			in := a.stdin
-			if args[0] != "-" {
-				f, err := os.Open(args[0])
-				if err != nil {
-					return inputError(err, "the segment file")
-				}
-				defer f.Close()
-				in = f
-			}
-			b, err := io.ReadAll(io.LimitReader(in, int64(engine.MaxSegmentFile)+1))
+			b, err := a.readInput(args[0], engine.MaxSegmentFile, "the segment file")
 			if err != nil {
-				return inputError(err, "the segment file")
+				return err
 			}
 			return a.withStore(cmd.Context(), writing, func(e *engine.Engine) error {
 				r, taken, err := e.ImportSegment(cmd.Context(), b)

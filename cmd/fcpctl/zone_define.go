@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"io"
 	"strings"
 	"time"
 
@@ -327,18 +326,9 @@ func (a *app) changePolicy(ctx context.Context, e *engine.Engine, f *engine.Zone
 const maxRules = 1 << 20
 
 func (a *app) readRules(path string, v *policyRulesView) error {
-	in := a.stdin
-	if path != "-" {
-		f, err := openInput(path)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		in = f
-	}
-	b, err := io.ReadAll(io.LimitReader(in, maxRules))
+	b, err := a.readInput(path, maxRules, "the rules")
 	if err != nil {
-		return inputError(err, "the rules")
+		return err
 	}
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
