@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -43,13 +46,16 @@ func (a *app) viewDevice(e *engine.Engine, m *engine.Member) deviceView {
 
 func (a *app) deviceListCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "ls", Short: "The devices that were enrolled", Args: args(0, 0),
+		Use: "ls", Short: "The devices that were enrolled, by name", Args: args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.withStore(cmd.Context(), reading, func(e *engine.Engine) error {
 				members, err := e.Members()
 				if err != nil {
 					return err
 				}
+				slices.SortFunc(members, func(x, y engine.Member) int {
+					return cmp.Or(cmp.Compare(x.Name, y.Name), bytes.Compare(x.Writer[:], y.Writer[:]))
+				})
 				l := a.list("Device", e.Position(), "DEVICE", "NAME", "ENROLLED", "STATE")
 				for i := range members {
 					v := a.viewDevice(e, &members[i])
