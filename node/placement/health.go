@@ -1,0 +1,143 @@
+package placement
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"time"
+
+	"fcp"
+)
+
+// Summary is the state of all segments at one time.
+type Summary struct {
+	Segments    int
+	Unreadable  int // cannot be rebuilt from what is online
+	Lost        int // cannot be rebuilt from all that is not lost
+	BelowPolicy int // fewer shares present than the policy asks
+	CoverageBPS int // symbols present over source symbols, all segments together
+	MayLose     int // devices that may be lost, whichever, with every segment readable; -1: one is lost already
+	Weak        []WeakLink
+	Domains     []string // failure domains whose loss would leave a segment unreadable
+	Score       int      // 0 (something is lost) to 100
+	Reasons     []string // why it is not 100, the gravest first
+	Advice      []string // what to do about it, in that order
+}
+
+// WeakLink is a device that something depends on alone.
+type WeakLink struct {
+	Device   fcp.WriterID
+	Segments int // that do not rebuild without it
+}
+
+// Summarize looks at all segments. name gives the name of a device for people.
+func Summarize(p *Policy, segments []Segment, devices []Device, now time.Time, name func(fcp.WriterID) string) Summary {
+	state := make(map[fcp.WriterID]*Device, len(devices))
+	online, left := 0, 0
+	for i := range devices {
+		d := &devices[i]
+		state[d.ID] = d
+		if !d.Lost {
+			left++
+			if d.Online {
+				online++
+			}
+		}
+	}
+	isOnline := func(id fcp.WriterID) bool { d := state[id]; return d != nil && d.Online && !d.Lost }
+	present := func(id fcp.WriterID) bool { d := state[id]; return d != nil && d.Present(now) }
+	notLost := func(id fcp.WriterID) bool { d := state[id]; return d != nil && !d.Lost }
+
+	sum := Summary{Segments: len(segments), MayLose: left - 1}
+	weak := map[fcp.WriterID]int{}
+	fatal := map[string]bool{}
+	var have, sources int64
+	for i := range segments {
+		s := &segments[i]
+		sources += int64(s.K)
+		have += int64(s.CoverageBPS(present)) * int64(s.K)
+		if !s.Rebuilds(isOnline) {
+			sum.Unreadable++
+		}
+		may := s.MayLose(notLost)
+		if may < 0 {
+			sum.Lost++
+		}
+		sum.MayLose = min(sum.MayLose, may)
+		holders := 0
+		for _, h := range s.Holdings {
+			if present(h.Device) && (h.Whole || h.Count >= p.Share(s.K)) {
+				holders++
+			}
+		}
+		if holders < p.Devices() {
+			sum.BelowPolicy++
+		}
+		for _, id := range s.WeakLinks(notLost) {
+			weak[id]++
+		}
+		for _, d := range s.DomainLosses(devices, notLost) {
+			fatal[d] = true
+		}
+	}
+	if sources > 0 {
+		sum.CoverageBPS = int(have / sources)
+	}
+	for id, n := range weak {
+		sum.Weak = append(sum.Weak, WeakLink{id, n})
+	}
+	slices.SortFunc(sum.Weak, func(a, b WeakLink) int {
+		if a.Segments != b.Segments {
+			return b.Segments - a.Segments
+		}
+		return bytes.Compare(a.Device[:], b.Device[:])
+	})
+	for d := range fatal {
+		sum.Domains = append(sum.Domains, d)
+	}
+	slices.Sort(sum.Domains)
+	sum.judge(p, online, left, name)
+	return sum
+}
+
+// judge gives the score. What cannot be read weighs most, then what a single loss
+// would take, then what the policy asks; each in proportion to the segments that it
+// concerns, and at least one point.
+func (s *Summary) judge(p *Policy, online, left int, name func(fcp.WriterID) string) {
+	s.Score = 100
+	if s.Segments == 0 {
+		return
+	}
+	take := func(weight, of int, reason, advice string) {
+		s.Score -= max(1, weight*of/s.Segments)
+		s.Reasons = append(s.Reasons, reason)
+		s.Advice = append(s.Advice, advice)
+	}
+	if s.Lost > 0 {
+		take(100, s.Segments, fmt.Sprintf("%d of %d segments cannot be rebuilt from all devices that are left", s.Lost, s.Segments),
+			"restore them from a backup: fcpctl restore")
+	}
+	if n := s.Unreadable - s.Lost; n > 0 {
+		take(40, n, fmt.Sprintf("%d of %d segments cannot be rebuilt from the devices that are online", n, s.Segments),
+			"bring a device back that holds symbols of them: fcpctl node ls")
+	}
+	if len(s.Weak) > 0 {
+		w := s.Weak[0]
+		take(30, w.Segments, fmt.Sprintf("%d of %d segments depend on %s alone", w.Segments, s.Segments, name(w.Device)),
+			"let repair finish, or add a device: fcpctl repair --now")
+	}
+	if s.BelowPolicy > 0 {
+		advice := "let repair finish: fcpctl repair --now"
+		if left < p.Devices() {
+			advice = fmt.Sprintf("add a device: the policy asks for %d, there are %d", p.Devices(), left)
+		} else if online < p.Devices() {
+			advice = fmt.Sprintf("bring devices back: the policy asks for %d, %d are online", p.Devices(), online)
+		}
+		take(20, s.BelowPolicy, fmt.Sprintf("%d of %d segments have fewer shares than the policy asks", s.BelowPolicy, s.Segments), advice)
+	}
+	for _, d := range s.Domains {
+		take(5, s.Segments, fmt.Sprintf("losing %s whole would leave segments unreadable", d),
+			fmt.Sprintf("add a device outside %s", d))
+	}
+	s.Score = max(0, s.Score)
+}

@@ -1,0 +1,145 @@
+package placement
+
+import (
+	"slices"
+	"time"
+
+	"fcp"
+)
+
+// Repair is what has to be done so that a segment is placed as its policy asks.
+type Repair struct {
+	Segment   fcp.SegmentID
+	Minter    fcp.WriterID   // makes the new symbols; needs no zone key
+	Gather    int            // symbols it has to fetch first; 0 when it has the whole
+	To        []fcp.WriterID // devices that get a share; the minter may be one of them
+	Share     int            // symbols of each share
+	Emergency bool           // grace was void: what is online hardly rebuilds
+}
+
+// Moves is how many symbols cross the network.
+func (r *Repair) Moves() int {
+	n := r.Gather + r.Share*len(r.To)
+	if slices.Contains(r.To, r.Minter) {
+		n -= r.Share // it keeps what it mints
+	}
+	return n
+}
+
+// margin is how many symbols more than needed must be online for grace to hold: a
+// tenth of the segment.
+func (s *Segment) margin() int { return ceil(s.K, 10) }
+
+// emergency reports whether what is online is so little that the grace of devices that
+// are away is void.
+func (s *Segment) emergency(online func(fcp.WriterID) bool) bool {
+	sum, whole := s.among(online)
+	return !whole && sum < s.Need()+s.margin()
+}
+
+// PlanRepair says what has to be done for s, or false when nothing has to be, or
+// nothing can be: too little is online to rebuild it, or no device is left to take a
+// share. Shares of devices that are away within their grace count as there, unless
+// what is online would hardly rebuild.
+//
+// With lowMark > 0 nothing is done while that many shares are left: then repair fills
+// up to what the policy asks, so that single losses are gathered and mended at once.
+func PlanRepair(p *Policy, s *Segment, devices []Device, now time.Time, lowMark int) (r Repair, ok bool) {
+	state := make(map[fcp.WriterID]*Device, len(devices))
+	for i := range devices {
+		state[devices[i].ID] = &devices[i]
+	}
+	online := func(id fcp.WriterID) bool { d := state[id]; return d != nil && d.Online && !d.Lost }
+	present := func(id fcp.WriterID) bool { d := state[id]; return d != nil && d.Present(now) }
+	r = Repair{Segment: s.ID, Share: p.Share(s.K), Emergency: s.emergency(online)}
+	if !s.Rebuilds(online) {
+		return r, false
+	}
+	if r.Emergency {
+		present = online
+	}
+	var holders []fcp.WriterID
+	var usable []Device
+	for _, id := range Rank(s.ID, ids(s.Holdings)) {
+		if h := s.holding(id); present(id) && (h.Whole || h.Count >= r.Share) {
+			holders = append(holders, id)
+		}
+	}
+	if lowMark > 0 && len(holders) >= lowMark {
+		return r, false
+	}
+	for i := range devices {
+		if id := devices[i].ID; online(id) || slices.Contains(holders, id) {
+			usable = append(usable, devices[i])
+		}
+	}
+	for _, id := range Plan(p, s.ID, usable, holders) {
+		if !slices.Contains(holders, id) {
+			r.To = append(r.To, id)
+		}
+	}
+	if len(r.To) == 0 {
+		return r, false
+	}
+	// Who can do it with the fewest symbols moved; the rank of the segment among equals.
+	best := -1
+	for _, id := range Rank(s.ID, idsOf(devices)) {
+		if !online(id) {
+			continue
+		}
+		try := r
+		try.Minter, try.Gather = id, s.Need()
+		if h := s.holding(id); h.Whole {
+			try.Gather = 0
+		} else {
+			try.Gather = max(0, s.Need()-h.Count)
+		}
+		if n := try.Moves(); best < 0 || n < best {
+			best, r.Minter, r.Gather = n, id, try.Gather
+		}
+	}
+	return r, true
+}
+
+func (s *Segment) holding(id fcp.WriterID) Holding {
+	for _, h := range s.Holdings {
+		if h.Device == id {
+			return h
+		}
+	}
+	return Holding{Device: id}
+}
+
+func ids(hs []Holding) []fcp.WriterID {
+	out := make([]fcp.WriterID, len(hs))
+	for i := range hs {
+		out[i] = hs[i].Device
+	}
+	return out
+}
+
+func idsOf(ds []Device) []fcp.WriterID {
+	out := make([]fcp.WriterID, len(ds))
+	for i := range ds {
+		out[i] = ds[i].ID
+	}
+	return out
+}
+
+// Rebalance compares who holds a share with who would if s were placed today: add
+// lists the devices to give one, drop those that may let theirs go once every device
+// of add has said that it holds its own. The writer's whole copy is never dropped.
+func Rebalance(p *Policy, s *Segment, devices []Device) (add, drop []fcp.WriterID) {
+	want := Plan(p, s.ID, devices, []fcp.WriterID{s.Writer})
+	for _, id := range want {
+		if h := s.holding(id); !h.Whole && h.Count < p.Share(s.K) {
+			add = append(add, id)
+		}
+	}
+	for _, h := range s.Holdings {
+		if h.Device != s.Writer && !slices.Contains(want, h.Device) {
+			drop = append(drop, h.Device)
+		}
+	}
+	return add, drop
+}
