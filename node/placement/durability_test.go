@@ -4,6 +4,8 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -72,14 +74,13 @@ func TestMillionNodes(t *testing.T) {
 		repair  = 30 * 24 * time.Hour // until lost symbols are made again
 	)
 	p := &Policy{Spread: symbols.Policy{Need: need, Of: n}}
-	rng := rand.New(rand.NewPCG(1, 2))
 	hazard, window := rate(yearly), repair.Hours()/year.Hours()
-	var losses, failures, repairs, moved, lost, shares int
-	start := time.Now()
-	for mesh := range meshes {
+	type counts struct{ losses, failures, repairs, moved, lost, shares int }
+	one := func(mesh int, c *counts) {
+		rng := rand.New(rand.NewPCG(1, uint64(mesh)))
 		devices := fleet(n)
 		s := placed(p, segmentID(mesh), k, devices)
-		shares += len(s.Holdings)
+		c.shares += len(s.Holdings)
 		var next [n]float64 // when the device fails, or is repaired
 		missing := 0
 		for i := range next {
@@ -102,10 +103,10 @@ func TestMillionNodes(t *testing.T) {
 				missing++
 				next[i] = at + window
 				if at > burnIn {
-					failures++
-					lost += s.holding(d.ID).Count
+					c.failures++
+					c.lost += s.holding(d.ID).Count
 					if missing == n-need+1 {
-						losses++
+						c.losses++
 					}
 				}
 				continue
@@ -122,15 +123,15 @@ func TestMillionNodes(t *testing.T) {
 			// PlanRepair sees everything that is missing; here only this device's turn has come.
 			r, ok := PlanRepair(p, &s, devices, now, 0)
 			if readable := s.Rebuilds(func(id fcp.WriterID) bool { return !devices[deviceIndex(id)].Lost }); ok != readable {
-				t.Fatalf("mesh %d: repair %v, readable %v", mesh, ok, readable)
+				t.Errorf("mesh %d: repair %v, readable %v", mesh, ok, readable)
 			}
 			if ok {
 				if len(r.To) != 1 || r.To[0] != d.ID {
-					t.Fatalf("mesh %d: %+v", mesh, r)
+					t.Errorf("mesh %d: %+v", mesh, r)
 				}
 				if at > burnIn {
-					repairs++
-					moved += r.Moves()
+					c.repairs++
+					c.moved += r.Moves()
 				}
 			}
 			for j := range s.Holdings { // what was lost for good comes from a backup
@@ -140,9 +141,29 @@ func TestMillionNodes(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d devices, %d failures, %d repairs, %d losses in %v", meshes*n, failures, repairs, losses, time.Since(start).Round(time.Millisecond))
-	if shares != meshes*n {
-		t.Errorf("%d shares placed", shares)
+	start := time.Now()
+	all := make([]counts, runtime.GOMAXPROCS(0))
+	var wg sync.WaitGroup
+	for part := range all {
+		wg.Go(func() {
+			for mesh := part; mesh < meshes; mesh += len(all) {
+				one(mesh, &all[part])
+			}
+		})
+	}
+	wg.Wait()
+	var sum counts
+	for _, c := range all {
+		sum.losses += c.losses
+		sum.failures += c.failures
+		sum.repairs += c.repairs
+		sum.moved += c.moved
+		sum.lost += c.lost
+		sum.shares += c.shares
+	}
+	t.Logf("%d devices, %d failures, %d repairs, %d losses in %v", meshes*n, sum.failures, sum.repairs, sum.losses, time.Since(start).Round(time.Millisecond))
+	if sum.shares != meshes*n {
+		t.Errorf("%d shares placed", sum.shares)
 	}
 	check := func(what string, got, want float64, events int) {
 		t.Helper()
@@ -152,13 +173,13 @@ func TestMillionNodes(t *testing.T) {
 		}
 	}
 	time := years * float64(meshes)
-	check("losses", float64(losses)/time, LossRate(n, need, yearly, repair), losses)
+	check("losses", float64(sum.losses)/time, LossRate(n, need, yearly, repair), sum.losses)
 	q := hazard * window / (1 + hazard*window)
-	check("failures", float64(failures)/time, n*hazard*(1-q), failures)
-	check("symbols lost", float64(lost)/time, n*hazard*(1-q)*float64(p.Share(k)), failures)
+	check("failures", float64(sum.failures)/time, n*hazard*(1-q), sum.failures)
+	check("symbols lost", float64(sum.lost)/time, n*hazard*(1-q)*float64(p.Share(k)), sum.failures)
 	// A repair with nobody who has the whole gathers K and the spare symbols; the
 	// device that gathers keeps its share of them.
-	check("symbols moved", float64(moved), float64(repairs*(k+symbols.Spare)), repairs)
+	check("symbols moved", float64(sum.moved), float64(sum.repairs*(k+symbols.Spare)), sum.repairs)
 }
 
 func deviceIndex(id fcp.WriterID) int { return int(id[3]) - 1 }
