@@ -75,6 +75,9 @@ const (
 	CodeNotEnough    Code = 6008 // not enough symbols to rebuild
 	CodeHorizon      Code = 6009 // the position lies below the compaction horizon
 	CodeNotPosition  Code = 6010 // the position or time lies beyond the end of the log
+	CodeFenced       Code = 6011 // a lease is over for its holder: a higher fence, its end, or a release
+	CodeLeaseHeld    Code = 6012 // another device has the lease
+	CodeNoQuorum     Code = 7004 // too few members agreed in time
 	CodeTimeout      Code = 7002 // a deadline passed
 	CodeInternal     Code = 9001 // a bug: an invariant of this program does not hold
 	CodeCorrupt      Code = 9002 // stored bytes fail their hash, chain or structure
@@ -169,6 +172,9 @@ var codes = map[Code]codeInfo{
 	CodeBudget:          {Transient, "the budget is used up", "wait for the next minute, or ask for less"},
 	CodeExternal:        {Transient, "an outside service answered with an error", "try again later"},
 	CodeDependency:      {Transient, "something the operation needs is not available", "start what is missing, then try again"},
+	CodeFenced:          {Conflict, "the lease does not hold any more", "look with `fcpctl lease show`, then acquire it again"},
+	CodeLeaseHeld:       {Conflict, "another device has the lease", "wait until it ends or is released; see `fcpctl lease show`"},
+	CodeNoQuorum:        {Transient, "too few members agreed", "bring more devices of the zone together, then try again"},
 	CodeElevation:       {Denied, "an approval is missing or does not fit", "ask the owner for the approval that `fcpctl why` names"},
 }
 

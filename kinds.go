@@ -36,6 +36,15 @@ const (
 	KindAuditHead
 	KindForkProven
 	KindBackupDrilled
+	KindSecretShared
+	KindLeaseGranted
+	KindLeaseReleased
+	KindLeasePromised
+	KindFenceRaised
+	KindStateDefined
+	KindStateWritten
+	KindStateDelta
+	KindStateSnapshot
 	kindCount
 )
 
@@ -89,6 +98,15 @@ var kinds = [kindCount]KindInfo{
 	KindAuditHead:         {Name: "audit.head", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:AuditHead@1.0.0"},
 	KindForkProven:        {Name: "fork.proven", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:ForkProof@1.0.0"},
 	KindBackupDrilled:     {Name: "backup.drilled", Planes: onLocal, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:BackupDrill@1.0.0"},
+	KindSecretShared:      {Name: "secret.shared", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:SecretObject@1.0.0"},
+	KindLeaseGranted:      {Name: "lease.granted", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.lease:lease@1.0.0"},
+	KindLeaseReleased:     {Name: "lease.released", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.lease:release@1.0.0"},
+	KindLeasePromised:     {Name: "lease.promised", Planes: onLocal, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.lease:promise@1.0.0"},
+	KindFenceRaised:       {Name: "fence.raised", Planes: onLocal, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.lease:fence@1.0.0"},
+	KindStateDefined:      {Name: "state.defined", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.connector_state:root@1.0.0"},
+	KindStateWritten:      {Name: "state.written", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.connector_state:state_object@1.0.0"},
+	KindStateDelta:        {Name: "state.delta", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.connector_state:delta@1.0.0"},
+	KindStateSnapshot:     {Name: "state.snapshot", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.connector_state:snapshot@1.0.0"},
 }
 
 // Info returns the row of the table; the zero KindInfo for an unknown kind.
@@ -182,6 +200,24 @@ func kindByName(name []byte) Kind {
 		return KindForkProven
 	case "backup.drilled":
 		return KindBackupDrilled
+	case "secret.shared":
+		return KindSecretShared
+	case "lease.granted":
+		return KindLeaseGranted
+	case "lease.released":
+		return KindLeaseReleased
+	case "lease.promised":
+		return KindLeasePromised
+	case "fence.raised":
+		return KindFenceRaised
+	case "state.defined":
+		return KindStateDefined
+	case "state.written":
+		return KindStateWritten
+	case "state.delta":
+		return KindStateDelta
+	case "state.snapshot":
+		return KindStateSnapshot
 	}
 	return KindNone
 }

@@ -201,6 +201,15 @@ var (
 	SchemaRevocationHead   = MustSchema("fcp.core:RevocationHead@1.0.0")
 	SchemaTrustAnchors     = MustSchema("fcp.core:TrustAnchors@1.0.0")
 	SchemaBackupDrill      = MustSchema("fcp.core:BackupDrill@1.0.0")
+	SchemaSecret           = MustSchema("fcp.core:SecretObject@1.0.0")
+	SchemaLeaseRequest     = MustSchema("fcp.lease:request@1.0.0")
+	SchemaLeaseRelease     = MustSchema("fcp.lease:release@1.0.0")
+	SchemaLeasePromise     = MustSchema("fcp.lease:promise@1.0.0")
+	SchemaLeaseFence       = MustSchema("fcp.lease:fence@1.0.0")
+	SchemaLeaseSubject     = MustSchema("fcp.lease:subject@1.0.0") // only in ids of subjects that have a name and no object
+	SchemaConnectorRoot    = MustSchema("fcp.connector_state:root@1.0.0")
+	SchemaStateDelta       = MustSchema("fcp.connector_state:delta@1.0.0")
+	SchemaStateSnapshot    = MustSchema("fcp.connector_state:snapshot@1.0.0")
 	builtinSchemas         = builtins()
 	builtinByHeader        = indexHeaders(builtinSchemas)
 	builtinSchemasByID     = indexIDs(builtinSchemas)
@@ -214,7 +223,9 @@ func builtins() []Schema {
 		SchemaApprovalToken, SchemaCredential, SchemaAuditEvent, SchemaAuditHead, SchemaDecisionReceipt,
 		SchemaLease, SchemaOperationIntent, SchemaOperationReceipt, SchemaConnectorState,
 		SchemaAttestation, SchemaDelegation, SchemaIssuerSet, SchemaRole, SchemaRoleAssignment,
-		SchemaPrincipalBinding, SchemaForkProof, SchemaRevocationHead, SchemaTrustAnchors, SchemaBackupDrill,
+		SchemaPrincipalBinding, SchemaForkProof, SchemaRevocationHead, SchemaTrustAnchors, SchemaBackupDrill, SchemaSecret,
+		SchemaLeaseRequest, SchemaLeaseRelease, SchemaLeasePromise, SchemaLeaseFence,
+		SchemaConnectorRoot, SchemaStateDelta, SchemaStateSnapshot,
 	}
 }
 

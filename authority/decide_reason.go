@@ -139,6 +139,7 @@ var reasonCodes = map[fcp.Reason]fcp.Code{
 	ReasonCrossZone: fcp.CodeTaint, ReasonSanitizerInvalid: fcp.CodeTaint, ReasonSanitizerCoverage: fcp.CodeTaint,
 	ReasonIntegrity: fcp.CodeTaint, ReasonRiskyElevation: fcp.CodeElevation,
 	ReasonMissingElevation: fcp.CodeElevation, ReasonMissingDeclass: fcp.CodeElevation, ReasonMissingExecution: fcp.CodeElevation,
+	ReasonLeaseHolder: fcp.CodeLeaseHeld, ReasonLeaseExpired: fcp.CodeFenced, ReasonLeaseStale: fcp.CodeFenced, ReasonLeaseReleased: fcp.CodeFenced,
 	ReasonExecutionScope: fcp.CodeElevation, ReasonApprovalZone: fcp.CodeElevation, ReasonApprovalInvalid: fcp.CodeElevation,
 }
 
