@@ -70,6 +70,7 @@ func (t *fetchTable) add(c *collector) {
 func (t *fetchTable) remove(c *collector) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	close(c.gone)
 	if t.open[c.segment] = slices.DeleteFunc(t.open[c.segment], func(x *collector) bool { return x == c }); len(t.open[c.segment]) == 0 {
 		delete(t.open, c.segment)
 	}
@@ -123,24 +124,11 @@ func (t *fetchTable) tellAll(x news) {
 	}
 }
 
-// takeSymbol hands an authentic symbol to whoever asked for it.
-func (n *Node) takeSymbol(s *Session, id fcp.SegmentID, esi uint32, symbol []byte, _ carrier) {
-	list := n.fetches.of(id)
-	if len(list) == 0 || len(symbol) != fcp.SymbolSize {
-		n.metrics.SymbolsUnasked.Add(1)
-		return
-	}
-	own := slices.Clone(symbol)
-	for _, c := range list {
-		c.tell(news{session: s, symbol: own, esi: esi})
-	}
-}
-
 // news is what happens to a collector.
 type news struct {
 	session *Session
-	symbol  []byte
-	esi     uint32
+	symbols []byte // fcp.SymbolSize bytes for each of esis
+	esis    []uint32
 	heads   *shareHeads
 	refused uint64 // request
 	code    fcp.Code
@@ -155,6 +143,7 @@ type collector struct {
 	node    *Node
 	segment fcp.SegmentID
 	in      chan news
+	gone    chan struct{} // closed when nobody listens any more
 	parts   []*part
 	hasher  symbols.Hasher
 	asked   *roaring.Bitmap // on their way from anybody
@@ -193,7 +182,7 @@ type asking struct {
 
 // Waiting for symbols.
 const (
-	newsQueued   = 4096
+	newsQueued   = 256
 	stallAfter   = 150 * time.Millisecond
 	maxStalls    = 20
 	collectTick  = 20 * time.Millisecond
@@ -215,22 +204,22 @@ const (
 )
 
 func (n *Node) newCollector(id fcp.SegmentID) *collector {
-	return &collector{node: n, segment: id, in: make(chan news, newsQueued), asked: roaring.New(), have: roaring.New()}
+	return &collector{node: n, segment: id, in: make(chan news, newsQueued), gone: make(chan struct{}), asked: roaring.New(), have: roaring.New()}
 }
 
-// tell hands news over. When the collector is behind a symbol is lost, as on any
-// network; other news wait.
+// tell hands news over. When the collector is behind, a symbol that came in a
+// packet of its own is lost, as on any network; a stream and all other news wait.
 func (c *collector) tell(x news) {
-	if x.symbol == nil {
+	if len(x.esis) == 1 {
 		select {
 		case c.in <- x:
-		case <-time.After(time.Second):
+		default:
 		}
 		return
 	}
 	select {
 	case c.in <- x:
-	default:
+	case <-c.gone:
 	}
 }
 
@@ -333,19 +322,18 @@ func (p *part) pace(symbols uint64) uint64 {
 
 // take puts a symbol into its part and checks it; it returns the part when the
 // symbol is good and new.
-func (c *collector) take(x *news) *part {
+func (c *collector) take(s *Session, esi uint32, symbol []byte) *part {
 	for _, p := range c.parts {
-		if p.session != x.session || p.dead || x.esi < p.ref.First || x.esi >= p.ref.End() {
+		if p.session != s || p.dead || esi < p.ref.First || esi >= p.ref.End() {
 			continue
 		}
-		if p.got.Contains(x.esi) {
+		if p.got.Contains(esi) {
 			return nil
 		}
-		at := headSize(&p.ref) + int(x.esi-p.ref.First)*fcp.SymbolSize
-		copy(p.file[at:], x.symbol)
+		copy(p.symbol(esi), symbol)
 		now := c.node.now()
 		for id, a := range p.asked {
-			if !a.left.CheckedRemove(x.esi) {
+			if !a.left.CheckedRemove(esi) {
 				continue
 			}
 			if a.first == 0 {
@@ -357,20 +345,30 @@ func (c *collector) take(x *news) *part {
 			}
 			break
 		}
-		c.asked.Remove(x.esi)
+		c.asked.Remove(esi)
 		p.heard, p.stalls = now, 0
-		if _, ok := p.share.Symbol(&c.hasher, x.esi); !ok {
+		if _, ok := p.share.Symbol(&c.hasher, esi); !ok {
 			c.node.metrics.SymbolsFalse.Add(1)
-			c.node.logger.Warn("a peer gave a false symbol and is not asked again", "peer", p.session.peer.Writer, "segment", c.segment, "esi", x.esi)
+			c.node.logger.Warn("a peer gave a false symbol and is not asked again", "peer", s.peer.Writer, "segment", c.segment, "esi", esi)
 			c.forget(p)
 			p.dead = true
 			return nil
 		}
 		c.node.metrics.SymbolsTaken.Add(1)
-		p.got.Add(x.esi)
+		p.got.Add(esi)
 		return p
 	}
 	c.node.metrics.SymbolsUnasked.Add(1)
+	return nil
+}
+
+// each calls fn for every symbol of news.
+func (x *news) each(fn func(esi uint32, symbol []byte) error) error {
+	for i, esi := range x.esis {
+		if err := fn(esi, x.symbols[i*fcp.SymbolSize:(i+1)*fcp.SymbolSize]); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -432,8 +430,8 @@ func (n *Node) fetchShare(ctx context.Context, s *Session, ref symbols.Ref, root
 				return nil, fcp.Errorf(fcp.CodeTimeout, "the peer left")
 			case x.refused != 0 && x.session == s && p.asked[x.refused] != nil:
 				return nil, fcp.Errorf(x.code, "the peer refused")
-			case x.symbol != nil:
-				c.take(&x)
+			default:
+				x.each(func(esi uint32, symbol []byte) error { c.take(s, esi, symbol); return nil })
 			}
 			c.hearEnd(&x)
 			if p.dead {

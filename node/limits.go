@@ -10,6 +10,7 @@ const (
 	maxQueued       = 8 << 20   // bytes waiting for one peer; above it the session ends
 	bulkQueued      = 1 << 20   // above it event batches wait
 	maxWanted       = 256       // symbols of one request over datagrams
+	maxStreamFrame  = 1<<16 - 1 // bytes of a session datagram on a stream
 	maxShares       = 16        // shares of a segment that one answer describes
 	maxServing      = 8         // requests of one peer that are served at once
 	maxHandshakes   = 64        // handshakes under way at once

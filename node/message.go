@@ -40,6 +40,7 @@ type capabilities struct {
 	Carriers   []uint64 `cbor:"carriers"`    // carrier, any order
 	Compress   []string `cbor:"compression"` // of control frames; none yet
 	MaxControl uint64   `cbor:"max_control"` // bytes of a control message it takes
+	MaxFrame   uint64   `cbor:"max_frame"`   // bytes of a session datagram on a stream it takes
 	Genesis    fcp.Hash `cbor:"genesis"`     // of its store: another one is another mesh
 	Listen     string   `cbor:"listen,omitempty"`
 }

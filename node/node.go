@@ -305,13 +305,13 @@ func (n *Node) quickCarrier(s *Session) carrier {
 	if n.opt.Lane && s != nil && s.id.LaneSafe() && slices.Contains(s.caps.Carriers, uint64(carrierLane)) {
 		return carrierLane
 	}
-	return carrierDatagram
+	return carrierStream
 }
 
 // capabilities returns this node's first message.
 func (n *Node) capabilities() *capabilities {
 	return &capabilities{Versions: []uint64{protocolVersion}, Layouts: []uint64{uint64(wire.LayoutNative), uint64(wire.LayoutReference)},
-		Carriers: []uint64{uint64(carrierDatagram), uint64(carrierStream), uint64(carrierLane)}, Compress: []string{}, MaxControl: maxMessage,
+		Carriers: []uint64{uint64(carrierDatagram), uint64(carrierStream), uint64(carrierLane)}, Compress: []string{}, MaxControl: maxMessage, MaxFrame: maxStreamFrame,
 		Genesis: n.engine.Genesis().ID}
 }
 

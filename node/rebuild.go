@@ -202,10 +202,13 @@ func (f *rebuilding) hear(ctx context.Context, x *news) error {
 		}
 	case x.ended != 0:
 		f.hearEnd(x)
-	case x.symbol != nil:
-		if p := f.take(x); p != nil {
-			return f.use(ctx, p, x.esi)
-		}
+	default:
+		return x.each(func(esi uint32, symbol []byte) error {
+			if p := f.take(x.session, esi, symbol); p != nil {
+				return f.use(ctx, p, esi)
+			}
+			return nil
+		})
 	}
 	return nil
 }
@@ -250,10 +253,13 @@ func (f *rebuilding) ask() error {
 		if best == nil {
 			return nil
 		}
-		block := min(need, best.block)
-		if waiting > 0 { // leave something for those whose answer is on its way
+		block := best.block
+		if best.carrier == carrierStream { // each gives its part at once
+			block = max(f.fair(), 8)
+		} else if waiting > 0 { // leave something for those whose answer is on its way
 			block = min(block, max(need/(waiting+1), 8))
 		}
+		block = min(need, block)
 		wanted := first(f.left(best), block)
 		if err := f.request(best, wanted); err != nil {
 			if errors.Is(err, fcp.CodeClosed) || errors.Is(err, fcp.CodeExhausted) {
@@ -264,6 +270,17 @@ func (f *rebuilding) ask() error {
 			return err
 		}
 	}
+}
+
+// fair is the part of what is missing that each who can give symbols should give.
+func (f *rebuilding) fair() int {
+	givers := f.pendingHeads()
+	for _, p := range f.parts {
+		if !p.dead && p.session != nil && p.got.GetCardinality() < uint64(p.ref.Count) {
+			givers++
+		}
+	}
+	return (f.dec.Needs()+spareSymbols)/max(givers, 1) + 1
 }
 
 // pendingHeads is how many peers have not said yet what they have.

@@ -371,21 +371,24 @@ func (n *Node) serveSymbols(ctx context.Context, s *Session, m *symbolRequest) e
 	if err := s.send(urgent, &symbolReply{ID: m.ID, Granted: uint64(granted)}); err != nil {
 		return err
 	}
-	out := &symbolWriter{ctx: ctx, s: s, carrier: carrier(m.Carrier), pace: min(time.Duration(min(m.Pace, 1<<32))*time.Microsecond, mostPace)}
 	h := wire.Header{Flags: wire.DefaultFlags, Object: ref.Segment, SymbolSize: fcp.SymbolSize, ZoneKey: m.ZoneKey, ZoneHash: m.Zone, Epoch: m.Epoch}
-	data := file[headSize(&ref):]
+	out := &symbolWriter{ctx: ctx, s: s, carrier: carrier(m.Carrier), head: h, ref: ref, data: file[headSize(&ref):]}
 	last := symbolAck{ID: m.ID, Reason: ackComplete}
-	for it := wanted.Iterator(); it.HasNext() && int(last.Final) < granted; last.Final++ {
-		esi := it.Next()
+	esis := make([]uint32, out.room())
+	for it := wanted.ManyIterator(); int(last.Final) < granted; {
+		got := it.NextMany(esis[:min(len(esis), granted-int(last.Final))])
+		if got == 0 {
+			break
+		}
 		if ctx.Err() != nil { // the peer has enough
 			last.Reason = ackCancelled
 			break
 		}
-		at := int(esi-ref.First) * fcp.SymbolSize
-		if err := out.write(&h, esi, uint16(ref.K()), data[at:at+fcp.SymbolSize]); err != nil {
+		if err := out.write(esis[:got]); err != nil {
 			return errors.Join(err, out.close())
 		}
-		n.metrics.SymbolsSent.Add(1)
+		last.Final += uint64(got)
+		n.metrics.SymbolsSent.Add(uint64(got))
 	}
 	if err := out.close(); err != nil {
 		return err
@@ -395,47 +398,43 @@ func (n *Node) serveSymbols(ctx context.Context, s *Session, m *symbolRequest) e
 	return s.send(urgent, &last)
 }
 
-// symbolWriter sends symbols over the carrier that was asked for.
+// symbolWriter sends symbols of a share over the carrier that was asked for.
 type symbolWriter struct {
 	ctx     context.Context
 	s       *Session
 	carrier carrier
+	head    wire.Header
+	ref     symbols.Ref
+	data    []byte // the share's symbols
 	stream  *quic.SendStream
 	buf     []byte
-	pace    time.Duration // between symbols
-	owed    time.Duration // pause not made yet
 }
 
-// Pacing: pauses shorter than leastPause are saved up, because no timer is finer.
-const (
-	mostPace   = 20 * time.Millisecond
-	leastPause = time.Millisecond
-)
-
-// rest pauses between symbols.
-func (w *symbolWriter) rest() {
-	if w.owed += w.pace; w.owed < leastPause {
-		return
+// room returns how many symbols one frame may have.
+func (w *symbolWriter) room() int {
+	limit := w.s.limit
+	if w.carrier == carrierStream {
+		limit = w.s.streamFrame()
 	}
-	t := time.NewTimer(w.owed)
-	defer t.Stop()
-	w.owed = 0
-	select {
-	case <-t.C:
-	case <-w.ctx.Done():
-	}
+	return wire.FrameRoom(w.s.layout, fcp.SymbolSize, limit)
 }
 
-func (w *symbolWriter) write(h *wire.Header, esi uint32, k uint16, symbol []byte) error {
-	if w.carrier == carrierLane {
-		w.buf = w.s.sealSymbol(w.buf[:0], h, esi, k, symbol)
+func (w *symbolWriter) seal(b []byte, esis []uint32) []byte {
+	return w.s.sealSymbols(b, &w.head, uint16(w.ref.K()), esis, func(i int) []byte {
+		at := int(esis[i]-w.ref.First) * fcp.SymbolSize
+		return w.data[at : at+fcp.SymbolSize]
+	})
+}
+
+// write sends one frame.
+func (w *symbolWriter) write(esis []uint32) error {
+	switch w.carrier {
+	case carrierLane:
+		w.buf = w.seal(w.buf[:0], esis)
 		_, err := w.s.node.transport.quic.WriteTo(w.buf, w.s.conn.RemoteAddr())
-		w.rest()
 		return fcp.Wrap(fcp.CodeTimeout, err, "send a packet")
-	}
-	if w.carrier == carrierDatagram {
-		b := w.s.sealSymbol(make([]byte, 0, wire.DefaultDatagram), h, esi, k, symbol)
-		err := w.s.conn.SendDatagram(b)
+	case carrierDatagram:
+		err := w.s.conn.SendDatagram(w.seal(make([]byte, 0, w.s.limit), esis))
 		var large *quic.DatagramTooLargeError
 		if err == nil || !errors.As(err, &large) {
 			return fcp.Wrap(fcp.CodeTimeout, err, "send a datagram")
@@ -448,19 +447,9 @@ func (w *symbolWriter) write(h *wire.Header, esi uint32, k uint16, symbol []byte
 			return fcp.Wrap(fcp.CodeTimeout, err, "open a stream of symbols")
 		}
 	}
-	at := len(w.buf)
-	w.buf = append(w.buf, 0, 0)
-	w.buf = w.s.sealSymbol(w.buf, h, esi, k, symbol)
-	binary.BigEndian.PutUint16(w.buf[at:], uint16(len(w.buf)-at-2))
-	if len(w.buf) >= 60<<10 {
-		return w.flush()
-	}
-	return nil
-}
-
-func (w *symbolWriter) flush() error {
+	w.buf = w.seal(append(w.buf[:0], 0, 0), esis)
+	binary.BigEndian.PutUint16(w.buf, uint16(len(w.buf)-2))
 	_, err := w.stream.Write(w.buf)
-	w.buf = w.buf[:0]
 	return fcp.Wrap(fcp.CodeTimeout, err, "send symbols")
 }
 
@@ -468,8 +457,7 @@ func (w *symbolWriter) close() error {
 	if w.stream == nil {
 		return nil
 	}
-	err := w.flush()
-	return errors.Join(err, w.stream.Close())
+	return w.stream.Close()
 }
 
 // setServing remembers how to stop a request.

@@ -326,22 +326,31 @@ func (s *Session) takeCapabilities(c *capabilities) error {
 	return nil
 }
 
-// sealSymbol appends a session datagram with one symbol.
-func (s *Session) sealSymbol(b []byte, h *wire.Header, esi uint32, k uint16, symbol []byte) []byte {
+// streamFrame returns the bytes that a session datagram on a stream may have.
+func (s *Session) streamFrame() int {
+	return max(s.limit, int(min(s.caps.MaxFrame, maxStreamFrame)))
+}
+
+// sealSymbols appends a session datagram with a symbol for each id.
+func (s *Session) sealSymbols(b []byte, h *wire.Header, k uint16, esis []uint32, symbol func(i int) []byte) []byte {
 	start := len(b)
 	h.Seq = s.frameSeq.Add(1)
 	b = append(b, make([]byte, wire.EnvelopeSize)...)
-	b = s.sendSym.AppendSealed(b, s.layout, h, esi, k, symbol)
+	b = s.sendSym.AppendSealed(b, s.layout, h, k, esis, symbol)
 	s.sendMAC.Seal(b[start:], h.Seq)
 	return b
 }
 
-// takeDatagram checks a session datagram and hands its symbol on. What is wrong is
+// takeDatagram checks a session datagram and hands its symbols on. What is wrong is
 // counted and dropped: anybody can send datagrams, and networks repeat them.
 func (s *Session) takeDatagram(b []byte, c carrier) {
 	m := &s.node.metrics
 	m.DatagramsReceived.Add(1)
-	d, err := wire.DecodeDatagram(b, s.limit)
+	limit := s.limit
+	if c == carrierStream {
+		limit = maxStreamFrame
+	}
+	d, err := wire.DecodeDatagram(b, limit)
 	if err != nil || !s.takeMAC.Fits(&d) {
 		m.MACFailed.Add(1)
 		if c != carrierLane { // there it may be anybody
@@ -356,18 +365,37 @@ func (s *Session) takeDatagram(b []byte, c carrier) {
 		m.Replayed.Add(1)
 		return
 	}
-	f, err := wire.DecodeStrict(d.Frame, s.layout, s.limit)
-	if err != nil || f.Seq != d.Seq || len(f.Records) != 1 {
+	f, err := wire.DecodeStrict(d.Frame, s.layout, limit)
+	if err != nil || f.Seq != d.Seq {
 		m.FramesRefused.Add(1)
 		return
 	}
-	var buf [wire.DefaultDatagram]byte
-	symbol, err := s.takeSym.Open(buf[:0], &f.Header, &f.Records[0])
-	if err != nil {
-		m.SymbolsFailed.Add(1)
+	s.takeFrame(&f)
+}
+
+// takeFrame opens the symbols of an authentic frame, if somebody asked for them.
+func (s *Session) takeFrame(f *wire.Frame) {
+	n := s.node
+	list := n.fetches.of(fcp.SegmentID(f.Object))
+	if len(list) == 0 || f.SymbolSize != fcp.SymbolSize {
+		n.metrics.SymbolsUnasked.Add(uint64(len(f.Records)))
 		return
 	}
-	s.node.takeSymbol(s, fcp.SegmentID(f.Object), f.Records[0].ESI, symbol, c)
+	x := news{session: s, esis: make([]uint32, 0, len(f.Records)), symbols: make([]byte, 0, len(f.Records)*fcp.SymbolSize)}
+	for i := range f.Records {
+		out, err := s.takeSym.Open(x.symbols, &f.Header, &f.Records[i])
+		if err != nil {
+			n.metrics.SymbolsFailed.Add(1)
+			continue
+		}
+		x.symbols, x.esis = out, append(x.esis, f.Records[i].ESI)
+	}
+	if len(x.esis) == 0 {
+		return
+	}
+	for _, c := range list {
+		c.tell(x)
+	}
 }
 
 func (s *Session) datagramLoop() error {
@@ -380,7 +408,8 @@ func (s *Session) datagramLoop() error {
 	}
 }
 
-// streamLoop takes streams of symbol frames: u16be length, session datagram.
+// streamLoop takes streams of symbol frames: u16be length, session datagram. Frames
+// on a stream hold as many symbols as fit maxStreamFrame.
 func (s *Session) streamLoop() error {
 	for {
 		r, err := s.conn.AcceptUniStream(s.ctx)
@@ -401,7 +430,7 @@ func (s *Session) streamLoop() error {
 func (s *Session) readSymbols(r io.Reader) error {
 	in := newFrameReader(r)
 	for {
-		b, err := in.next(s.limit)
+		b, err := in.next()
 		if err != nil {
 			return err
 		}
@@ -417,17 +446,16 @@ type frameReader struct {
 	end int
 }
 
-func newFrameReader(r io.Reader) *frameReader { return &frameReader{r: r, buf: make([]byte, 64<<10)} }
+func newFrameReader(r io.Reader) *frameReader {
+	return &frameReader{r: r, buf: make([]byte, 2+2*maxStreamFrame)}
+}
 
 // next returns the next datagram, valid until the call after. A clean end is io.EOF.
-func (f *frameReader) next(limit int) ([]byte, error) {
+func (f *frameReader) next() ([]byte, error) {
 	if err := f.fill(2); err != nil {
 		return nil, err
 	}
 	n := int(binary.BigEndian.Uint16(f.buf[f.at:]))
-	if n > limit {
-		return nil, fcp.Errorf(fcp.CodeTooLarge, "a symbol frame of %d bytes on a stream", n)
-	}
 	if err := f.fill(2 + n); err != nil {
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF

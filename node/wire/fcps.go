@@ -185,7 +185,7 @@ func DecodeFrame(b []byte, l Layout, limit int) (Frame, error) {
 	f.Records = make([]Record, count) // count records are there: the length was checked
 	rest := b[len(b)-int(payload):]
 	for i := range f.Records {
-		f.Records[i] = recordOf(rest[:record])
+		f.Records[i] = recordOf(rest[:record:record])
 		rest = rest[record:]
 	}
 	return f, nil
@@ -207,7 +207,7 @@ func headerOf(b []byte, l Layout) Header {
 
 func recordOf(b []byte) Record {
 	end := len(b) - TagSize
-	return Record{ESI: binary.LittleEndian.Uint32(b), K: binary.LittleEndian.Uint16(b[4:]), Data: b[6:end:end], Tag: [TagSize]byte(b[end:])}
+	return Record{ESI: binary.LittleEndian.Uint32(b), K: binary.LittleEndian.Uint16(b[4:]), Data: b[6:end:len(b)], Tag: [TagSize]byte(b[end:])}
 }
 
 // rawFlags returns the flags field of an encoded frame, unknown bits included.
@@ -243,8 +243,8 @@ func SymbolRoom(limit, n int) (size int, ok bool) {
 	return size, size > 0
 }
 
-// FitsDatagram reports whether n symbols fit a session datagram of limit bytes,
-// envelope included.
-func FitsDatagram(l Layout, n, symbolSize, limit int) bool {
-	return EnvelopeSize+l.Overhead()+n*(RecordOverhead+symbolSize) <= limit
+// FrameRoom returns how many symbols of a size fit a session datagram of limit
+// bytes, envelope included, MaxFrameSymbols at most.
+func FrameRoom(l Layout, symbolSize, limit int) int {
+	return min(max(0, limit-EnvelopeSize-l.Overhead())/(RecordOverhead+symbolSize), MaxFrameSymbols)
 }

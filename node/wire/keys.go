@@ -6,6 +6,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
+	"hash"
 	"sync"
 
 	"github.com/zeebo/blake3"
@@ -98,11 +99,9 @@ func (k *Keys) SymbolKey(d Direction) (Key, error) {
 // MAC computes the MAC of session datagrams in one direction. Safe for concurrent
 // use.
 type MAC struct {
-	suite     Suite
 	session   SessionID
 	direction Direction
-	key       Key
-	hashers   sync.Pool // keyed BLAKE3; a hasher is 10 KiB
+	hashers   sync.Pool // keyed hash.Hash: setting one up costs as much as a short frame
 }
 
 // NewMAC returns the MAC of a direction. An unknown suite is CodeVersion.
@@ -110,15 +109,17 @@ func NewMAC(s Suite, k Key, session SessionID, d Direction) (*MAC, error) {
 	if s != SuiteHMAC && s != SuiteBLAKE3 {
 		return nil, refuse(fcp.CodeVersion, "a session", ReasonSuite)
 	}
-	m := &MAC{suite: s, session: session, direction: d, key: k}
-	if s == SuiteBLAKE3 {
-		if _, err := blake3.NewKeyed(k[:]); err != nil {
-			return nil, fcp.Wrap(fcp.CodeInternal, err, "keyed BLAKE3")
-		}
-		m.hashers.New = func() any {
-			h, _ := blake3.NewKeyed(m.key[:]) // fails only for a key of another length
-			return h
-		}
+	m := &MAC{session: session, direction: d}
+	if s == SuiteHMAC {
+		m.hashers.New = func() any { return hmac.New(sha256.New, k[:]) }
+		return m, nil
+	}
+	if _, err := blake3.NewKeyed(k[:]); err != nil {
+		return nil, fcp.Wrap(fcp.CodeInternal, err, "keyed BLAKE3")
+	}
+	m.hashers.New = func() any {
+		h, _ := blake3.NewKeyed(k[:]) // fails only for a key of another length
+		return h
 	}
 	return m, nil
 }
@@ -131,19 +132,12 @@ func (m *MAC) Sum(seq uint64, frame []byte) (out [TagSize]byte) {
 	head[SessionIDSize] = byte(m.direction)
 	binary.LittleEndian.PutUint64(head[SessionIDSize+1:], seq)
 	var sum [32]byte
-	if m.suite == SuiteBLAKE3 {
-		h := m.hashers.Get().(*blake3.Hasher)
-		h.Reset()
-		h.Write(head[:])
-		h.Write(frame)
-		h.Sum(sum[:0])
-		m.hashers.Put(h)
-	} else {
-		h := hmac.New(sha256.New, m.key[:])
-		h.Write(head[:])
-		h.Write(frame)
-		h.Sum(sum[:0])
-	}
+	h := m.hashers.Get().(hash.Hash)
+	h.Reset()
+	h.Write(head[:])
+	h.Write(frame)
+	h.Sum(sum[:0])
+	m.hashers.Put(h)
 	copy(out[:], sum[:])
 	return out
 }

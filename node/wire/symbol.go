@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"crypto/cipher"
 	"crypto/hkdf"
 	"crypto/sha256"
@@ -109,8 +110,12 @@ func (c *SymbolCipher) AppendRecord(b []byte, h *Header, esi uint32, k uint16, s
 func (c *SymbolCipher) Open(dst []byte, h *Header, r *Record) ([]byte, error) {
 	var nonce [24]byte
 	var aad [SymbolAADSize]byte
-	sealed := make([]byte, 0, 2048)
-	sealed = append(append(sealed, r.Data...), r.Tag[:]...)
+	// In a decoded frame the tag stands behind the symbol.
+	n := len(r.Data)
+	sealed := r.Data[:min(n+TagSize, cap(r.Data))]
+	if !bytes.Equal(sealed[n:], r.Tag[:]) {
+		sealed = append(append(make([]byte, 0, n+TagSize), r.Data...), r.Tag[:]...)
+	}
 	out, err := c.aead.Open(dst, c.nonce(nonce[:0], h.Seq, r.ESI), sealed, AppendSymbolAAD(aad[:0], h, r.ESI, r.K))
 	if err != nil {
 		return nil, refuse(fcp.CodeChecksum, "a symbol", ReasonAEAD)
@@ -118,12 +123,15 @@ func (c *SymbolCipher) Open(dst []byte, h *Header, r *Record) ([]byte, error) {
 	return out, nil
 }
 
-// AppendSealed appends a frame with one symbol, sealed: what a session sends. The
-// result is the same as that of Frame.AppendTo over the sealed record.
-func (c *SymbolCipher) AppendSealed(b []byte, l Layout, h *Header, esi uint32, k uint16, symbol []byte) []byte {
+// AppendSealed appends a frame of symbols, sealed: what a session sends. There is
+// one symbol of h.SymbolSize bytes for each id. The result is the same as that of
+// Frame.AppendTo over the sealed records.
+func (c *SymbolCipher) AppendSealed(b []byte, l Layout, h *Header, k uint16, esis []uint32, symbol func(i int) []byte) []byte {
 	start := len(b)
-	b = h.appendTo(b, l, 1, uint32(RecordOverhead+len(symbol)))
-	b = c.AppendRecord(b, h, esi, k, symbol)
+	b = h.appendTo(b, l, uint32(len(esis)), uint32(len(esis)*(RecordOverhead+int(h.SymbolSize))))
+	for i, esi := range esis {
+		b = c.AppendRecord(b, h, esi, k, symbol(i))
+	}
 	if l == LayoutNative {
 		b = appendChecksum(b, start)
 	}

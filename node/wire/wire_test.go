@@ -80,7 +80,7 @@ func TestNativeFrameIsAsDocumented(t *testing.T) {
 
 func TestOneSymbolFillsTheDefaultDatagramInEachLayout(t *testing.T) {
 	for _, l := range []Layout{LayoutNative, LayoutReference} {
-		if !FitsDatagram(l, 1, fcp.SymbolSize, DefaultDatagram) || FitsDatagram(l, 1, fcp.SymbolSize, DefaultDatagram-1) {
+		if FrameRoom(l, fcp.SymbolSize, DefaultDatagram) != 1 || FrameRoom(l, fcp.SymbolSize, DefaultDatagram-1) != 0 {
 			t.Errorf("layout %d: a frame of one symbol is not exactly %d bytes in its envelope", l, DefaultDatagram)
 		}
 	}
@@ -155,7 +155,7 @@ func TestSymbolsOpenOnlyWhereTheyWereSealed(t *testing.T) {
 	for name, c := range map[string]*SymbolCipher{"12-byte nonce": seal, "24-byte nonce": extended} {
 		h := Header{Flags: DefaultFlags, Object: [32]byte{4}, SymbolSize: 64, Epoch: 5, Seq: 6}
 		symbol := bytes.Repeat([]byte{7}, 64)
-		b := c.AppendSealed(nil, LayoutNative, &h, 8, 9, symbol)
+		b := c.AppendSealed(nil, LayoutNative, &h, 9, []uint32{8}, func(int) []byte { return symbol })
 		f, err := DecodeFrame(b, LayoutNative, 0)
 		if err != nil {
 			t.Fatal(name, err)
