@@ -24,6 +24,7 @@ type Member struct {
 	Writer   fcp.WriterID
 	Keys     authority.NodePublic
 	Name     string
+	Tags     []string  // what the owner says it is, strictly ascending
 	Enrolled time.Time // to the second
 	Revoked  bool      // a feed of it is cut, or the device or its attestation is revoked
 	Proof    []byte    // the enrollment as the owner signed it
@@ -35,7 +36,7 @@ func VerifyMember(owner authority.OwnerPublic, proof []byte) (Member, error) {
 	if err != nil {
 		return Member{}, err
 	}
-	return Member{Writer: d.Writer(), Keys: d.Node(), Name: d.Name(), Enrolled: d.EnrolledAt(), Proof: bytes.Clone(proof)}, nil
+	return Member{Writer: d.Writer(), Keys: d.Node(), Name: d.Name(), Tags: d.Tags(), Enrolled: d.EnrolledAt(), Proof: bytes.Clone(proof)}, nil
 }
 
 // Members returns every enrolled node, in the order (time of enrollment, writer),
