@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"maps"
 
 	"fcp"
 	"fcp/authority"
@@ -14,18 +15,25 @@ func (e *Engine) revokedWriters() (map[fcp.WriterID]bool, error) {
 	out := map[fcp.WriterID]bool{}
 	for _, z := range e.Zones() {
 		err := e.records(z, projRevocations, func(body []byte) error {
+			if known, ok := e.mesh.revoked.get(body); ok {
+				maps.Copy(out, known)
+				return nil
+			}
+			names := map[fcp.WriterID]bool{}
 			r, err := authority.VerifyRevocation(e.genesis.Owner, body)
 			if err != nil {
 				return err
 			}
 			for _, c := range r.Cuts() {
-				out[c.Feed.Writer] = true
+				names[c.Feed.Writer] = true
 			}
 			if s := r.Scope(); s == authority.RevokeDevice || s == authority.RevokeAttestation {
 				for _, t := range r.Targets() {
-					out[fcp.WriterID(t)] = true
+					names[fcp.WriterID(t)] = true
 				}
 			}
+			e.mesh.revoked.put(body, names)
+			maps.Copy(out, names)
 			return nil
 		})
 		if err != nil {

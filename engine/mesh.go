@@ -48,12 +48,17 @@ func (e *Engine) Members() ([]Member, error) {
 	}
 	var out []Member
 	err = e.records(fcp.ZoneOwner, projDevices, func(body []byte) error {
-		m, err := VerifyMember(e.genesis.Owner, body)
-		if err == nil {
-			m.Revoked = revoked[m.Writer]
-			out = append(out, m)
+		m, ok := e.mesh.proven.get(body)
+		if !ok {
+			var err error
+			if m, err = VerifyMember(e.genesis.Owner, body); err != nil {
+				return err
+			}
+			e.mesh.proven.put(body, m)
 		}
-		return err
+		m.Revoked = revoked[m.Writer]
+		out = append(out, m)
+		return nil
 	})
 	slices.SortFunc(out, func(a, b Member) int {
 		return cmp.Or(a.Enrolled.Compare(b.Enrolled), bytes.Compare(a.Writer[:], b.Writer[:]))

@@ -30,6 +30,8 @@ const openedSegments = 4
 type meshBodies struct {
 	fetcher atomic.Pointer[Fetcher]
 	members memberCache
+	proven  memo[Member]                // enrollments, without Revoked
+	revoked memo[map[fcp.WriterID]bool] // whom a revocation takes out
 
 	mu     sync.Mutex
 	opened list.List // of *openedSegment, most recent first; guarded by mu
