@@ -140,6 +140,8 @@ type LeaseFact struct {
 	Holder  fcp.WriterID
 	Seq     uint64
 	Expires time.Time // exclusive
+
+	Released bool // by its holder
 }
 
 // Leases finds the current lease of a subject.

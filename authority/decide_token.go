@@ -253,17 +253,20 @@ func (d *decider) lease() error {
 		return refuse(ReasonLeaseMissing, "")
 	}
 	l, ok := d.f.Leases.Lease(d.r.Subject)
-	switch {
-	case !ok:
+	if !ok {
 		return refuse(ReasonLeaseMissing, "")
-	case l.Holder != d.f.Executor.Node:
-		return refuse(ReasonLeaseHolder, "device %.16s has it", l.Holder)
-	case !d.f.Now.Before(l.Expires):
-		return refuse(ReasonLeaseExpired, "")
-	case d.r.LeaseSeq != l.Seq:
-		return refuse(ReasonLeaseStale, "fence %d, the lease's is %d", d.r.LeaseSeq, l.Seq)
 	}
 	d.note(l.Ref)
+	switch {
+	case l.Holder != d.f.Executor.Node:
+		return refuse(ReasonLeaseHolder, "device %.16s has it under fence %d, this request came with %d", l.Holder, l.Seq, d.r.LeaseSeq)
+	case d.r.LeaseSeq != l.Seq:
+		return refuse(ReasonLeaseStale, "fence %d, the lease's is %d", d.r.LeaseSeq, l.Seq)
+	case l.Released:
+		return refuse(ReasonLeaseReleased, "fence %d", l.Seq)
+	case !d.f.Now.Before(l.Expires):
+		return refuse(ReasonLeaseExpired, "fence %d, it ended at %s", l.Seq, l.Expires.UTC().Format(time.RFC3339))
+	}
 	return nil
 }
 

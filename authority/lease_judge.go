@@ -186,3 +186,17 @@ func Admit(l *Lease, highest FenceRecord, known Fence) (FenceRecord, error) {
 	}
 	return s, nil
 }
+
+// Electorates returns who grants leases after genesis and after each accepted
+// checkpoint, by the checkpoint's ref. accepted are the refs from number 0 on.
+func (s *ZoneCheckpoints) Electorates(from CheckpointState, accepted []fcp.Hash) map[fcp.Hash]Electorate {
+	out := map[fcp.Hash]Electorate{from.Ref: from.Electorate()}
+	for seq, ref := range accepted {
+		for i := range s.bySeq[uint64(seq)] {
+			if g := &s.bySeq[uint64(seq)][i]; g.ref == ref {
+				out[ref] = g.variants[0].Electorate()
+			}
+		}
+	}
+	return out
+}

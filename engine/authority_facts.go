@@ -34,6 +34,7 @@ type ZoneFacts struct {
 	signers  authority.RevocationSet  // of the zone and of the owner's: who has a say in checkpoints
 	enrolled map[authority.NodePublic]bool
 	accepted []fcp.Hash // by number: the genesis id, then the refs of the accepted checkpoints
+	electorates map[fcp.Hash]authority.Electorate // who grants leases, by checkpoint
 	grants   map[fcp.Hash]*authority.Grant
 	bindings map[fcp.CanonicalID][]*authority.Binding
 	self     fcp.WriterID
@@ -128,6 +129,7 @@ func (e *Engine) foldFacts(zone fcp.ZoneID, records recordReader) (*ZoneFacts, e
 	genesis := authority.GenesisState(e.genesis, zone)
 	f.Checkpoint, f.Fork = checkpoints.Judge(genesis, &f.signers)
 	f.accepted = append([]fcp.Hash{e.genesis.ID}, checkpoints.Accepted(genesis, &f.signers)...)
+	f.electorates = checkpoints.Electorates(genesis, f.accepted)
 	f.settle()
 	return f, nil
 }

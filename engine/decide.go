@@ -72,7 +72,7 @@ func (e *Engine) Decide(r *authority.Request) (authority.Decision, error) {
 }
 
 // DecideAt is Decide by the control objects that were in the log at an earlier
-// position, as of the time at. What was used of limits is what is used now.
+// position, as of the time at. Leases and what was used of limits are those of now.
 func (e *Engine) DecideAt(ctx context.Context, r *authority.Request, position uint64, at time.Time) (authority.Decision, error) {
 	f, err := e.ZoneFactsAt(ctx, r.Zone, position)
 	if err != nil {
@@ -89,7 +89,7 @@ func (e *Engine) decideBy(f *ZoneFacts, r *authority.Request, at time.Time) (aut
 		return authority.Decision{}, fresh, err
 	}
 	facts.Executor = e.executor(f, at)
-	facts.Limits, facts.Cache = limits{e}, e.decisions.cache
+	facts.Limits, facts.Leases, facts.Cache = limits{e}, leasesView{e, f}, e.decisions.cache
 	return authority.Decide(facts, r), fresh, nil
 }
 
@@ -280,7 +280,7 @@ func (e *Engine) spend(f *ZoneFacts, r *authority.Request, d authority.Decision)
 	if err != nil {
 		return d, err
 	}
-	facts.Executor, facts.Limits, facts.Cache = e.executor(f, now), locked{limits{e}}, s.cache
+	facts.Executor, facts.Limits, facts.Leases, facts.Cache = e.executor(f, now), locked{limits{e}}, leasesView{e, f}, s.cache
 	if d = authority.Decide(facts, r); !d.Allowed() {
 		return d, nil
 	}

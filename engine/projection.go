@@ -66,6 +66,10 @@ const (
 	projAudit        = "audit"
 	projHeads        = "auditheads"
 	projForks        = "forks"
+	projLeases       = "leases"
+	projReleases     = "releases"
+	projPromises     = "promises"
+	projFences       = "fences"
 )
 
 // Event is one event on its way through the projections. Its slices are valid

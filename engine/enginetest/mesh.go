@@ -83,8 +83,9 @@ type Node struct {
 	*engine.Engine
 	Name string
 
-	m   *Mesh
-	env engine.Environment
+	m     *Mesh
+	env   engine.Environment
+	clock *skewed
 }
 
 const dir = "/store"
@@ -114,7 +115,8 @@ func New(t testing.TB, seed uint64, n int) *Mesh {
 // node makes a node without a store.
 func (m *Mesh) node(name string) *Node {
 	m.seed++
-	return &Node{Name: name, m: m, env: engine.Environment{FS: vfs.NewMem(), Now: m.Clock.Now, Rand: Random(m.seed << 20)}}
+	clock := &skewed{clock: m.Clock}
+	return &Node{Name: name, m: m, clock: clock, env: engine.Environment{FS: vfs.NewCrashableMem(), Now: clock.Now, Rand: Random(m.seed << 20)}}
 }
 
 // Join adds a node. A member is enrolled by the first node and holds every zone; an
@@ -153,12 +155,14 @@ func (n *Node) open() {
 	n.m.T.Helper()
 	e, err := engine.Open(context.Background(), dir, engine.Options{Environment: n.env, NoBallast: true})
 	n.m.check(err)
+	if n.Engine == nil {
+		n.m.T.Cleanup(func() {
+			if err := n.Engine.Close(); err != nil {
+				n.m.T.Error("close:", err)
+			}
+		})
+	}
 	n.Engine = e
-	n.m.T.Cleanup(func() {
-		if err := e.Close(); err != nil {
-			n.m.T.Error("close:", err)
-		}
-	})
 }
 
 // Reopen closes the engine and opens it again.

@@ -1,0 +1,204 @@
+package enginetest
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"fcp"
+	"fcp/authority"
+	"fcp/engine"
+)
+
+// agree makes every node of the mesh a member of the zone's electorate, of which
+// faults may lie.
+func (m *Mesh) agree(z fcp.ZoneID, faults uint8) {
+	m.T.Helper()
+	first := m.Nodes[0]
+	if faults > 0 {
+		_, err := first.SetPolicy(ctx, m.Owner, z, authority.PolicyRules{MaxFaults: faults})
+		m.check(err)
+	}
+	c, err := first.ProposeCheckpoint(z)
+	m.check(err)
+	_, err = first.AppendCheckpoint(ctx, c) // genesis names node 0 alone
+	m.check(err)
+	m.Sync(z)
+}
+
+// peers reaches the nodes that are not cut off, at once.
+type peers struct {
+	m    *Mesh
+	self *Node
+	cut  map[fcp.WriterID]bool
+}
+
+var errCut = fcp.Errorf(fcp.CodeTimeout, "cut off")
+
+func (p *peers) node(w fcp.WriterID) (*Node, error) {
+	for _, n := range p.m.Nodes {
+		if n.Signer() != nil && fcp.WriterOf(n.Signer().Public()) == w && !p.cut[w] {
+			return n, nil
+		}
+	}
+	return nil, errCut
+}
+
+func (p *peers) Vote(ctx context.Context, member fcp.WriterID, request, lease []byte) (v authority.NodeSignature, err error) {
+	n, err := p.node(member)
+	if err != nil {
+		return v, err
+	}
+	u, err := authority.DecodeLease(lease)
+	if err != nil {
+		return v, err
+	}
+	r, err := n.OpenLeaseRequest(u.Spec().Zone, request)
+	if err != nil {
+		return v, err
+	}
+	return n.PromiseLease(ctx, r, u)
+}
+
+func (p *peers) Coordinate(ctx context.Context, member fcp.WriterID, request []byte) ([]byte, error) {
+	n, err := p.node(member)
+	if err != nil {
+		return nil, err
+	}
+	l, err := n.CoordinateLease(ctx, request, zone, &peers{p.m, n, p.cut})
+	if err != nil {
+		return nil, err
+	}
+	return l.Encode()
+}
+
+func (n *Node) writer() fcp.WriterID { return fcp.WriterOf(n.Signer().Public()) }
+
+func (n *Node) acquire(t authority.Thing, ttl time.Duration, cut ...*Node) (*engine.LeaseState, error) {
+	p := &peers{n.m, n, map[fcp.WriterID]bool{}}
+	for _, c := range cut {
+		p.cut[c.writer()] = true
+	}
+	return n.AcquireLease(ctx, t, ttl, p)
+}
+
+func thing(b byte) authority.Thing {
+	return authority.Thing{Zone: zone, Subject: fcp.ObjectID{b, 1}, Purpose: authority.LeaseResource}
+}
+
+func wantCode(t testing.TB, what string, err error, code fcp.Code) {
+	t.Helper()
+	if fcp.CodeOf(err) != code {
+		t.Fatalf("%s: %v, want %s", what, err, code)
+	}
+}
+
+// TestALeaseIsHandedOver: one device at a time, renewals, release, expiry with the
+// skew, and the fence at the sink.
+func TestALeaseIsHandedOver(t *testing.T) {
+	m := New(t, 21, 4)
+	m.agree(zone, 1)
+	a, b, sink := m.Nodes[0], m.Nodes[1], m.Nodes[3]
+	x := thing(1)
+	one, err := a.acquire(x, time.Minute)
+	m.check(err)
+	if got := one.Signers(); len(got) < 3 || one.Spec().Fence.Checkpoint() != 1 {
+		t.Fatal(got, one.Spec())
+	}
+	_, err = b.acquire(x, time.Minute)
+	wantCode(t, "while another has it", err, fcp.CodeLeaseHeld)
+	if _, err := b.acquire(thing(2), time.Minute); err != nil {
+		t.Fatal("another thing:", err)
+	}
+	two, err := a.acquire(x, time.Minute)
+	m.check(err)
+	if two.Spec().Fence <= one.Spec().Fence {
+		t.Fatal("a renewal has no higher fence")
+	}
+	effects := 0
+	effect := func(context.Context) error { effects++; return nil }
+	m.check(sink.Effect(ctx, &two.UnverifiedLease, effect))
+	m.check(sink.Effect(ctx, &two.UnverifiedLease, effect))
+	wantCode(t, "an older fence", sink.Effect(ctx, &one.UnverifiedLease, effect), fcp.CodeFenced)
+
+	m.Clock.Advance(100 * time.Second) // over, and less than the skew ago
+	_, err = b.acquire(x, time.Minute)
+	wantCode(t, "within the skew", err, fcp.CodeLeaseHeld)
+	_, err = a.OwnLease(x)
+	wantReason(t, "own use behind the end", err, authority.ReasonLeaseExpired)
+	m.Clock.Advance(90 * time.Second)
+	three, err := b.acquire(x, time.Minute)
+	m.check(err)
+	sink.Crash() // what it let through, and promised, is on disk
+	m.check(sink.Effect(ctx, &three.UnverifiedLease, effect))
+	sink.Crash()
+	wantCode(t, "after a restart", sink.Effect(ctx, &two.UnverifiedLease, effect), fcp.CodeFenced)
+
+	m.check(b.ReleaseLease(ctx, x, three.Spec().Fence))
+	_, err = b.OwnLease(x)
+	wantReason(t, "after the release", err, authority.ReasonLeaseReleased)
+	_, err = a.acquire(x, time.Minute)
+	wantCode(t, "before the release arrived", err, fcp.CodeLeaseHeld)
+	m.Sync(zone)
+	sameRoots(t, m, zone)
+	if _, err = a.acquire(x, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	m.Sync(zone)
+	_, err = b.OwnLease(x)
+	wantReason(t, "another's", err, authority.ReasonLeaseHolder)
+	if effects != 3 {
+		t.Fatal(effects)
+	}
+}
+
+// TestAHalfIsNoQuorum: of four members cut in two no side gets a lease, and what was
+// promised on the way is given back.
+func TestAHalfIsNoQuorum(t *testing.T) {
+	for _, faults := range []uint8{0, 1} {
+		m := New(t, 22+uint64(faults), 4)
+		m.agree(zone, faults)
+		left, right := m.Nodes[:2], m.Nodes[2:]
+		x := thing(1)
+		_, err := left[0].acquire(x, time.Minute, right...)
+		wantReason(t, "two of four", err, authority.ReasonQuorum)
+		_, err = right[0].acquire(x, time.Minute, left...)
+		wantReason(t, "the other two", err, authority.ReasonQuorum)
+		m.Sync(zone)
+		if _, err := right[1].acquire(x, time.Minute, left[0]); err != nil {
+			t.Fatal("three of four, after the others gave up:", err)
+		}
+		if faults == 0 {
+			_, err := m.Nodes[0].acquire(thing(2), time.Minute, right...)
+			if !errors.Is(err, fcp.Transient) {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// TestMembershipNeverRepeatsAFence: an electorate that has no member in common with
+// the one before grants higher fences, and the older ones are stale.
+func TestMembershipNeverRepeatsAFence(t *testing.T) {
+	m := New(t, 24, 3)
+	a, b := m.Nodes[0], m.Nodes[1]
+	x := thing(1)
+	one, err := a.acquire(x, time.Hour) // node 0 is the only member
+	m.check(err)
+	if one.Spec().Fence != 1 || len(one.Signers()) != 1 {
+		t.Fatal(one.Spec(), one.Signers())
+	}
+	if _, err := b.acquire(x, time.Minute); fcp.CodeOf(err) != fcp.CodeLeaseHeld {
+		t.Fatal(err)
+	}
+	m.agree(zone, 0)
+	two, err := a.acquire(x, time.Hour)
+	m.check(err)
+	if two.Spec().Fence != 1<<32+1 || len(two.Signers()) < 2 {
+		t.Fatal(two.Spec(), two.Signers())
+	}
+	m.check(b.Effect(ctx, &two.UnverifiedLease, func(context.Context) error { return nil }))
+	err = b.Effect(ctx, &one.UnverifiedLease, func(context.Context) error { return nil })
+	wantCode(t, "the lease of the old electorate", err, fcp.CodeFenced)
+}
