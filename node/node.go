@@ -79,6 +79,7 @@ type Node struct {
 	live    *liveness
 	fetches fetchTable
 	shares  shareTable
+	repairs repairTable
 
 	life context.Context
 	stop context.CancelCauseFunc
@@ -90,6 +91,7 @@ type Metrics struct {
 	DatagramsReceived, MACFailed, Replayed, FramesRefused, SymbolsFailed atomic.Uint64
 	SymbolsSent, SymbolsTaken, SymbolsFalse, SymbolsUnasked              atomic.Uint64
 	EventsSent, EventsTaken, Rebuilt, SharesKept, CookiesAsked           atomic.Uint64
+	Repaired, RepairBytes                                                atomic.Uint64
 }
 
 // Start opens the socket and begins to look for the other nodes. The engine must
@@ -104,6 +106,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	n.control.init()
 	n.fetches.init()
 	n.shares.init()
+	n.repairs.init()
 	if err := n.random(n.cookieKey[:]); err != nil {
 		return nil, err
 	}
@@ -118,6 +121,9 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 			err = errors.Join(err, n.Close())
 		}
 	}()
+	if err := n.loadSeen(); err != nil {
+		return nil, err
+	}
 	position := n.engine.Position()
 	if err := n.knowStore(); err != nil {
 		return nil, err
@@ -132,6 +138,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	n.spawn(n.acceptLoop)
 	n.spawn(n.tickLoop)
 	n.spawn(n.placeLoop)
+	n.spawn(n.repairLoop)
 	n.spawn(n.memberLoop)
 	n.spawn(n.laneLoop)
 	n.spawn(func() { n.followLog(position) })
@@ -222,7 +229,7 @@ func (n *Node) Close() error {
 		err = errors.Join(err, n.transport.close())
 	}
 	n.work.Wait()
-	return errors.Join(err, n.keepHeads())
+	return errors.Join(err, n.keepHeads(), n.keepSeen())
 }
 
 // Kill ends the node at once, without a word to its peers: for tests and for a

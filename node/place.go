@@ -1,61 +1,22 @@
 package node
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"slices"
 	"time"
 
-	"github.com/zeebo/blake3"
-
 	"fcp"
-	"fcp/engine"
 	"fcp/engine/symbols"
 	"fcp/gossip"
 	"fcp/log"
+	"fcp/node/placement"
 )
 
 // place of a share: whom to give which symbols.
 type placing struct {
 	peer fcp.WriterID
 	ref  symbols.Ref
-}
-
-// plan spreads a segment by policy. Every member has a place of its own in the
-// order of enrollment, and the range of symbols of that place: member i has the
-// symbols i*share to (i+1)*share-1 of every segment. So ranges never overlap, and
-// nothing has to be remembered of who got what. Which members hold a segment is
-// decided by rendezvous hashing, its writer always among them.
-func plan(policy symbols.Policy, members []engine.Member, writer fcp.WriterID, r symbols.Ref) []placing {
-	share := policy.Share(r.K())
-	type candidate struct {
-		w     fcp.WriterID
-		at    int
-		score [32]byte
-	}
-	var all []candidate
-	for i, m := range members {
-		if m.Revoked || m.Writer == writer {
-			continue
-		}
-		c := candidate{w: m.Writer, at: i}
-		h := blake3.New()
-		h.WriteString("FCP2-PLACE-V1")
-		h.Write(r.Segment[:])
-		h.Write(m.Writer[:])
-		h.Sum(c.score[:0])
-		all = append(all, c)
-	}
-	slices.SortFunc(all, func(a, b candidate) int { return bytes.Compare(b.score[:], a.score[:]) })
-	var out []placing
-	for _, c := range all[:min(len(all), policy.Of-1)] {
-		ref := symbols.Ref{Segment: r.Segment, Size: r.Size, First: uint32(c.at * share), Count: uint32(share)}
-		if ref.Valid() {
-			out = append(out, placing{c.w, ref})
-		}
-	}
-	return out
 }
 
 // placeLoop offers shares of own segments to the members that should hold them.
@@ -88,23 +49,27 @@ const maxOffers = 64
 // place makes offers for what is not where it should be, and reports whether
 // something was not.
 func (n *Node) place() (missing bool, err error) {
-	members := n.id.enrolled()
-	n.shares.mu.Lock()
-	var mine []ownSegment
-	for _, s := range n.shares.own {
-		if s.mine {
-			mine = append(mine, s)
-		}
-	}
-	n.shares.mu.Unlock()
-	slices.SortFunc(mine, func(a, b ownSegment) int { return int(int64(a.no) - int64(b.no)) })
+	p, devices := n.policy(), n.devices()
 	made := 0
-	for _, own := range mine {
-		for _, p := range n.missing(plan(n.opt.Policy, members, n.self, own.ref)) {
+	all := n.segments(p, devices)
+	for i := range all {
+		s := &all[i]
+		if s.Writer != n.self {
+			continue
+		}
+		r, ok := placement.PlanRepair(p, s, devices, n.now(), 0)
+		if !ok || r.Minter != n.self {
+			continue
+		}
+		for _, id := range r.To {
+			ref, ok := placeOf(p, devices, id, s.ID, n.sizeOf(s.ID))
+			if !ok || id == n.self {
+				continue
+			}
 			if made++; made > maxOffers {
 				return true, nil
 			}
-			if err := n.offer(p); err != nil {
+			if err := n.offer(placing{id, ref}); err != nil {
 				return true, err
 			}
 		}
@@ -158,18 +123,21 @@ func (n *Node) Placed(segment fcp.SegmentID) (have, want int, err error) {
 	if !ok {
 		return 0, 0, fcp.Errorf(fcp.CodeNotFound, "segment %s", segment)
 	}
-	places := plan(n.opt.Policy, n.id.enrolled(), n.self, own.ref)
+	p, devices := n.policy(), n.devices()
+	share, left := p.Share(own.ref.K()), 0
 	n.mu.Lock()
+	defer n.mu.Unlock()
 	holders := n.core.Holders(segment)
-	n.mu.Unlock()
-	for _, p := range places {
-		if slices.ContainsFunc(holders, func(h gossip.Holder) bool {
-			return h.Peer == p.peer && h.Symbols.Contains(p.ref.First) && h.Symbols.Contains(p.ref.End()-1)
-		}) {
-			have++
+	for i := range devices {
+		if d := &devices[i]; !d.Lost && d.ID != n.self {
+			left++
+			if slices.ContainsFunc(holders, func(h gossip.Holder) bool { return h.Peer == d.ID && int(h.Symbols.GetCardinality()) >= share }) {
+				have++
+			}
 		}
 	}
-	return have, len(places), nil
+	want = min(p.Devices()-1, left)
+	return min(have, want), want, nil
 }
 
 // ownSegments returns the segments of the data plane that this node sealed.
@@ -285,6 +253,7 @@ func (n *Node) noteSegment(body []byte) {
 		return
 	}
 	id := fcp.SegmentID(r.Segment)
+	n.repairs.know(&r)
 	n.segmentTold(id, r.Zone)
 	if r.Feed().Writer == n.self {
 		if no, ok, err := n.engine.Log().FindSegment(id); err == nil && ok {

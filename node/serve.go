@@ -83,6 +83,7 @@ func (n *Node) knowSymbols() error {
 	for _, zone := range n.engine.Zones() {
 		err := n.engine.DataSegments(zone, func(r *log.Remainder) error {
 			t.told[fcp.SegmentID(r.Segment)] = zone
+			n.repairs.know(r)
 			return nil
 		})
 		if err != nil {
@@ -223,13 +224,16 @@ func (n *Node) loadShare(ctx context.Context, r symbols.Ref) (file, manifest []b
 	held := slices.Contains(t.held[r.Segment], r)
 	own, ok := t.own[r.Segment]
 	t.mu.Unlock()
+	mending := n.repairing(r.Segment)
 	switch {
 	case held:
 		file, manifest, err = n.engine.ReadShare(r)
-	case ok && own.ref.Size == r.Size:
-		var m *loadedMint
-		if m, err = n.mint(ctx, own); err != nil {
-			return nil, nil, err
+	case ok && own.ref.Size == r.Size || mending != nil && mending.minting.Ref.Size == r.Size:
+		m := mending
+		if m == nil {
+			if m, err = n.mint(ctx, own); err != nil {
+				return nil, nil, err
+			}
 		}
 		m.mu.Lock()
 		file, manifest, err = m.minting.Share(ctx, r.First, r.Count, n.opt.Policy.Need)
@@ -259,9 +263,12 @@ func (n *Node) refOf(segment fcp.SegmentID, first, count uint64) (symbols.Ref, b
 			return r, true
 		}
 	}
-	own, ok := t.own[segment]
-	r := symbols.Ref{Segment: segment, Size: own.ref.Size, First: uint32(first), Count: uint32(count)}
-	return r, ok && r.Valid()
+	size := t.own[segment].ref.Size
+	if m := n.repairing(segment); size == 0 && m != nil {
+		size = m.minting.Ref.Size
+	}
+	r := symbols.Ref{Segment: segment, Size: size, First: uint32(first), Count: uint32(count)}
+	return r, size > 0 && r.Valid()
 }
 
 // sharesOf returns the shares of a segment that this node has without making new

@@ -236,7 +236,7 @@ func TestRepairReachesThePolicy(t *testing.T) {
 		isOnline := func(id fcp.WriterID) bool { return online[id] }
 		r, ok := PlanRepair(p, &s, devices, now, 0)
 		if !ok {
-			if s.Rebuilds(isOnline) && missing && !s.emergency(isOnline) {
+			if s.Rebuilds(isOnline) && missing && !s.emergency(p, isOnline) {
 				// There must be no device left that could take a share.
 				for i := range devices {
 					if id := devices[i].ID; online[id] && s.holding(id).Count == 0 {
@@ -298,10 +298,18 @@ func TestRepairCosts(t *testing.T) {
 	if _, ok := PlanRepair(p, &s, devices, now, 2); ok {
 		t.Fatal("repaired above the low mark")
 	}
-	// Half of the symbols online and the others asleep: not one device may wait.
+	// One of three sleeps: that is every night.
 	devices[1].Lost = false
 	devices[0].Online, devices[0].Seen = false, now
-	if r, ok := PlanRepair(p, &s, devices, now, 0); !ok || !r.Emergency {
+	if r, ok := PlanRepair(p, &s, devices, now, 0); ok {
+		t.Fatalf("moved for a nap: %+v", r)
+	}
+	// Two of four sleep, and what is awake just rebuilds: not one device may wait.
+	p.Spread.Of = 4
+	s.Holdings = append(s.Holdings, Holding{Device: device(3), Count: 402})
+	devices = append(devices, Device{ID: device(4), Online: true})
+	devices[1].Online, devices[1].Seen = false, now
+	if r, ok := PlanRepair(p, &s, devices, now, 0); !ok || !r.Emergency || r.To[0] != device(4) {
 		t.Fatalf("no emergency: %+v, %v", r, ok)
 	}
 }

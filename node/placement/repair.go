@@ -27,14 +27,20 @@ func (r *Repair) Moves() int {
 }
 
 // margin is how many symbols more than needed must be online for grace to hold: a
-// tenth of the segment.
-func (s *Segment) margin() int { return ceil(s.K, 10) }
+// tenth of the segment. A policy that bears one loss has none to spare while a single
+// device sleeps, which is not an emergency but every night.
+func (p *Policy) margin(k int) int {
+	if p.Devices()-p.Spread.Need < 2 {
+		return 0
+	}
+	return ceil(k, 10)
+}
 
 // emergency reports whether what is online is so little that the grace of devices that
 // are away is void.
-func (s *Segment) emergency(online func(fcp.WriterID) bool) bool {
+func (s *Segment) emergency(p *Policy, online func(fcp.WriterID) bool) bool {
 	sum, whole := s.among(online)
-	return !whole && sum < s.Need()+s.margin()
+	return !whole && sum < s.Need()+p.margin(s.K)
 }
 
 // PlanRepair says what has to be done for s, or false when nothing has to be, or
@@ -51,7 +57,7 @@ func PlanRepair(p *Policy, s *Segment, devices []Device, now time.Time, lowMark 
 	}
 	online := func(id fcp.WriterID) bool { d := state[id]; return d != nil && d.Online && !d.Lost }
 	present := func(id fcp.WriterID) bool { d := state[id]; return d != nil && d.Present(now) }
-	r = Repair{Segment: s.ID, Share: p.Share(s.K), Emergency: s.emergency(online)}
+	r = Repair{Segment: s.ID, Share: p.Share(s.K), Emergency: s.emergency(p, online)}
 	if !s.Rebuilds(online) {
 		return r, false
 	}
@@ -81,9 +87,10 @@ func PlanRepair(p *Policy, s *Segment, devices []Device, now time.Time, lowMark 
 	if len(r.To) == 0 {
 		return r, false
 	}
-	// Who can do it with the fewest symbols moved; the rank of the segment among equals.
+	// Who can do it with the fewest symbols moved; among equals its writer, then by the
+	// rank of the segment.
 	best := -1
-	for _, id := range Rank(s.ID, idsOf(devices)) {
+	for _, id := range append([]fcp.WriterID{s.Writer}, Rank(s.ID, idsOf(devices))...) {
 		if !online(id) {
 			continue
 		}
