@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"fcp"
@@ -106,6 +107,12 @@ func TestInterruptedPutGoesOn(t *testing.T) {
 	}
 	if _, err := s.Stat(context.Background(), "", "large", At{}); !errors.Is(err, fcp.CodeNotFound) {
 		t.Fatal("half an object has a name:", err)
+	}
+	// A connection that was cut off says so with an error that block readers also use
+	// for a plain end.
+	cut := io.MultiReader(bytes.NewReader(body[:9*fcp.ChunkSize+5]), iotest.ErrReader(io.ErrUnexpectedEOF))
+	if _, err := s.Put(context.Background(), PutRequest{Key: "cut", Body: cut}); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Fatal("a body that was cut off:", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	slow, w := io.Pipe()

@@ -182,11 +182,11 @@ func (u *upload) read(body io.Reader) error {
 		if p.raw = <-u.raws; p.raw == nil {
 			p.raw = make([]byte, fcp.ChunkSize)
 		}
-		got, err := io.ReadFull(body, p.raw[:fcp.ChunkSize])
+		got, err := fill(body, p.raw[:fcp.ChunkSize])
 		switch {
-		case errors.Is(err, io.EOF):
+		case got == 0 && errors.Is(err, io.EOF):
 			return nil
-		case err != nil && !errors.Is(err, io.ErrUnexpectedEOF):
+		case err != nil && !errors.Is(err, io.EOF):
 			return fcp.Wrap(fcp.CodeInvalidArgument, err, "read the body")
 		case n >= MaxChunks:
 			return fcp.Errorf(fcp.CodeTooLarge, "a body of more than %d bytes", MaxChunks*fcp.ChunkSize)
@@ -203,6 +203,20 @@ func (u *upload) read(body io.Reader) error {
 			return nil
 		}
 	}
+}
+
+// fill reads until b is full or r ends, which is io.EOF. It is not io.ReadFull, whose
+// io.ErrUnexpectedEOF for an end is also what a body says that was cut off.
+func fill(r io.Reader, b []byte) (n int, err error) {
+	for n < len(b) && err == nil {
+		var m int
+		m, err = r.Read(b[n:])
+		n += m
+	}
+	if n == len(b) && errors.Is(err, io.EOF) {
+		err = nil // told again by the next read
+	}
+	return n, err
 }
 
 // prepare names a chunk and, unless the zone has it, seals it.

@@ -5,10 +5,12 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"fcp"
+	"fcp/authority"
 	"fcp/gossip"
 	"fcp/log"
 )
@@ -24,6 +26,8 @@ type controlPlane struct {
 	forks []gossip.Forked            // guarded by mu
 	watch map[watched]*Arrival       // revocations of this node on their way; guarded by mu
 	order []watched                  // of watch, oldest first; guarded by mu
+	// closed when a revocation reached a peer; guarded by mu
+	arrived chan struct{}
 }
 
 type watched struct {
@@ -35,6 +39,7 @@ type watched struct {
 type Arrival struct {
 	Feed fcp.Feed
 	Seq  uint64
+	Ref  fcp.Hash  // of the revocation
 	At   time.Time // when it was durable here
 	Seen map[fcp.WriterID]time.Duration
 }
@@ -44,7 +49,7 @@ const maxArrivals = 256
 
 func (c *controlPlane) init() {
 	c.heads, c.watch = map[fcp.FeedID]gossip.Head{}, map[watched]*Arrival{}
-	c.members = make(chan struct{}, 1)
+	c.members, c.arrived = make(chan struct{}, 1), make(chan struct{})
 }
 
 func (c *controlPlane) wake() {
@@ -63,11 +68,11 @@ func (c *controlPlane) forked(e gossip.Forked) {
 }
 
 // follow begins to watch the arrival of an event.
-func (c *controlPlane) follow(feed fcp.Feed, seq uint64, at time.Time) {
+func (c *controlPlane) follow(feed fcp.Feed, seq uint64, ref fcp.Hash, at time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	w := watched{feed.ID(), seq}
-	c.watch[w] = &Arrival{Feed: feed, Seq: seq, At: at, Seen: map[fcp.WriterID]time.Duration{}}
+	c.watch[w] = &Arrival{Feed: feed, Seq: seq, Ref: ref, At: at, Seen: map[fcp.WriterID]time.Duration{}}
 	if c.order = append(c.order, w); len(c.order) > maxArrivals {
 		delete(c.watch, c.order[0])
 		c.order = c.order[1:]
@@ -85,6 +90,8 @@ func (c *controlPlane) reached(e gossip.Reached, now time.Time) {
 		}
 		if _, ok := a.Seen[e.Peer]; !ok {
 			a.Seen[e.Peer] = now.Sub(a.At)
+			close(c.arrived)
+			c.arrived = make(chan struct{})
 		}
 	}
 }
@@ -105,6 +112,45 @@ func (n *Node) Arrivals() []Arrival {
 		out = append(out, a)
 	}
 	return out
+}
+
+// WaitArrival waits until every other member that is not revoked said that it has
+// a revocation which this node issued since it started. CodeNotFound for another one;
+// CodeTimeout when ctx ends before, with the members that are missing.
+func (n *Node) WaitArrival(ctx context.Context, ref fcp.Hash) error {
+	for {
+		n.control.mu.Lock()
+		next := n.control.arrived
+		var seen map[fcp.WriterID]bool
+		for _, a := range n.control.watch {
+			if a.Ref == ref {
+				seen = map[fcp.WriterID]bool{}
+				for w := range a.Seen {
+					seen[w] = true
+				}
+			}
+		}
+		n.control.mu.Unlock()
+		if seen == nil {
+			return fcp.Errorf(fcp.CodeNotFound, "this node issued no revocation %s since it started", ref)
+		}
+		var missing []string
+		for _, m := range n.id.enrolled() {
+			if m.Writer != n.self && !m.Revoked && !seen[m.Writer] {
+				missing = append(missing, m.Name)
+			}
+		}
+		if len(missing) == 0 {
+			return nil
+		}
+		select {
+		case <-next:
+		case <-ctx.Done():
+			return fcp.Errorf(fcp.CodeTimeout, "the revocation has not reached %s", strings.Join(missing, ", "))
+		case <-n.life.Done():
+			return context.Cause(n.life)
+		}
+	}
 }
 
 // Forks returns the feeds that were seen with two branches, with both heads.
@@ -244,7 +290,7 @@ func (n *Node) noteEvents(batch []log.Applied) {
 		case fcp.KindRevocationIssued:
 			members = true
 			if feed.Writer == n.self {
-				n.control.follow(feed, a.Seq, now)
+				n.control.follow(feed, a.Seq, authority.RefOf(a.Content.Body), now)
 			}
 		case fcp.KindDeviceEnrolled:
 			members = true

@@ -529,6 +529,7 @@ func (n *Node) Fetch(ctx context.Context, r *log.Remainder) ([]byte, error) {
 	b, err := f.run(ctx)
 	if err == nil {
 		n.metrics.Rebuilt.Add(1)
+		f.report(ctx)
 	}
 	return b, err
 }

@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"fcp"
 	"fcp/authority"
 	"fcp/engine"
 	"fcp/node/api"
@@ -30,16 +29,17 @@ func TestMain(m *testing.M) {
 }
 
 // daemon is a real process.
-type daemon struct {
+type process struct {
 	cmd    *exec.Cmd
+	socket string
 	client *api.Client
 	log    bytes.Buffer
 }
 
-func start(t *testing.T, dir string, args ...string) *daemon {
+func start(t *testing.T, dir string, args ...string) *process {
 	t.Helper()
 	socket := filepath.Join(dir, "sock")
-	d := &daemon{client: api.NewClient(socket)}
+	d := &process{socket: socket, client: api.NewClient(socket)}
 	d.cmd = exec.Command(os.Args[0], append([]string{"--dir", filepath.Join(dir, "store"), "--socket", socket}, args...)...)
 	d.cmd.Env = append(os.Environ(), "FCPD_TEST_PROCESS=1")
 	d.cmd.Stderr = &d.log
@@ -55,7 +55,16 @@ func start(t *testing.T, dir string, args ...string) *daemon {
 	return d
 }
 
-func (d *daemon) until(t *testing.T, what string, ok func(api.Status) bool) api.Status {
+func (d *process) store(t *testing.T) *api.Remote {
+	t.Helper()
+	r, err := api.Dial(context.Background(), d.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func (d *process) until(t *testing.T, what string, ok func(api.Status) bool) api.Status {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		st, err := d.client.Status(context.Background())
@@ -81,18 +90,18 @@ func TestThreeProcessesAreOneStore(t *testing.T) {
 	prepare(t, owner, dir)
 	first := start(t, dir(0))
 	st := first.until(t, "the first is ready", func(api.Status) bool { return true })
-	var others []*daemon
+	var others []*process
 	for i := 1; i < 3; i++ {
 		others = append(others, start(t, dir(i), "--peer", st.Address, "--enrollment", filepath.Join(dir(i), "enrollment")))
 	}
-	all := func(st api.Status) bool { return len(st.Peers) == 2 }
+	all := func(st api.Status) bool { return st.Coverage.Members == 3 }
 	first.until(t, "all have met", all)
 	for _, d := range others {
 		d.until(t, "all have met", all)
 	}
 	body := make([]byte, 3<<20)
 	mrand.NewChaCha8([32]byte{1}).Read(body)
-	if err := first.client.Put(ctx, fcp.ZonePrivate, "film", bytes.NewReader(body)); err != nil {
+	if _, err := first.store(t).Put(ctx, engine.PutRequest{Key: "film", Body: bytes.NewReader(body)}); err != nil {
 		t.Fatal(err)
 	}
 	first.until(t, "its segments are spread", func(st api.Status) bool { return st.Segments >= 3 && st.Missing == 0 })
@@ -101,7 +110,7 @@ func TestThreeProcessesAreOneStore(t *testing.T) {
 	}
 	first.cmd.Wait()
 	for i, d := range others {
-		r, err := d.client.Get(ctx, fcp.ZonePrivate, "film")
+		r, err := d.store(t).Get(ctx, engine.GetRequest{Key: "film"})
 		if err != nil {
 			t.Fatalf("process %d: %v\n%s", i+2, err, d.log.Bytes())
 		}
