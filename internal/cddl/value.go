@@ -177,3 +177,47 @@ func (v Value) String() string {
 
 // Equal reports whether two items are the same; of maps the order counts.
 func (v Value) Equal(w Value) bool { return string(v.Encode(nil)) == string(w.Encode(nil)) }
+
+// Mutation is an item with one change that no rule of an object should take.
+type Mutation struct {
+	What  string
+	Lost  string // the key that is missing, or "#" for the last element
+	Bytes []byte
+}
+
+// Mutations returns changes of a map or array: each pair or the last element left
+// out, one added, each value of another type.
+func Mutations(b []byte) (out []Mutation) {
+	v, err := Decode(b)
+	if err != nil || v.Major != majorMap && v.Major != majorArray {
+		return nil
+	}
+	strange := Value{Major: majorArray, Items: []Value{{Major: majorArray, Items: []Value{{Major: majorSimple, N: simpleTrue}}}}}
+	step := 1
+	if v.Major == majorMap {
+		step = 2
+	}
+	with := func(what, lost string, items ...Value) {
+		w := v
+		w.Items = items
+		out = append(out, Mutation{What: what, Lost: lost, Bytes: w.Encode(nil)})
+	}
+	clone := func() []Value { return append([]Value(nil), v.Items...) }
+	for i := 0; i < len(v.Items); i += step {
+		changed := clone()
+		changed[i+step-1] = strange
+		with("another type at "+brief(v.Items[i]), "", changed...)
+		if step == 2 {
+			with("no "+brief(v.Items[i]), strings.Trim(v.Items[i].String(), `"`), append(clone()[:i], v.Items[i+2:]...)...)
+		}
+	}
+	if step == 2 {
+		with("a key too many", "", append(clone(), Value{Major: majorText, Bytes: []byte("zz_unknown")}, Value{})...)
+		return out
+	}
+	with("an element too many", "", append(clone(), strange)...)
+	if len(v.Items) > 0 {
+		with("an element missing", "#", clone()[:len(v.Items)-1]...)
+	}
+	return out
+}
