@@ -174,3 +174,11 @@ func (e *Engine) fetchForeign(ctx context.Context, fetch Fetcher, r *log.Remaind
 	events, err := e.log.OpenForeign(r, ciphertext)
 	return events, salts, err
 }
+
+// ForkedFrom returns the lowest event of a feed from which on its writer is proven
+// to have signed two histories; 0: none is proven here.
+func (e *Engine) ForkedFrom(feed fcp.Feed) uint64 {
+	e.fold.mu.RLock()
+	defer e.fold.mu.RUnlock()
+	return e.fold.cuts.ForkOf(feed)
+}

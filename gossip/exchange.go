@@ -145,3 +145,12 @@ func (c *Core) Frozen(f fcp.Feed) bool {
 	x := c.feeds[f.ID()]
 	return x != nil && x.frozen
 }
+
+// HeldBy returns the segments that a member said it holds symbols of, ascending.
+func (c *Core) HeldBy(w fcp.WriterID) []fcp.SegmentID {
+	p := c.peers[w]
+	if p == nil {
+		return nil
+	}
+	return p.holds.ids()
+}

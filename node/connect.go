@@ -76,7 +76,8 @@ func (n *Node) dialLoop(address string) {
 	pause := redialFirst
 	var last fcp.WriterID
 	for n.life.Err() == nil {
-		if s := n.session(last); s == nil || s.rekeyDue() {
+		s := n.session(last)
+		if s == nil || s.rekeyDue() {
 			began := n.now()
 			who, err := n.dialOnce(address)
 			if !who.IsZero() {
@@ -85,7 +86,7 @@ func (n *Node) dialLoop(address string) {
 			if n.life.Err() != nil {
 				return
 			}
-			if n.now().Sub(began) > redialMost {
+			if n.now().Sub(began) > dialWait {
 				pause = redialFirst
 			}
 			n.logger.Debug("a session ended", "address", address, "err", err)
@@ -96,24 +97,45 @@ func (n *Node) dialLoop(address string) {
 		if !n.pause(pause) {
 			return
 		}
-		pause = min(2*pause, redialMost)
+		most := redialMost
+		if n.keeps(last) { // it is looked for where it was last seen, too
+			most = redialKnown
+		}
+		pause = min(2*pause, most)
 	}
+}
+
+// keeps reports whether a keepLoop looks for a member.
+func (n *Node) keeps(w fcp.WriterID) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.kept[w]
 }
 
 // dialOnce connects and serves the session to its end.
 func (n *Node) dialOnce(address string) (who fcp.WriterID, err error) {
+	return n.dial(address, func(*quic.Conn, bool) {})
+}
+
+// dial is dialOnce; it calls progress when the handshake begins, and once, done,
+// when the attempt failed or became a session.
+func (n *Node) dial(address string, progress func(c *quic.Conn, done bool)) (who fcp.WriterID, err error) {
 	addr, err := n.opt.Network.Resolve(n.life, address)
 	if err != nil {
+		progress(nil, true)
 		return who, err
 	}
-	ctx, cancel := context.WithTimeout(n.life, handshakeWait)
+	ctx, cancel := context.WithTimeout(n.life, dialWait)
 	conn, err := n.transport.dial(ctx, addr)
 	cancel()
 	if err != nil {
+		progress(nil, true)
 		return who, err
 	}
+	progress(conn, false)
 	n.handshakes.Add(1)
 	err = n.serve(conn, func(ctx context.Context, c *quic.Conn) (*established, error) {
+		defer progress(c, true)
 		e, err := n.initiate(ctx, c)
 		if err == nil {
 			who = e.peer.Writer

@@ -17,8 +17,8 @@ import (
 
 // controlPlane is what a node keeps in mind about control feeds.
 type controlPlane struct {
-	feeds   [16]sync.Mutex // one import at a time for a feed: striped by feed id
-	members chan struct{}  // memberLoop has something to do
+	feeds   [16]chan struct{} // one import at a time for a feed: striped by feed id; a token is the lock
+	members chan struct{}     // memberLoop has something to do
 
 	mu    sync.Mutex
 	heads map[fcp.FeedID]gossip.Head // newest signed head of each foreign feed that is wholly here; guarded by mu
@@ -48,9 +48,14 @@ type Arrival struct {
 const maxArrivals = 256
 
 func (c *controlPlane) init() {
+	for i := range c.feeds {
+		c.feeds[i] = make(chan struct{}, 1)
+	}
 	c.heads, c.watch = map[fcp.FeedID]gossip.Head{}, map[watched]*Arrival{}
 	c.members, c.arrived = make(chan struct{}, 1), make(chan struct{})
 }
+
+func (c *controlPlane) stripe(id fcp.FeedID) chan struct{} { return c.feeds[id[0]%16] }
 
 func (c *controlPlane) wake() {
 	select {
@@ -58,8 +63,6 @@ func (c *controlPlane) wake() {
 	default:
 	}
 }
-
-func (c *controlPlane) stripe(id fcp.FeedID) *sync.Mutex { return &c.feeds[id[0]%16] }
 
 func (c *controlPlane) forked(e gossip.Forked) {
 	c.mu.Lock()
@@ -414,9 +417,13 @@ func (n *Node) takeEvents(s *Session, m *events) error {
 	if err := checkEnd(m, feed, evs[len(evs)-1].Seq, end); err != nil {
 		return err
 	}
-	mu := n.control.stripe(feed.ID())
-	mu.Lock()
-	defer mu.Unlock()
+	turn := n.control.stripe(feed.ID())
+	select {
+	case turn <- struct{}{}:
+	case <-s.ctx.Done():
+		return nil
+	}
+	defer func() { <-turn }()
 	return n.importEvents(s, m, evs, failed)
 }
 

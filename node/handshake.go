@@ -63,6 +63,16 @@ func readHandshake(r io.Reader) (kind byte, b []byte, err error) {
 	return head[0], b, fcp.Wrap(fcp.CodeTimeout, err, "wait for a handshake message")
 }
 
+// bound gives what follows on a stream a time, by a timer: a deadline would be as of
+// the wall clock, which somebody may set. The caller calls stop when it is done.
+func bound(stream *quic.Stream, d time.Duration) (stop func()) {
+	t := time.AfterFunc(d, func() {
+		stream.CancelRead(0)
+		stream.CancelWrite(0)
+	})
+	return func() { t.Stop() }
+}
+
 func (n *Node) random(b []byte) error {
 	_, err := io.ReadFull(n.rand, b)
 	return fcp.Wrap(fcp.CodeInternal, err, "read randomness")
@@ -91,9 +101,7 @@ func (n *Node) initiate(ctx context.Context, conn *quic.Conn) (*established, err
 	if err != nil {
 		return nil, fcp.Wrap(fcp.CodeTimeout, err, "open the control stream")
 	}
-	if err := stream.SetDeadline(n.now().Add(helloWait)); err != nil {
-		return nil, fcp.Wrap(fcp.CodeInternal, err, "set a deadline")
-	}
+	defer bound(stream, helloWait)()
 	own, err := n.newEphemeral()
 	if err != nil {
 		return nil, err
@@ -163,9 +171,7 @@ func (n *Node) respond(ctx context.Context, conn *quic.Conn) (*established, erro
 	if err != nil {
 		return nil, fcp.Wrap(fcp.CodeTimeout, err, "wait for the control stream")
 	}
-	if err := stream.SetDeadline(n.now().Add(helloWait)); err != nil {
-		return nil, fcp.Wrap(fcp.CodeInternal, err, "set a deadline")
-	}
+	defer bound(stream, helloWait)()
 	h, received, err := n.readHello(stream, peer)
 	if err != nil {
 		return nil, err
@@ -267,9 +273,6 @@ func (n *Node) establish(conn *quic.Conn, stream *quic.Stream, peer engine.Membe
 		Session: a.Session, Binding: wire.Bind(exporter, hello, ack)})
 	if err != nil {
 		return nil, err
-	}
-	if err := stream.SetDeadline(time.Time{}); err != nil {
-		return nil, fcp.Wrap(fcp.CodeInternal, err, "clear a deadline")
 	}
 	return &established{peer: peer, keys: keys, session: a.Session, suite: a.Suite, direction: d,
 		limit: wire.Limit(h.Limit, wire.DefaultDatagram), stream: stream, conn: conn}, nil

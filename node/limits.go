@@ -24,10 +24,15 @@ const (
 	headsEvery      = 5 * time.Second
 	placeEvery      = 2 * time.Second // while shares are missing
 	placeRest       = time.Minute     // else
+	dialWait        = 5 * time.Second // of one attempt to reach a member
+	dialsAtOnce     = 3               // attempts to reach one member under way
 	redialFirst     = 100 * time.Millisecond
-	redialMost      = 15 * time.Second
+	redialMost      = 2 * time.Second       // while few members are away
+	redialEach      = 50 * time.Millisecond // times the members that are away, at least
+	redialKnown     = 15 * time.Second      // to an address whose member is looked for by name too
 	idleTimeout     = 15 * time.Second
-	keepAlive       = 5 * time.Second
+	keepAlive       = 2 * time.Second
+	silentAfter     = 4 * time.Second // a session that is silent for so long is not waited for
 	attestationLife = 30 * 24 * time.Hour
 	attestationUse  = 24 * time.Hour
 )

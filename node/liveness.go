@@ -279,10 +279,10 @@ func (s *Session) takeStreams() error {
 			return fcp.Wrap(fcp.CodeTimeout, err, "accept streams of %.16s", s.peer.Writer)
 		}
 		var kind [1]byte
-		if err := stream.SetReadDeadline(s.node.now().Add(swimDeadline)); err != nil {
-			return fcp.Wrap(fcp.CodeInternal, err, "set a deadline")
-		}
-		if _, err := stream.Read(kind[:]); err != nil || kind[0] != streamSwim {
+		stop := bound(stream, swimDeadline)
+		_, err = stream.Read(kind[:])
+		stop()
+		if err != nil || kind[0] != streamSwim {
 			stream.CancelRead(0)
 			stream.CancelWrite(0)
 			continue

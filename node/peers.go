@@ -3,7 +3,10 @@ package node
 import (
 	"maps"
 	"slices"
+	"sync"
 	"time"
+
+	"github.com/quic-go/quic-go"
 
 	"fcp"
 	"fcp/engine"
@@ -93,40 +96,118 @@ func (n *Node) keepLocked(w fcp.WriterID) {
 	n.spawn(func() { n.keepLoop(w) })
 }
 
-// keepLoop dials a member that is away, with growing pauses.
+// keepLoop dials a member that is away, or whose session is silent, with pauses
+// that grow to a few seconds: so what a cut parted is together again soon after it
+// heals. An attempt that hangs does not hold up the next.
 func (n *Node) keepLoop(w fcp.WriterID) {
+	var under dials
 	pause := redialFirst
 	for {
 		n.mu.Lock()
-		address := n.addrs[w]
-		away := n.sessions[w] == nil
-		next := n.changed
+		address, s, next := n.addrs[w], n.sessions[w], n.changed
+		away := len(n.kept) - len(n.sessions)
 		n.mu.Unlock()
-		if away && address != "" {
-			began := n.now()
-			if _, err := n.dialOnce(address); err != nil {
-				n.logger.Debug("a member was not reached, or its session ended", "peer", w, "err", err)
-			}
-			if n.now().Sub(began) > redialMost {
-				pause = redialFirst
-			}
+		if m, ok := n.id.member(w); ok && m.Revoked {
+			address = ""
+		}
+		if (s == nil || s.silent()) && address != "" {
+			n.spawn(func() { n.reach(&under, w, address) })
 			if !n.pause(pause) {
 				return
 			}
-			pause = min(2*pause, redialMost)
+			pause = max(min(2*pause, redialMost), time.Duration(away)*redialEach)
 			continue
 		}
+		under.cancel()
 		pause = redialFirst
+		t := time.NewTimer(silentAfter / 4)
 		select {
+		case <-t.C:
 		case <-next:
 			// The smaller id dials first, so that both rarely do at once.
 			if compareWriters(n.self, w) > 0 && !n.pause(10*redialFirst) {
+				t.Stop()
 				return
 			}
 		case <-n.life.Done():
+			t.Stop()
 			return
 		}
+		t.Stop()
 	}
+}
+
+// dials are the attempts to reach one member.
+type dials struct {
+	mu   sync.Mutex
+	open map[*quic.Conn]bool // handshakes under way; guarded by mu
+	n    int                 // attempts under way; guarded by mu
+}
+
+// begin reports whether one more attempt may be made.
+func (d *dials) begin() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.n >= dialsAtOnce {
+		return false
+	}
+	d.n++
+	return true
+}
+
+func (d *dials) end(c *quic.Conn) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.n--
+	delete(d.open, c)
+}
+
+func (d *dials) shaking(c *quic.Conn) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.open == nil {
+		d.open = map[*quic.Conn]bool{}
+	}
+	d.open[c] = true
+}
+
+// cancel ends the attempts that another one overtook.
+func (d *dials) cancel() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for c := range d.open {
+		c.CloseWithError(quic.ApplicationErrorCode(fcp.CodeConflict), "")
+	}
+	clear(d.open)
+}
+
+// reach makes one attempt, and serves the session that comes of it.
+func (n *Node) reach(under *dials, w fcp.WriterID, address string) {
+	if !under.begin() {
+		return
+	}
+	_, err := n.dial(address, func(c *quic.Conn, done bool) {
+		switch {
+		case done:
+			under.end(c)
+		default:
+			under.shaking(c)
+		}
+	})
+	if err != nil {
+		n.logger.Debug("a member was not reached, or its session ended", "peer", w, "err", err)
+	}
+}
+
+// silent reports whether nothing came from the peer for a while.
+func (s *Session) silent() bool {
+	got, now := s.conn.ConnectionStats().PacketsReceived, s.node.now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if got != s.heard || s.heardAt.IsZero() || now.Before(s.heardAt) {
+		s.heard, s.heardAt = got, now
+	}
+	return now.Sub(s.heardAt) > silentAfter
 }
 
 // pause waits, a little longer than asked for; it reports whether the node lives.

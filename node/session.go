@@ -46,6 +46,8 @@ type Session struct {
 	mu      sync.Mutex
 	window  *wire.Window                  // guarded by mu
 	serving map[uint64]context.CancelFunc // requests of the peer, by id; guarded by mu
+	heard   uint64                        // packets received when it was last looked; guarded by mu
+	heardAt time.Time                     // when that number last grew; guarded by mu
 	caps    *capabilities                 // owned by readLoop
 
 	giveMu  sync.Mutex

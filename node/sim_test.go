@@ -5,8 +5,6 @@ import (
 	"context"
 	"fmt"
 	mrand "math/rand/v2"
-	"os"
-	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -120,89 +118,6 @@ func (s *simMesh) openSim(x *member, e engine.Environment) {
 	x.env = e
 	if x.e, err = engine.Open(context.Background(), "/store", engine.Options{Environment: e, Workers: 1}); err != nil {
 		s.t.Fatal(err)
-	}
-}
-
-// crash ends a node as a power cut would, and starts it again from what was synced.
-func (s *simMesh) crash(i int, away time.Duration) {
-	x := s.nodes[i]
-	disk := x.env.FS.(*vfs.MemFS).CrashClone(vfs.CrashCloneCfg{})
-	x.n.Kill()
-	if err := x.e.Close(); err != nil {
-		s.t.Fatal(err)
-	}
-	x.n, x.e = nil, nil
-	time.Sleep(away)
-	x.env.FS = disk
-	s.openSim(x, x.env)
-	s.start(x)
-}
-
-// TestSeeds runs clusters that a seed decides: writes, cuts, heals, crashes, all over
-// a network that gets better and worse. In the end every node has every
-// acknowledged version, the same roots, and no fork was seen. FCP_SEED runs one seed
-// again; FCP_LONG runs many.
-func TestSeeds(t *testing.T) {
-	first, count := uint64(1), uint64(2)
-	if os.Getenv("FCP_LONG") != "" {
-		count = 300
-	}
-	if v := os.Getenv("FCP_SEED"); v != "" {
-		n, err := strconv.ParseUint(v, 10, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		first, count = n, 1
-	}
-	for seed := first; seed < first+count; seed++ {
-		if !t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { runSeed(t, seed) })
-		}) {
-			t.Fatalf("again with FCP_SEED=%d go test ./node -run TestSeeds", seed)
-		}
-	}
-}
-
-func runSeed(t *testing.T, seed uint64) {
-	rnd := mrand.New(mrand.NewPCG(seed, 2))
-	n := 3 + rnd.IntN(3)
-	s := newSimMesh(t, n, seed, simnet.Link{Delay: 2 * time.Millisecond})
-	defer s.close()
-	s.together()
-	want := map[string]int{} // name -> writer
-	for step := range 30 {
-		a, b := rnd.IntN(n), rnd.IntN(n)
-		switch rnd.IntN(7) {
-		case 0, 1, 2:
-			name := fmt.Sprint("name ", a, " ", step)
-			s.put(a, name, []byte(name))
-			want[name] = a
-		case 3:
-			s.net.Cut(host(a), host(b))
-		case 4:
-			s.net.Heal(host(a), host(b))
-		case 5:
-			s.net.SetAll(simnet.Link{Delay: time.Duration(rnd.IntN(50)) * time.Millisecond, Jitter: time.Duration(rnd.IntN(20)) * time.Millisecond,
-				Loss: rnd.IntN(1500), Duplicate: rnd.IntN(500), Corrupt: rnd.IntN(200)})
-		default:
-			s.crash(a, time.Duration(rnd.IntN(3000))*time.Millisecond)
-		}
-		time.Sleep(time.Duration(rnd.IntN(2000)) * time.Millisecond)
-	}
-	s.net.HealAll()
-	s.net.SetAll(simnet.Link{Delay: 2 * time.Millisecond})
-	time.Sleep(30 * time.Second) // dead sessions end, pauses between dials pass
-	s.together()
-	s.equalRoots(fcp.ZonePrivate, fcp.ZoneOwner)
-	for i, x := range s.nodes {
-		for name := range want {
-			if got, err := s.get(i, name); err != nil || string(got) != name {
-				t.Errorf("node %d does not have %q of node %d: %v", i+1, name, want[name]+1, err)
-			}
-		}
-		if f := x.n.Forks(); len(f) > 0 {
-			t.Errorf("node %d saw forks: %+v", i+1, f)
-		}
 	}
 }
 

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/sha256"
 	"net"
 	"sync"
 	"time"
@@ -39,12 +40,31 @@ func listen(ctx context.Context, network Network, address string, id *identity) 
 		return nil, err
 	}
 	load := &sourceLoad{now: id.now}
-	t := &transport{conn: conn, quic: &quic.Transport{Conn: conn, VerifySourceAddress: func(net.Addr) bool { return load.high() }}, id: id}
+	reset, err := id.resetKey()
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	t := &transport{conn: conn, quic: &quic.Transport{Conn: conn, StatelessResetKey: reset,
+		VerifySourceAddress: func(net.Addr) bool { return load.high() }}, id: id}
 	if t.listener, err = t.quic.Listen(id.tlsConfig(), quicConfig()); err != nil {
 		conn.Close()
 		return nil, fcp.Wrap(fcp.CodeInternal, err, "listen for QUIC")
 	}
 	return t, nil
+}
+
+// resetKey returns the key of stateless resets (RFC 9000 section 10.3): the same after
+// a restart, so that peers learn at once that their sessions ended with the process.
+// It is SHA-256 of the node's signature of "FCP2-RESET-KEY-V1", which nobody else can
+// make and which is nowhere published.
+func (i *identity) resetKey() (*quic.StatelessResetKey, error) {
+	sig, err := i.engine.Signer().Sign([]byte("FCP2-RESET-KEY-V1"))
+	if err != nil {
+		return nil, err
+	}
+	k := quic.StatelessResetKey(sha256.Sum256(sig))
+	return &k, nil
 }
 
 // sourceLoad says when so many connections begin that each has to prove that it

@@ -36,7 +36,7 @@ const MTU = 1500
 const inbox = 512
 
 // Counts say what the network did.
-type Counts struct{ Sent, Delivered, Lost, Duplicated, Corrupted, Cut, Overrun int }
+type Counts struct{ Sent, Delivered, Lost, Duplicated, Corrupted, Reordered, Cut, Overrun int }
 
 // Network connects hosts. All methods are safe for concurrent use.
 type Network struct {
@@ -49,6 +49,7 @@ type Network struct {
 	cut    map[[2]string]bool      // guarded by mu
 	busy   map[[2]string]time.Time // when the link is free again; guarded by mu
 	conns  map[string]*conn        // by address; guarded by mu
+	due    map[[2]string]time.Time // when the last packet arrives; guarded by mu
 	ports  map[string]int          // last port given out by host; guarded by mu
 	counts Counts                  // guarded by mu
 }
@@ -57,7 +58,7 @@ type Network struct {
 // where another clock than that of timers is wanted.
 func New(seed uint64, now func() time.Time, link Link) *Network {
 	return &Network{now: now, rnd: rand.New(rand.NewPCG(seed, 0x5ca1ab1e)), link: link, links: map[[2]string]Link{}, cut: map[[2]string]bool{},
-		busy: map[[2]string]time.Time{}, conns: map[string]*conn{}, ports: map[string]int{}}
+		busy: map[[2]string]time.Time{}, due: map[[2]string]time.Time{}, conns: map[string]*conn{}, ports: map[string]int{}}
 }
 
 // SetLink changes the link between two hosts, both ways.
@@ -78,6 +79,13 @@ func (n *Network) SetAll(l Link) {
 // Cut stops all packets between two hosts, and Heal lets them through again.
 func (n *Network) Cut(a, b string)  { n.setCut(a, b, true) }
 func (n *Network) Heal(a, b string) { n.setCut(a, b, false) }
+
+// CutOneWay stops the packets from one host to another; those back go through.
+func (n *Network) CutOneWay(from, to string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.cut[[2]string{from, to}] = true
+}
 
 func (n *Network) setCut(a, b string, cut bool) {
 	n.mu.Lock()
@@ -290,6 +298,11 @@ func (n *Network) send(from, to addr, b []byte) {
 		d := wait + l.Delay
 		if l.Jitter > 0 {
 			d += time.Duration(n.rnd.Int64N(int64(l.Jitter)))
+			if at := n.now().Add(d); at.Before(n.due[pair]) {
+				n.counts.Reordered++
+			} else {
+				n.due[pair] = at
+			}
 		}
 		time.AfterFunc(d, func() { n.deliver(from, to, b) })
 	}
