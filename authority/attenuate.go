@@ -63,6 +63,10 @@ func (c *Chain) Bytes() []byte { return c.raw }
 // change them.
 func (c *Chain) Tokens() [][]byte { return c.b }
 
+// Refs returns the refs of the tokens, the first one first: what each is charged by.
+// The caller must not change them.
+func (c *Chain) Refs() []fcp.Hash { return c.refs }
+
 // Leaf returns the ref of the last token, which a proof of possession names.
 func (c *Chain) Leaf() fcp.Hash { return c.refs[len(c.refs)-1] }
 

@@ -58,6 +58,7 @@ type AuditEvent struct {
 	Result      fcp.Hash        // of the result, the receipt, the revocation; zero: none
 	Correlation [16]byte        // zero: none
 	At          time.Time       // whole seconds
+	More        uint64          // how many others like it the entry stands for besides; 0: none
 }
 
 // auditObject is AuditEvent on the wire, in the native profile.
@@ -73,7 +74,18 @@ type auditObject struct {
 	Request     []byte          `cbor:"request_object_id,omitempty"`
 	Result      []byte          `cbor:"result_object_id,omitempty"`
 	Correlation []byte          `cbor:"correlation_id,omitempty"`
-	OccurredAt  uint64          `cbor:"occurred_at"` // unix seconds
+	OccurredAt  uint64          `cbor:"occurred_at"`    // unix seconds
+	More        uint64          `cbor:"more,omitempty"` // format 2
+}
+
+// auditFormat2 is that of entries that stand for several.
+const auditFormat2 = 2
+
+func (o *auditObject) format() uint64 {
+	if o.More > 0 {
+		return auditFormat2
+	}
+	return ObjectFormat
 }
 
 // EncodeAuditEvent returns the body of an audit.entry event.
@@ -82,8 +94,9 @@ func EncodeAuditEvent(e AuditEvent) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := auditObject{Format: ObjectFormat, Zone: e.Zone, Type: e.Type, Actor: e.Actor, Connector: e.Connector, Operation: e.Operation,
-		Reason: e.Reason, Token: optionalHash(e.Token), Request: optionalHash(e.Request), Result: optionalHash(e.Result), OccurredAt: at}
+	o := auditObject{Zone: e.Zone, Type: e.Type, Actor: e.Actor, Connector: e.Connector, Operation: e.Operation,
+		Reason: e.Reason, Token: optionalHash(e.Token), Request: optionalHash(e.Request), Result: optionalHash(e.Result), OccurredAt: at, More: e.More}
+	o.Format = o.format()
 	if e.Correlation != [16]byte{} {
 		o.Correlation = e.Correlation[:]
 	}
@@ -107,13 +120,13 @@ func DecodeAuditEvent(b []byte) (AuditEvent, error) {
 		return AuditEvent{}, err
 	}
 	e := AuditEvent{Zone: o.Zone, Type: o.Type, Actor: o.Actor, Connector: o.Connector, Operation: o.Operation, Reason: o.Reason,
-		Token: hashrefOf(o.Token).Ref, Request: hashrefOf(o.Request).Ref, Result: hashrefOf(o.Result).Ref, At: fromUnix(o.OccurredAt)}
+		Token: hashrefOf(o.Token).Ref, Request: hashrefOf(o.Request).Ref, Result: hashrefOf(o.Result).Ref, At: fromUnix(o.OccurredAt), More: o.More}
 	copy(e.Correlation[:], o.Correlation)
 	return e, nil
 }
 
 func (o *auditObject) check() error {
-	if err := checkCommon(fcp.SchemaAuditEvent, o.Format, o.OccurredAt); err != nil {
+	if err := checkFormat(fcp.SchemaAuditEvent, o.Format, o.format(), o.OccurredAt); err != nil {
 		return err
 	}
 	switch {

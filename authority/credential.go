@@ -262,10 +262,13 @@ func (s *SecretAccess) Permits(node fcp.WriterID, request fcp.Hash, secret Secre
 	case revoked == nil:
 		return refuse(ReasonRevokedToken, "nothing is known of revocations")
 	}
-	for _, ref := range []fcp.Hash{s.ref, s.id.Ref(), fcp.Hash(s.key)} {
-		if _, gone := revoked.Revoked(ref); gone {
+	for _, ref := range []fcp.Hash{s.ref, s.id.Ref()} {
+		if _, gone := revoked.Revoked(ref, RevokeToken); gone {
 			return refuse(ReasonRevokedToken, "secret access")
 		}
+	}
+	if _, gone := revoked.Revoked(fcp.Hash(s.key), RevokeIssuerKey); gone {
+		return refuse(ReasonRevokedToken, "secret access")
 	}
 	return nil
 }

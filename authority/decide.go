@@ -99,9 +99,10 @@ func (r *Request) check() error {
 
 // Revocations answers whether something is revoked now. The ref is what the object
 // is revoked by: RefOf for objects, TokenID.Ref for tokens and approvals, and the
-// 32 bytes themselves for keys, devices and binaries.
+// 32 bytes themselves for keys, devices and binaries. What the owner revoked counts
+// in every scope; what an admin revoked counts in the scopes named.
 type Revocations interface {
-	Revoked(ref fcp.Hash) (by fcp.Hash, ok bool)
+	Revoked(ref fcp.Hash, as ...RevocationScope) (by fcp.Hash, ok bool)
 }
 
 // Grants finds verified capability objects.
@@ -149,8 +150,9 @@ type Leases interface {
 	Lease(subject fcp.ObjectID) (LeaseFact, bool)
 }
 
-// Limits says how much of a token's or grant's limits is used, by TokenID.Ref or
-// grant ref, and whether a rate limit is hit.
+// Limits says how much of a token's or grant's limits is used, by Chain.Refs or
+// grant ref, and whether a rate limit is hit. Tokens go by their hash and not by
+// their id, which whoever narrows a token chooses: he could use up another's.
 type Limits interface {
 	Used(ref fcp.Hash) (calls, bytes uint64)
 	RateExceeded(r *Request) bool
@@ -192,7 +194,7 @@ type Decision struct {
 	Detail   string        // for a person; never a secret
 	Request  fcp.Hash      // Request.Hash of what was decided
 	Evidence []fcp.Hash    // refs of what the decision rests on, in the order of use
-	Charge   []fcp.Hash    // whose limits the use counts against: TokenID.Ref and grant refs
+	Charge   []fcp.Hash    // whose limits the use counts against: Chain.Refs and grant refs
 	Smallest *GrantSpec    // for a denial that a grant would cure: the smallest one
 	Approval *ApprovalSpec // for a denial that an approval would cure: the smallest one
 }
@@ -331,7 +333,7 @@ func (d *decider) binding() error {
 		if b.o.Principal != d.r.Principal {
 			continue
 		}
-		if by, gone := d.isRevoked(b.ref); gone {
+		if by, gone := d.isRevoked(b.ref, RevokeBinding); gone {
 			d.note(by)
 			worst = ReasonRevokedBinding
 			continue
@@ -346,9 +348,9 @@ func (d *decider) binding() error {
 	return refuse(worst, "%s from device %.16s", d.r.Principal, d.r.Device)
 }
 
-func (d *decider) isRevoked(ref fcp.Hash) (fcp.Hash, bool) {
+func (d *decider) isRevoked(ref fcp.Hash, as ...RevocationScope) (fcp.Hash, bool) {
 	if d.f.Revocations == nil {
 		return fcp.Hash{}, true // nothing is known, so nothing stands
 	}
-	return d.f.Revocations.Revoked(ref)
+	return d.f.Revocations.Revoked(ref, as...)
 }

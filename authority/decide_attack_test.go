@@ -242,8 +242,7 @@ var attacks = []attack{
 	}},
 	{"calls used up", ReasonLimitCalls, func(w *world, f *Facts, r *Request) {
 		remint(w, r, func(s *TokenSpec) { s.Constraints.MaxCalls = 2 })
-		i, err := InspectToken(r.Token.b[0])
-		w.used[must(w.t, &i, err).ID.Ref()] = [2]uint64{2, 0}
+		w.used[r.Token.Refs()[0]] = [2]uint64{2, 0}
 	}},
 	{"calls of the grant used up", ReasonLimitCalls, func(w *world, f *Facts, r *Request) {
 		regrant(w, r, func(s *GrantSpec) { s.Constraints.MaxCalls = 2 })
@@ -259,8 +258,7 @@ var attacks = []attack{
 	{"bytes used up", ReasonLimitBytes, func(w *world, f *Facts, r *Request) {
 		r.Bytes = 1
 		remint(w, r, func(s *TokenSpec) { s.Constraints.MaxBytes = 10 })
-		i, err := InspectToken(r.Token.b[0])
-		w.used[must(w.t, &i, err).ID.Ref()] = [2]uint64{0, 10}
+		w.used[r.Token.Refs()[0]] = [2]uint64{0, 10}
 	}},
 	{"too often", ReasonLimitRate, func(w *world, f *Facts, r *Request) { w.rate = true }},
 }

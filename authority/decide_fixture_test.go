@@ -98,7 +98,10 @@ func (w *world) MayMint(fcp.WriterID, fcp.ZoneID, fcp.CanonicalID) (fcp.Hash, bo
 	return fcp.Hash{7}, w.mint
 }
 
-func (w *world) Revoked(ref fcp.Hash) (fcp.Hash, bool) { by, ok := w.revokedR[ref]; return by, ok }
+func (w *world) Revoked(ref fcp.Hash, _ ...RevocationScope) (fcp.Hash, bool) {
+	by, ok := w.revokedR[ref]
+	return by, ok
+}
 
 func (w *world) MayClear(fcp.CanonicalID, fcp.WriterID, fcp.ZoneID) TaintFlags { return w.clear }
 

@@ -56,7 +56,7 @@ func (d *decider) sanitize(s *SanitizerReceipt) error {
 	case !s.spec.covers(d.r.Data.Inputs):
 		return refuse(ReasonSanitizerCoverage, "receipt %s", s.spec.ID)
 	}
-	if by, gone := d.isRevoked(s.ref); gone {
+	if by, gone := d.isRevoked(s.ref, RevokeApproval); gone {
 		d.note(by)
 		return refuse(ReasonSanitizerInvalid, "receipt %s is revoked", s.spec.ID)
 	}
@@ -96,10 +96,13 @@ func (d *decider) approvalFault(a *Approval, missing fcp.Reason) (fcp.Reason, in
 	if !a.validAt(d.f.Now) {
 		return ReasonApprovalExpired, 3
 	}
-	for _, ref := range []fcp.Hash{a.ref, a.id.Ref(), fcp.Hash(a.issuer)} {
-		if _, gone := d.isRevoked(ref); gone {
+	for _, ref := range []fcp.Hash{a.ref, a.id.Ref()} {
+		if _, gone := d.isRevoked(ref, RevokeApproval); gone {
 			return ReasonRevokedApproval, 4
 		}
+	}
+	if _, gone := d.isRevoked(fcp.Hash(a.issuer), RevokeIssuerKey); gone {
+		return ReasonRevokedApproval, 4
 	}
 	if !a.spec.Scope.fits(d) {
 		if a.spec.Scope.Kind == ApproveExecution {

@@ -220,23 +220,24 @@ func (s *scope) missing(p *point) fcp.Reason {
 func (d *decider) revoked() error {
 	type item struct {
 		ref    fcp.Hash
+		as     RevocationScope
 		reason fcp.Reason
 	}
 	items := make([]item, 0, 16)
 	for _, l := range d.chain.links {
-		items = append(items, item{l.c.id().Ref(), ReasonRevokedToken}, item{fcp.Hash(l.c.cnf), ReasonRevokedToken})
+		items = append(items, item{l.c.id().Ref(), RevokeToken, ReasonRevokedToken}, item{fcp.Hash(l.c.cnf), RevokeToken, ReasonRevokedToken})
 	}
-	items = append(items, item{d.attestation, ReasonRevokedAttestation},
-		item{fcp.Hash(d.chain.links[0].key), ReasonRevokedIssuer}, item{fcp.Hash(d.chain.node), ReasonRevokedAttestation},
-		item{fcp.Hash(d.r.Device), ReasonRevokedAttestation})
+	items = append(items, item{d.attestation, RevokeAttestation, ReasonRevokedAttestation},
+		item{fcp.Hash(d.chain.links[0].key), RevokeIssuerKey, ReasonRevokedIssuer}, item{fcp.Hash(d.chain.node), RevokeDevice, ReasonRevokedAttestation},
+		item{fcp.Hash(d.r.Device), RevokeDevice, ReasonRevokedAttestation})
 	for _, g := range d.grants {
-		items = append(items, item{g.ref, ReasonRevokedGrant}, item{fcp.Hash(g.o.Issuer), ReasonRevokedGrant})
+		items = append(items, item{g.ref, RevokeCapability, ReasonRevokedGrant}, item{fcp.Hash(g.o.Issuer), RevokeIssuerKey, ReasonRevokedGrant})
 	}
 	if !d.r.Binary.IsZero() {
-		items = append(items, item{d.r.Binary, ReasonRevokedBinary})
+		items = append(items, item{d.r.Binary, RevokeBinary, ReasonRevokedBinary})
 	}
 	for _, i := range items {
-		if by, gone := d.isRevoked(i.ref); gone {
+		if by, gone := d.isRevoked(i.ref, i.as); gone {
 			d.note(by)
 			return refuse(i.reason, "%.16s", i.ref)
 		}
@@ -288,8 +289,8 @@ func (d *decider) limits() error {
 	if len(d.charge) == 0 {
 		return err
 	}
-	for _, l := range d.chain.links {
-		ref := l.c.id().Ref()
+	for i, l := range d.chain.links {
+		ref := d.r.Token.refs[i]
 		if err := d.left(ref, &l.c.constraints); err != nil {
 			return err
 		}

@@ -151,6 +151,16 @@ func (a *Authorities) RevokedBy(is func(target fcp.Hash) bool) { a.revoked = is 
 // that time. The owner may always. Otherwise the error is CodeDenied with the
 // reason of the delegation that came closest.
 func (a *Authorities) Permit(issuer OwnerPublic, action Action, zone fcp.ZoneID, at time.Time) error {
+	return a.permit(issuer, action, zone, at, a.revoked)
+}
+
+// permitForGood is Permit without regard to withdrawn delegations: it only ever
+// permits more as delegations arrive.
+func (a *Authorities) permitForGood(issuer OwnerPublic, action Action, zone fcp.ZoneID, at time.Time) error {
+	return a.permit(issuer, action, zone, at, nil)
+}
+
+func (a *Authorities) permit(issuer OwnerPublic, action Action, zone fcp.ZoneID, at time.Time, revoked func(fcp.Hash) bool) error {
 	if issuer == a.Owner {
 		return nil
 	}
@@ -159,7 +169,7 @@ func (a *Authorities) Permit(issuer OwnerPublic, action Action, zone fcp.ZoneID,
 		if OwnerPublic(d.o.Admin) != issuer {
 			continue
 		}
-		reason := d.refuses(a, action, zone, at)
+		reason := d.refuses(revoked, action, zone, at)
 		if reason == "" {
 			return nil
 		}
@@ -175,11 +185,11 @@ func (a *Authorities) Permit(issuer OwnerPublic, action Action, zone fcp.ZoneID,
 var closeness = map[fcp.Reason]int{ReasonNotOwner: 0, ReasonDelegationScope: 1, ReasonDelegationFuture: 2,
 	ReasonDelegationExpired: 3, ReasonDelegationWithdrawn: 4}
 
-func (d *Delegation) refuses(a *Authorities, action Action, zone fcp.ZoneID, at time.Time) fcp.Reason {
+func (d *Delegation) refuses(revoked func(fcp.Hash) bool, action Action, zone fcp.ZoneID, at time.Time) fcp.Reason {
 	switch {
 	case !slices.Contains(d.o.Actions, action) || !d.o.Zones.Match(string(zone)):
 		return ReasonDelegationScope
-	case a.revoked != nil && a.revoked(d.ref):
+	case revoked != nil && revoked(d.ref):
 		return ReasonDelegationWithdrawn
 	case at.Before(fromUnix(d.o.IssuedAt)):
 		return ReasonDelegationFuture

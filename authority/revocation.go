@@ -119,7 +119,13 @@ type UnverifiedRevocation struct {
 }
 
 // Revocation is a verified revocation, made by VerifyRevocation or Authorize.
-type Revocation struct{ UnverifiedRevocation }
+type Revocation struct {
+	UnverifiedRevocation
+	admin bool // not the owner's: it counts in its scope only
+}
+
+// Issuer returns who signed: the owner, or the signing key of an admin's node.
+func (r *UnverifiedRevocation) Issuer() OwnerPublic { return r.o.Issuer }
 
 // Zone returns the zone in which the revocation holds.
 func (r *UnverifiedRevocation) Zone() fcp.ZoneID { return r.o.Zone }
@@ -210,15 +216,25 @@ func VerifyRevocation(owner OwnerPublic, b []byte) (*Revocation, error) {
 	if err := verifyOwned(fcp.SchemaRevocation, owner, b, &o); err != nil {
 		return nil, err
 	}
-	return &Revocation{UnverifiedRevocation{o, RefOf(b)}}, nil
+	return &Revocation{UnverifiedRevocation: UnverifiedRevocation{o, RefOf(b)}}, nil
 }
 
-// OpenRevocation decodes a revocation and checks the signature of the issuer it
-// names.
-func OpenRevocation(b []byte) (*UnverifiedRevocation, error) {
+// OpenRevocation decodes a revocation, checks the signature of the issuer it names
+// and, unless that is owner, that an admin can sign such a thing at all: whether the
+// issuer is one, Authorize says. Errors are those of VerifyRevocation, and CodeDenied
+// with ReasonAdminCut or ReasonAdminScope.
+func OpenRevocation(owner OwnerPublic, b []byte) (*UnverifiedRevocation, error) {
 	var o revocationObject
 	if err := verifyNamed(fcp.SchemaRevocation, b, &o); err != nil {
 		return nil, err
+	}
+	if o.Issuer != owner {
+		switch {
+		case o.Feed != nil || len(o.Cuts) > 0:
+			return nil, fcp.Errorf(fcp.CodeDenied, "revocation in %s: %w", o.Zone, ReasonAdminCut)
+		case !o.Scope.adminMay():
+			return nil, fcp.Errorf(fcp.CodeDenied, "revocation of a %s in %s: %w", o.Scope, o.Zone, ReasonAdminScope)
+		}
 	}
 	return &UnverifiedRevocation{o, RefOf(b)}, nil
 }
@@ -229,20 +245,15 @@ const (
 	ReasonAdminScope fcp.Reason = "revocation.admin_out_of_scope" // of something that admins do not grant
 )
 
-// Authorize checks that the issuer had the right when it signed.
+// Authorize checks that the issuer had the right when it says that it signed. What an
+// admin revoked stays revoked after the owner withdrew the admin: withdrawing must
+// not bring anything back. What a thief revokes with an admin's key goes with the cut
+// of the device's feeds.
 func (r *UnverifiedRevocation) Authorize(a *Authorities) (*Revocation, error) {
-	if err := a.Permit(r.o.Issuer, ActionRevoke, r.o.Zone, r.IssuedAt()); err != nil {
+	if err := a.permitForGood(r.o.Issuer, ActionRevoke, r.o.Zone, r.IssuedAt()); err != nil {
 		return nil, err
 	}
-	if r.o.Issuer != a.Owner {
-		switch {
-		case r.o.Feed != nil || len(r.o.Cuts) > 0:
-			return nil, fcp.Errorf(fcp.CodeDenied, "revocation in %s: %w", r.o.Zone, ReasonAdminCut)
-		case !r.o.Scope.adminMay():
-			return nil, fcp.Errorf(fcp.CodeDenied, "revocation of a %s in %s: %w", r.o.Scope, r.o.Zone, ReasonAdminScope)
-		}
-	}
-	return &Revocation{*r}, nil
+	return &Revocation{*r, r.o.Issuer != a.Owner}, nil
 }
 
 func (o *revocationObject) issuer() OwnerPublic { return o.Issuer }

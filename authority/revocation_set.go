@@ -39,17 +39,19 @@ func (s *RevocationSet) Add(r *Revocation) []fcp.Feed {
 }
 
 // Of returns a revocation of the target, in one of the scopes, that is active at a
-// time; nil when there is none. No scope means any.
+// time; nil when there is none. No scope means any that the owner revoked in: an
+// admin's revocation counts for nothing but what it says its targets are, or the id
+// of a device could be revoked as if it were a token's.
 func (s *RevocationSet) Of(target fcp.Hash, at time.Time, scopes ...RevocationScope) *Revocation {
 	for _, r := range s.byTarget[target] {
-		if r.ActiveAt(at) && (len(scopes) == 0 || slices.Contains(scopes, r.o.Scope)) {
+		if r.ActiveAt(at) && (len(scopes) == 0 && !r.admin || slices.Contains(scopes, r.o.Scope)) {
 			return r
 		}
 	}
 	return nil
 }
 
-// At returns Of for one time and any of the scopes as a predicate.
+// At returns Of for one time and the scopes as a predicate.
 func (s *RevocationSet) At(at time.Time, scopes ...RevocationScope) func(fcp.Hash) bool {
 	return func(target fcp.Hash) bool { return s.Of(target, at, scopes...) != nil }
 }

@@ -13,8 +13,36 @@ func revocationBy(t testing.TB, key AdminKey, s RevocationSpec) *Revocation {
 	t.Helper()
 	b, err := Revoke(testNow, key, s)
 	must(t, b, err)
-	u, err := OpenRevocation(b)
-	return &Revocation{*must(t, u, err)}
+	u, err := OpenRevocation(adminPublic(key), b)
+	return &Revocation{UnverifiedRevocation: *must(t, u, err)}
+}
+
+// TestAnAdminsRevocationIsOfWhatItSays: the id of a device, the owner's key or a
+// binding, called a token by an admin, is none the less none.
+func TestAnAdminsRevocationIsOfWhatItSays(t *testing.T) {
+	o, admin := testOwner(t, 1), testNode(t, 7)
+	a := authoritiesOf(t, o, testDelegation(t, o, 7, ActionRevoke))
+	target := fcp.Hash(testNode(t, 2).Writer())
+	b, err := Revoke(testNow, admin, RevocationSpec{Zone: "z:work", Scope: RevokeToken, Targets: []fcp.Hash{target}})
+	must(t, b, err)
+	u, err := OpenRevocation(o.Public(), b)
+	r, err := must(t, u, err).Authorize(a)
+	must(t, r, err)
+	var s RevocationSet
+	s.Add(r)
+	if s.Of(target, testNow) != nil || s.Of(target, testNow, RevokeDevice, RevokeAttestation) != nil {
+		t.Error("an admin revoked a device by calling it a token")
+	}
+	if s.Of(target, testNow, RevokeToken) == nil {
+		t.Error("an admin's revocation of a token does not count")
+	}
+	mine, err := Revoke(testNow, o, RevocationSpec{Zone: "z:work", Scope: RevokeToken, Targets: []fcp.Hash{target}})
+	must(t, mine, err)
+	r, err = VerifyRevocation(o.Public(), mine)
+	s.Add(must(t, r, err))
+	if s.Of(target, testNow) == nil {
+		t.Error("what the owner revokes counts whatever it is called")
+	}
 }
 
 func TestRevocationsHoldForTheirTime(t *testing.T) {

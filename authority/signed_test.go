@@ -436,7 +436,7 @@ func TestRevocationSaysWhatItWasGiven(t *testing.T) {
 
 func revocationOf(c Cut) *Revocation {
 	feed := feedObject(c.Feed)
-	return &Revocation{UnverifiedRevocation{o: revocationObject{Zone: c.Feed.Zone, Seq: &c.Seq, Hash: &c.Hash, Feed: &feed}}}
+	return &Revocation{UnverifiedRevocation: UnverifiedRevocation{o: revocationObject{Zone: c.Feed.Zone, Seq: &c.Seq, Hash: &c.Hash, Feed: &feed}}}
 }
 
 func TestLowestCutWins(t *testing.T) {

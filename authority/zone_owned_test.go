@@ -136,8 +136,10 @@ func TestAnAdminDoesNotGetBeyondItsDelegation(t *testing.T) {
 		if _, err := VerifyRevocation(o.Public(), b); fcp.CodeOf(err) != fcp.CodeWrongKey {
 			t.Errorf("passes for the owner's: %v", err)
 		}
-		r, err := OpenRevocation(b)
-		must(t, r, err)
+		r, err := OpenRevocation(o.Public(), b)
+		if err != nil {
+			return err
+		}
 		_, err = r.Authorize(a)
 		return err
 	}
@@ -146,6 +148,10 @@ func TestAnAdminDoesNotGetBeyondItsDelegation(t *testing.T) {
 	wantReason(t, "a device", revoke(RevocationSpec{Scope: RevokeDevice, Targets: target}), ReasonAdminScope)
 	wantReason(t, "its own delegation", revoke(RevocationSpec{Scope: RevokeDelegation, Targets: target}), ReasonAdminScope)
 	wantReason(t, "a cut", revoke(RevocationSpec{Scope: RevokeToken, Targets: target, Cuts: []Cut{testCut(1, 1)}}), ReasonAdminCut)
+	withdrawn := a.delegations[0].Ref()
+	a.RevokedBy(func(ref fcp.Hash) bool { return ref == withdrawn })
+	wantReason(t, "a grant, by an admin withdrawn since", revoke(RevocationSpec{Scope: RevokeCapability, Targets: target}), "")
+	a.RevokedBy(nil)
 	u, err := OpenAttestation(testAttestation(t, admin, 3, 0, day))
 	must(t, u, err)
 	_, err = u.Authorize(a)

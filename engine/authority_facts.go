@@ -30,14 +30,14 @@ type ZoneFacts struct {
 	Policies    authority.Policies
 	Definitions authority.Versions[*authority.Zone]
 
-	owner    *authority.RevocationSet // of the owner's zone
-	signers  authority.RevocationSet  // of the zone and of the owner's: who has a say in checkpoints
-	enrolled map[authority.NodePublic]bool
-	accepted []fcp.Hash // by number: the genesis id, then the refs of the accepted checkpoints
+	owner       *authority.RevocationSet // of the owner's zone
+	signers     authority.RevocationSet  // of the zone and of the owner's: who has a say in checkpoints
+	enrolled    map[authority.NodePublic]bool
+	accepted    []fcp.Hash                        // by number: the genesis id, then the refs of the accepted checkpoints
 	electorates map[fcp.Hash]authority.Electorate // who grants leases, by checkpoint
-	grants   map[fcp.Hash]*authority.Grant
-	bindings map[fcp.CanonicalID][]*authority.Binding
-	self     fcp.WriterID
+	grants      map[fcp.Hash]*authority.Grant
+	bindings    map[fcp.CanonicalID][]*authority.Binding
+	self        fcp.WriterID
 }
 
 // factsCache keeps the facts of each zone until something that governs it changes.
@@ -84,18 +84,19 @@ func (e *Engine) foldFacts(zone fcp.ZoneID, records recordReader) (*ZoneFacts, e
 		}
 	}
 	var checkpoints authority.ZoneCheckpoints
+	var byAdmins []func()
 	owner := e.genesis.Owner
 	for _, r := range []struct {
 		zone       fcp.ZoneID
 		projection string
 		take       func(body []byte) error
 	}{
-		{fcp.ZoneOwner, projRevocations, taking(owner, authority.VerifyRevocation, func(r *authority.Revocation) { f.owner.Add(r); f.signers.Add(r) })},
+		{fcp.ZoneOwner, projRevocations, f.takeRevocation(&byAdmins, f.owner)},
 		{fcp.ZoneOwner, projDevices, taking(owner, authority.VerifyDevice, func(d *authority.Device) { f.enrolled[d.Node()] = true })},
 		{fcp.ZoneOwner, projDelegations, taking(owner, authority.VerifyDelegation, f.Authorities.Add)},
 		{fcp.ZoneOwner, projAttestations, f.takeAttestation},
 		{fcp.ZoneOwner, projBindings, taking(owner, authority.VerifyBinding, f.takeBinding)},
-		{zone, projRevocations, taking(owner, authority.VerifyRevocation, func(r *authority.Revocation) { f.Revocations.Add(r); f.signers.Add(r) })},
+		{zone, projRevocations, f.takeRevocation(&byAdmins, &f.Revocations)},
 		{zone, projForks, func(b []byte) error {
 			fork, err := authority.VerifyFork(b)
 			if err == nil {
@@ -126,6 +127,9 @@ func (e *Engine) foldFacts(zone fcp.ZoneID, records recordReader) (*ZoneFacts, e
 			return nil, err
 		}
 	}
+	for _, take := range byAdmins { // the delegations are all known now
+		take()
+	}
 	genesis := authority.GenesisState(e.genesis, zone)
 	f.Checkpoint, f.Fork = checkpoints.Judge(genesis, &f.signers)
 	f.accepted = append([]fcp.Hash{e.genesis.ID}, checkpoints.Accepted(genesis, &f.signers)...)
@@ -140,6 +144,32 @@ func taking[T any](owner authority.OwnerPublic, verify func(authority.OwnerPubli
 		v, err := verify(owner, b)
 		if err == nil {
 			use(v)
+		}
+		return err
+	}
+}
+
+// takeRevocation takes the owner's revocations into a set and among those that
+// silence signers of checkpoints. Those that name an admin wait until the delegations
+// are known; they silence nobody.
+func (f *ZoneFacts) takeRevocation(later *[]func(), set *authority.RevocationSet) func([]byte) error {
+	return func(b []byte) error {
+		u, err := authority.OpenRevocation(f.Authorities.Owner, b)
+		if err != nil {
+			return err
+		}
+		if u.Issuer() != f.Authorities.Owner {
+			*later = append(*later, func() {
+				if r, err := u.Authorize(&f.Authorities); err == nil {
+					set.Add(r)
+				}
+			})
+			return nil
+		}
+		r, err := u.Authorize(&f.Authorities)
+		if err == nil {
+			set.Add(r)
+			f.signers.Add(r)
 		}
 		return err
 	}
@@ -206,12 +236,21 @@ func (f *ZoneFacts) Rules() authority.PolicyRules {
 }
 
 // Revoked returns the revocation, in the zone or in the owner's zone, that names
-// the target and is active at a time; nil for none. No scope means any.
-func (f *ZoneFacts) Revoked(target fcp.Hash, at time.Time, scopes ...authority.RevocationScope) *authority.Revocation {
-	if r := f.Revocations.Of(target, at, scopes...); r != nil {
-		return r
+// the target and is active at a time; nil for none. The owner's counts in any scope,
+// an admin's when it is one of those named.
+func (f *ZoneFacts) Revoked(target fcp.Hash, at time.Time, as ...authority.RevocationScope) *authority.Revocation {
+	for _, set := range []*authority.RevocationSet{&f.Revocations, f.owner} {
+		if r := set.Of(target, at); r != nil {
+			return r
+		}
+		if len(as) == 0 {
+			continue
+		}
+		if r := set.Of(target, at, as...); r != nil {
+			return r
+		}
 	}
-	return f.owner.Of(target, at, scopes...)
+	return nil
 }
 
 // Freshness says whether a zone's knowledge is good enough for a tier.
@@ -274,7 +313,7 @@ func (f *ZoneFacts) Facts(principal fcp.CanonicalID, t authority.Tier, at time.T
 	v := &factsView{f, at}
 	attestations, authorities := f.Attestations, f.Authorities
 	attestations.RevokedBy(func(target fcp.Hash) bool {
-		return f.Revoked(target, at, authority.RevokeAttestation, authority.RevokeDevice) != nil
+		return f.Revoked(target, at) != nil
 	})
 	out := &authority.Facts{
 		Now: at, Levels: f.Levels, Policy: f.Rules(), Ceiling: f.Roles.Ceiling(principal, at, v.is),
@@ -293,11 +332,12 @@ type factsView struct {
 	at time.Time
 }
 
+// is reports whether the owner revoked something that no admin can.
 func (v *factsView) is(target fcp.Hash) bool { return v.f.Revoked(target, v.at) != nil }
 
 // Revoked implements authority.Revocations.
-func (v *factsView) Revoked(ref fcp.Hash) (by fcp.Hash, ok bool) {
-	if r := v.f.Revoked(ref, v.at); r != nil {
+func (v *factsView) Revoked(ref fcp.Hash, as ...authority.RevocationScope) (by fcp.Hash, ok bool) {
+	if r := v.f.Revoked(ref, v.at, as...); r != nil {
 		return r.Ref(), true
 	}
 	return fcp.Hash{}, false

@@ -235,13 +235,22 @@ func (e *Engine) MintToken(spec authority.TokenSpec) ([]byte, error) {
 	return authority.MintToken(e.env.Rand, e.env.Now(), e.node, spec)
 }
 
-// Revoke appends the owner's revocation, with its cuts, and an audit entry.
-func (e *Engine) Revoke(ctx context.Context, owner *authority.OwnerKey, spec authority.RevocationSpec) (*authority.Revocation, error) {
-	body, err := authority.Revoke(e.env.Now(), owner, spec)
+// Revoke appends a revocation, signed by the owner or, without cuts and of what an
+// admin may grant, by an admin with authority.ActionRevoke, and an audit entry.
+func (e *Engine) Revoke(ctx context.Context, by authority.AdminKey, spec authority.RevocationSpec) (*authority.Revocation, error) {
+	body, err := authority.Revoke(e.env.Now(), by, spec)
 	if err != nil {
 		return nil, err
 	}
-	r, err := authority.VerifyRevocation(e.genesis.Owner, body)
+	u, err := authority.OpenRevocation(e.genesis.Owner, body)
+	if err != nil {
+		return nil, err
+	}
+	f, err := e.ZoneFacts(spec.Zone)
+	if err != nil {
+		return nil, err
+	}
+	r, err := u.Authorize(&f.Authorities)
 	if err != nil {
 		return nil, err
 	}

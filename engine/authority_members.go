@@ -8,6 +8,10 @@ import (
 	"fcp/authority"
 )
 
+// RevokedNodes returns the nodes that the owner took out, also those of which no
+// enrollment is here: one that comes later makes no member of them.
+func (e *Engine) RevokedNodes() (map[fcp.WriterID]bool, error) { return e.revokedWriters() }
+
 // revokedWriters returns the nodes that a revocation of the owner names: one with
 // a cut feed, one whose attestation is revoked, and one that is lost. A node that
 // is in it gets no key any more, whatever the revocation's time.
@@ -20,16 +24,18 @@ func (e *Engine) revokedWriters() (map[fcp.WriterID]bool, error) {
 				return nil
 			}
 			names := map[fcp.WriterID]bool{}
-			r, err := authority.VerifyRevocation(e.genesis.Owner, body)
+			r, err := authority.OpenRevocation(e.genesis.Owner, body)
 			if err != nil {
 				return err
 			}
-			for _, c := range r.Cuts() {
-				names[c.Feed.Writer] = true
-			}
-			if s := r.Scope(); s == authority.RevokeDevice || s == authority.RevokeAttestation {
-				for _, t := range r.Targets() {
-					names[fcp.WriterID(t)] = true
+			if r.Issuer() == e.genesis.Owner { // no admin takes a device out
+				for _, c := range r.Cuts() {
+					names[c.Feed.Writer] = true
+				}
+				if s := r.Scope(); s == authority.RevokeDevice || s == authority.RevokeAttestation {
+					for _, t := range r.Targets() {
+						names[fcp.WriterID(t)] = true
+					}
 				}
 			}
 			e.mesh.revoked.put(body, names)

@@ -214,8 +214,12 @@ func auditRow(_ authority.OwnerPublic, body []byte) (string, map[string]any, err
 	if err != nil {
 		return "", nil, err
 	}
-	return string(a.Type), map[string]any{"actor": a.Actor, "connector": a.Connector.String(), "operation": a.Operation.String(),
-		"reason": string(a.Reason), "result": a.Result.String(), "at": a.At}, nil
+	row := map[string]any{"actor": a.Actor, "connector": a.Connector.String(), "operation": a.Operation.String(),
+		"reason": string(a.Reason), "result": a.Result.String(), "at": a.At}
+	if a.More > 0 {
+		row["more"] = a.More
+	}
+	return string(a.Type), row, nil
 }
 
 func headKey(_ authority.OwnerPublic, ev *Event, key []byte) []byte {

@@ -174,7 +174,7 @@ func (d *folder) touchedBy(position uint64, src *Source, first uint64) (map[stri
 	var key []byte
 	err = d.log.ScanFeed(context.Background(), src.No, first, last, log.VerifyNone, func(events []log.Applied) error {
 		for i := range events {
-			if standsAboveCuts(events[i].Content.Kind) {
+			if d.standsAboveCuts(&events[i].Content) {
 				continue
 			}
 			ev := Event{&events[i], src}
@@ -220,7 +220,7 @@ func (d *folder) touching(position uint64, keys map[string]*touched) ([]Event, e
 			if err != nil {
 				return err
 			}
-			if src.void != 0 && a.Seq >= src.void && !standsAboveCuts(a.Content.Kind) {
+			if src.void != 0 && a.Seq >= src.void && !d.standsAboveCuts(&a.Content) {
 				continue
 			}
 			ev := Event{a, src}

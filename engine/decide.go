@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"io/fs"
 	"slices"
 	"sync"
 	"time"
@@ -14,16 +13,18 @@ import (
 	"fcp/log"
 )
 
-// decisions is what an engine keeps to decide: the links it verified and what was
-// used of limited tokens and grants.
+// decisions is what an engine keeps to decide: the links it verified, what was used
+// of limited tokens and grants, and which denials it put on record lately.
 type decisions struct {
-	once   sync.Once
-	cache  *authority.LinkCache
-	counts Counts // guarded by mu
+	once  sync.Once
+	cache *authority.LinkCache
 
-	mu     sync.Mutex // held over a decision that spends something, so that no call is spent twice
-	used   map[fcp.Hash]spent
-	loaded bool // guarded by mu
+	mu       sync.Mutex // held over a decision that spends something, so that no call is spent twice
+	counts   Counts     // guarded by mu
+	used     map[fcp.Hash]spent
+	restored uint64 // unix seconds; guarded by mu
+	loaded   bool   // guarded by mu
+	denials  denials
 }
 
 // Counts are the decisions of this process, by outcome. Plain uses are counted and
@@ -32,10 +33,8 @@ type Counts struct {
 	Allowed uint64 // permitted
 	Denied  uint64 // refused
 	Audited uint64 // of both, those that left an audit entry
+	Counted uint64 // of the denials, those that are on record as a number only
 }
-
-// spent is what was used of one token or grant.
-type spent struct{ calls, bytes, until uint64 }
 
 // Refusal is the error of a use that was denied. It wraps the *fcp.Error of the
 // decision, whose next step names `fcpctl why` where there is a receipt.
@@ -89,7 +88,7 @@ func (e *Engine) decideBy(f *ZoneFacts, r *authority.Request, at time.Time) (aut
 		return authority.Decision{}, fresh, err
 	}
 	facts.Executor = e.executor(f, at)
-	facts.Limits, facts.Leases, facts.Cache = limits{e}, leasesView{e, f}, e.decisions.cache
+	facts.Limits, facts.Leases, facts.Cache = limits{e, f, r}, leasesView{e, f}, e.decisions.cache
 	return authority.Decide(facts, r), fresh, nil
 }
 
@@ -110,6 +109,8 @@ func (e *Engine) executor(f *ZoneFacts, at time.Time) authority.Executor {
 // safe, for every approval and crossing of zones and for every denial, and a
 // decision receipt for the denial of what is more than safe (40-authority "Decide",
 // "Audit"). A denial is a *Refusal. What is on record is on disk before it returns.
+// Of many denials of one device for one reason only some are put on record one by
+// one, see DenialBurst; the others as a number, with the next one or by Maintain.
 func (e *Engine) Authorize(ctx context.Context, r *authority.Request) (*Permit, error) {
 	f, err := e.ZoneFacts(r.Zone)
 	if err != nil {
@@ -130,6 +131,13 @@ func (e *Engine) Authorize(ctx context.Context, r *authority.Request) (*Permit, 
 // record leaves the trace of a decision.
 func (e *Engine) record(ctx context.Context, r *authority.Request, d authority.Decision, fresh Freshness) (*Permit, error) {
 	refusal := &Refusal{Decision: d, Request: r.ID, err: d.Err()}
+	uncounted := uint64(0)
+	if !d.Allowed() {
+		var one bool
+		if uncounted, one = e.decisions.admitDenial(r.Device, d.Reason, r.Zone, e.env.Now()); !one {
+			return nil, refusal
+		}
+	}
 	var drafts []log.Draft
 	if d.NeedsReceipt(r.Tier) {
 		body, err := authority.SignDecision(e.env.Now(), e.node, r, &d)
@@ -142,7 +150,11 @@ func (e *Engine) record(ctx context.Context, r *authority.Request, d authority.D
 		}
 	}
 	for _, what := range auditOf(r, &d, fresh) {
-		body, err := authority.EncodeAuditEvent(e.auditEvent(r, &d, what, refusal.Receipt))
+		entry := e.auditEvent(r, &d, what, refusal.Receipt)
+		if what == authority.AuditDenied {
+			entry.More = uncounted
+		}
+		body, err := authority.EncodeAuditEvent(entry)
 		if err != nil {
 			return nil, err
 		}
@@ -152,6 +164,9 @@ func (e *Engine) record(ctx context.Context, r *authority.Request, d authority.D
 	}
 	if len(drafts) > 0 {
 		if _, err := e.log.Append(ctx, drafts); err != nil {
+			if !d.Allowed() {
+				e.decisions.countDenials(denialKey{r.Zone, r.Device, d.Reason}, uncounted+1, e.env.Now())
+			}
 			return nil, err // what cannot be put on record does not happen
 		}
 	}
@@ -236,150 +251,6 @@ func (e *Engine) DecisionCounts() Counts {
 	e.decisions.mu.Lock()
 	defer e.decisions.mu.Unlock()
 	return e.decisions.counts
-}
-
-// limits implements authority.Limits over what this node spent.
-type limits struct{ e *Engine }
-
-func (l limits) Used(ref fcp.Hash) (calls, bytes uint64) {
-	s := &l.e.decisions
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if l.e.loadSpent() != nil {
-		return 1<<64 - 1, 1<<64 - 1 // what cannot be read counts as used up
-	}
-	return s.used[ref].calls, s.used[ref].bytes
-}
-
-// RateExceeded implements authority.Limits: no policy of this build has a rate.
-func (limits) RateExceeded(*authority.Request) bool { return false }
-
-// locked is limits for whoever holds decisions.mu.
-type locked struct{ limits }
-
-func (l locked) Used(ref fcp.Hash) (calls, bytes uint64) {
-	u := l.e.decisions.used[ref]
-	return u.calls, u.bytes
-}
-
-// spend decides again with the counters standing still, and counts the use. A token
-// or grant without limits costs nothing.
-func (e *Engine) spend(f *ZoneFacts, r *authority.Request, d authority.Decision) (authority.Decision, error) {
-	limited := e.limited(f, r, &d)
-	if len(limited) == 0 {
-		return d, nil
-	}
-	s := &e.decisions
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := e.loadSpent(); err != nil {
-		return d, err
-	}
-	now := e.env.Now()
-	facts, _, err := f.Facts(r.Principal, r.Tier, now)
-	if err != nil {
-		return d, err
-	}
-	facts.Executor, facts.Limits, facts.Leases, facts.Cache = e.executor(f, now), locked{limits{e}}, leasesView{e, f}, s.cache
-	if d = authority.Decide(facts, r); !d.Allowed() {
-		return d, nil
-	}
-	for ref, until := range e.limited(f, r, &d) {
-		u := s.used[ref]
-		s.used[ref] = spent{u.calls + 1, u.bytes + r.Bytes, max(u.until, until)} // ids repeat when a holder wants them to
-	}
-	return d, e.saveSpent(now)
-}
-
-// limited returns which of the refs that a decision charges have limits, and until
-// when (unix seconds) they can be used.
-func (e *Engine) limited(f *ZoneFacts, r *authority.Request, d *authority.Decision) map[fcp.Hash]uint64 {
-	out := map[fcp.Hash]uint64{}
-	add := func(ref fcp.Hash, c *authority.Constraints, until time.Time) {
-		if (c.MaxCalls != 0 || c.MaxBytes != 0) && slices.Contains(d.Charge, ref) {
-			out[ref] = max(out[ref], uint64(until.Add(authority.TokenSkew).Unix()))
-		}
-	}
-	for _, ref := range d.Charge {
-		if g := f.grants[ref]; g != nil {
-			s := g.Spec()
-			add(ref, &s.Constraints, s.NotAfter)
-		}
-	}
-	for _, b := range r.Token.Tokens() {
-		if t, err := authority.InspectToken(b); err == nil {
-			add(t.ID.Ref(), &t.Constraints, t.Expires)
-		}
-	}
-	return out
-}
-
-// fileSpent holds what was used of limited tokens and grants on this node, as a
-// canonical array ascending by ref. It is on disk before the effect, so that no
-// crash gives a call back. Limits count per executing node.
-const (
-	fileSpent = "SPENT"
-	maxSpent  = 16 << 20
-)
-
-type spentEntry struct {
-	Ref   fcp.Hash `cbor:"ref"`
-	Calls uint64   `cbor:"calls"`
-	Bytes uint64   `cbor:"bytes"`
-	Until uint64   `cbor:"until"` // unix seconds; behind it the entry is dropped
-}
-
-// loadSpent reads the file once. The caller holds decisions.mu.
-func (e *Engine) loadSpent() error {
-	s := &e.decisions
-	if s.loaded {
-		return nil
-	}
-	b, err := readFile(e.env.FS, e.env.FS.PathJoin(e.dir, fileSpent), maxSpent)
-	used := map[fcp.Hash]spent{}
-	if err == nil {
-		if used, err = decodeSpent(b); err != nil {
-			return err
-		}
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return fcp.Wrap(fcp.CodeDisk, err, "read what was spent")
-	}
-	s.used, s.loaded = used, true
-	return nil
-}
-
-func decodeSpent(b []byte) (map[fcp.Hash]spent, error) {
-	var list []spentEntry
-	if err := fcp.Unmarshal(b, &list); err != nil {
-		return nil, fcp.Wrap(fcp.CodeCorrupt, err, "the file %s", fileSpent)
-	}
-	used := map[fcp.Hash]spent{}
-	for i, x := range list {
-		if i > 0 && slices.Compare(list[i-1].Ref[:], x.Ref[:]) >= 0 {
-			return nil, fcp.Errorf(fcp.CodeCorrupt, "the file %s is not in order", fileSpent)
-		}
-		used[x.Ref] = spent{x.Calls, x.Bytes, x.Until}
-	}
-	return used, nil
-}
-
-// saveSpent drops what cannot be used any more and writes the rest. The caller
-// holds decisions.mu.
-func (e *Engine) saveSpent(now time.Time) error {
-	list := []spentEntry{}
-	for ref, u := range e.decisions.used {
-		if int64(u.until) < now.Unix() {
-			delete(e.decisions.used, ref)
-			continue
-		}
-		list = append(list, spentEntry{ref, u.calls, u.bytes, u.until})
-	}
-	slices.SortFunc(list, func(a, b spentEntry) int { return slices.Compare(a.Ref[:], b.Ref[:]) })
-	b, err := fcp.Marshal(list)
-	if err != nil {
-		return err
-	}
-	return writeFile(e.env.FS, e.dir, fileSpent, b)
 }
 
 // requestID draws the id of a request.

@@ -198,7 +198,7 @@ func (e *Engine) MintFrom(q MintRequest) (*authority.Chain, error) {
 	now := e.env.Now()
 	v := &factsView{f, now}
 	spec := mintSpec(&q, g, now, f.Checkpoint.CheckpointRef(), e.node.Writer())
-	if r := f.Revoked(g.Ref(), now); r != nil {
+	if r := f.Revoked(g.Ref(), now, authority.RevokeCapability); r != nil {
 		return nil, fcp.Errorf(fcp.CodeDenied, "grant %.16s: %w", q.Grant, authority.ReasonRevokedGrant).WithNext("ask the owner for a new grant with `fcpctl cap grant`")
 	}
 	if !now.Before(g.Spec().NotAfter) {
@@ -269,7 +269,7 @@ func (e *Engine) Grants(zone fcp.ZoneID) ([]GrantState, error) {
 	}
 	out := make([]GrantState, 0, len(f.grants))
 	for ref, g := range f.grants {
-		out = append(out, GrantState{ref, g.Issuer(), g.IssuedAt(), g.Spec(), f.Revoked(ref, e.env.Now())})
+		out = append(out, GrantState{ref, g.Issuer(), g.IssuedAt(), g.Spec(), f.Revoked(ref, e.env.Now(), authority.RevokeCapability)})
 	}
 	slices.SortFunc(out, func(a, b GrantState) int { return bytes.Compare(a.Ref[:], b.Ref[:]) })
 	return out, nil

@@ -330,12 +330,12 @@ func TestResourcesKeepPrefixes(t *testing.T) {
 
 // FuzzSpent feeds the file of what was spent.
 func FuzzSpent(f *testing.F) {
-	b, err := fcp.Marshal([]spentEntry{{Ref: fcp.Hash{1}, Calls: 2, Bytes: 3, Until: 4}})
+	b, err := fcp.Marshal(spentFile{Used: []spentEntry{{Ref: fcp.Hash{1}, Calls: 2, Bytes: 3, Until: 4}}, Restored: 5})
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add(b)
-	f.Fuzz(func(t *testing.T, b []byte) { _, _ = decodeSpent(b) })
+	f.Fuzz(func(t *testing.T, b []byte) { _, _, _ = decodeSpent(b) })
 }
 
 // FuzzRefusal feeds refusal bundles.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"encoding/binary"
 	"slices"
 	"sync"
@@ -268,7 +269,7 @@ func (d *folder) one(a *log.Applied, s *staged) error {
 	src := s.src
 	src.seq, src.hash = a.Seq, a.Hash
 	d.ev = Event{a, src}
-	if src.void != 0 && a.Seq >= src.void && !standsAboveCuts(a.Content.Kind) {
+	if src.void != 0 && a.Seq >= src.void && !d.standsAboveCuts(&a.Content) {
 		return nil
 	}
 	if a.Content.Kind == fcp.KindZoneKeyManifest {
@@ -316,10 +317,16 @@ func (d *folder) route(kind fcp.Kind) []*active {
 }
 
 // standsAboveCuts reports whether an event counts whatever its feed's cut says.
-// Revocations, checkpoints and proofs of forks stand by the signatures inside them
-// alone: if a cut could void a revocation, the order of two of them would decide.
-func standsAboveCuts(k fcp.Kind) bool {
-	return k == fcp.KindRevocationIssued || k == fcp.KindCheckpointSigned || k == fcp.KindForkProven
+// The owner's revocations, checkpoints and proofs of forks stand by the signatures
+// inside them alone: if a cut could void a revocation, the order of two of them would
+// decide. An admin's revocation cuts nothing, so a cut can void it: what is signed
+// with the key of a lost device counts no more.
+func (d *folder) standsAboveCuts(c *fcp.Content) bool {
+	if c.Kind == fcp.KindRevocationIssued {
+		_, err := authority.VerifyRevocation(d.owner, bytes.Clone(c.Body))
+		return err == nil
+	}
+	return c.Kind == fcp.KindCheckpointSigned || c.Kind == fcp.KindForkProven
 }
 
 // source returns what is known about a feed, and gives its zone a number when it

@@ -127,7 +127,7 @@ func manifestRow(owner authority.OwnerPublic, body []byte) (string, map[string]a
 }
 
 func revocationKey(owner authority.OwnerPublic, ev *Event, key []byte) []byte {
-	r, err := authority.VerifyRevocation(owner, ev.Content.Body)
+	r, err := authority.OpenRevocation(owner, ev.Content.Body)
 	if err != nil || r.Zone() != ev.From.Feed.Zone {
 		return nil
 	}
@@ -139,7 +139,7 @@ func revocationKey(owner authority.OwnerPublic, ev *Event, key []byte) []byte {
 }
 
 func revocationRow(owner authority.OwnerPublic, body []byte) (string, map[string]any, error) {
-	r, err := authority.VerifyRevocation(owner, body)
+	r, err := authority.OpenRevocation(owner, body)
 	if err != nil {
 		return "", nil, err
 	}
@@ -150,6 +150,9 @@ func revocationRow(owner authority.OwnerPublic, body []byte) (string, map[string
 		return cuts[0].Feed.ID().String(), row, nil
 	}
 	row := map[string]any{"scope": string(r.Scope()), "reason": r.Reason(), "issued": r.IssuedAt()}
+	if by := r.Issuer(); by != owner {
+		row["admin"] = fcp.WriterOf(by[:]).String()
+	}
 	var targets []string
 	for _, t := range r.Targets() {
 		targets = append(targets, t.String())

@@ -150,6 +150,9 @@ func buildRestored(ctx context.Context, ob *openedBackup, dir string, o *Restore
 	if err := e.noteRestored(ctx, ob); err != nil {
 		return err
 	}
+	if err := e.forgetLimits(e.env.Now()); err != nil {
+		return err
+	}
 	if !o.At.IsZero() {
 		if err := e.setBack(ctx, o.At, r); err != nil {
 			return err

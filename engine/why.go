@@ -109,6 +109,10 @@ type refusalBundle struct {
 	Genesis  []byte   `json:"genesis"`  // whose store it is
 	Device   []byte   `json:"device"`   // the enrollment of the device that decided; empty: genesis names it
 	Evidence [][]byte `json:"evidence"` // signed objects that the receipt names, ascending by ref
+
+	// Delegations are those of the admins who signed a revocation in Evidence,
+	// ascending by ref; left out when there are none.
+	Delegations [][]byte `json:"delegations,omitempty"`
 }
 
 // ProveRefusal returns a bundle that shows anybody, with no store and no network,
@@ -122,17 +126,34 @@ func (e *Engine) ProveRefusal(r *RefusalRecord) ([]byte, error) {
 	if b.Genesis, err = e.GenesisBytes(); err != nil {
 		return nil, err
 	}
+	admins := map[authority.OwnerPublic]bool{}
 	for _, zone := range slices.Compact([]fcp.ZoneID{fcp.ZoneOwner, r.Zone()}) {
 		for _, projection := range []string{projRevocations, projCapabilities, projAttestations, projBindings, projIssuers} {
 			err := e.records(zone, projection, func(body []byte) error {
-				if slices.Contains(r.Evidence(), authority.RefOf(body)) {
-					b.Evidence = append(b.Evidence, body)
+				if !slices.Contains(r.Evidence(), authority.RefOf(body)) {
+					return nil
+				}
+				b.Evidence = append(b.Evidence, body)
+				if u, err := authority.OpenRevocation(e.genesis.Owner, body); err == nil && u.Issuer() != e.genesis.Owner {
+					admins[u.Issuer()] = true
 				}
 				return nil
 			})
 			if err != nil {
 				return nil, err
 			}
+		}
+	}
+	if len(admins) > 0 {
+		err := e.records(fcp.ZoneOwner, projDelegations, func(body []byte) error {
+			d, err := authority.VerifyDelegation(e.genesis.Owner, body)
+			if err == nil && admins[authority.OwnerPublic(d.Spec().Admin)] {
+				b.Delegations = append(b.Delegations, body)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
 		}
 	}
 	if r.Node() != e.genesis.Writer {
@@ -147,11 +168,13 @@ func (e *Engine) ProveRefusal(r *RefusalRecord) ([]byte, error) {
 			return nil, err
 		}
 	}
-	slices.SortFunc(b.Evidence, func(x, y []byte) int {
-		a, c := authority.RefOf(x), authority.RefOf(y)
-		return bytes.Compare(a[:], c[:])
-	})
-	b.Evidence = slices.CompactFunc(b.Evidence, bytes.Equal)
+	for _, list := range []*[][]byte{&b.Evidence, &b.Delegations} {
+		slices.SortFunc(*list, func(x, y []byte) int {
+			a, c := authority.RefOf(x), authority.RefOf(y)
+			return bytes.Compare(a[:], c[:])
+		})
+		*list = slices.CompactFunc(*list, bytes.Equal)
+	}
 	out, err := b.encode()
 	if err != nil {
 		return nil, err
@@ -170,7 +193,9 @@ type ProvenRefusal struct {
 	*authority.DecisionReceipt
 	Owner    authority.OwnerPublic // of the store; whether it is the right one only the reader can say
 	Evidence []ProvenEvidence
-	Revoked  *authority.Revocation // the owner's revocation of something that the receipt names, active when it was decided; nil: none
+	Revoked  *authority.Revocation // of something that the receipt names, by the owner or an admin, active when it was decided; nil: none
+
+	authorities authority.Authorities // the owner and the admins whose delegations came with it
 }
 
 // ProvenEvidence is one signed object behind a decision.
@@ -185,7 +210,8 @@ func IsRefusal(b []byte) bool { return bytes.HasPrefix(b, []byte(`{"format":"`+r
 // OpenRefusal checks a refusal bundle offline: the log proof, the signature of the
 // receipt by the device that decided, that the owner of the genesis checkpoint
 // enrolled that device, and that each object of the evidence is signed and named by
-// the receipt; a receipt that says "revoked" must come with the owner's revocation.
+// the receipt; a receipt that says "revoked" must come with the revocation, by the
+// owner or by an admin whose delegation comes with it.
 // Any other bytes than those ProveRefusal makes are refused. Errors: CodeMalformed,
 // CodeNonCanonical, CodeTooLarge, CodeVersion, CodeChecksum, CodeSignature,
 // CodeWrongKey, CodeMissingField.
@@ -229,7 +255,14 @@ func OpenRefusal(bundle []byte) (*ProvenRefusal, error) {
 	if receipt.Allowed() || receipt.Zone() != ev.Feed.Zone {
 		return nil, fcp.Errorf(fcp.CodeMalformed, "the receipt is of a permission, or of another zone")
 	}
-	out := &ProvenRefusal{DecisionReceipt: receipt, Owner: genesis.Owner}
+	out := &ProvenRefusal{DecisionReceipt: receipt, Owner: genesis.Owner, authorities: authority.Authorities{Owner: genesis.Owner}}
+	for _, body := range b.Delegations {
+		d, err := authority.VerifyDelegation(genesis.Owner, body)
+		if err != nil {
+			return nil, err
+		}
+		out.authorities.Add(d)
+	}
 	return out, out.takeEvidence(b.Evidence)
 }
 
@@ -257,7 +290,11 @@ func (p *ProvenRefusal) openEvidence(body []byte, named []fcp.Hash) (string, err
 	is := func(s fcp.Schema) bool { h := s.Hash(); return bytes.HasPrefix(body, h[:]) }
 	switch {
 	case is(fcp.SchemaRevocation):
-		r, err := authority.VerifyRevocation(p.Owner, body)
+		u, err := authority.OpenRevocation(p.Owner, body)
+		if err != nil {
+			return "", err
+		}
+		r, err := u.Authorize(&p.authorities)
 		if err != nil {
 			return "", err
 		}

@@ -128,6 +128,7 @@ type identity struct {
 	mu      sync.Mutex
 	members map[fcp.WriterID]engine.Member // guarded by mu
 	order   []engine.Member                // those of the state, as they were enrolled; guarded by mu
+	revoked map[fcp.WriterID]bool          // also nodes whose enrollment is not here; guarded by mu
 	cert    *tls.Certificate               // guarded by mu
 	made    time.Time                      // of cert; guarded by mu
 }
@@ -160,10 +161,16 @@ func (i *identity) peer(state *tls.ConnectionState) (engine.Member, error) {
 	if m.Writer == i.self.Writer {
 		return engine.Member{}, fcp.Errorf(fcp.CodeConflict, "the peer has this node's own key")
 	}
-	if known, ok := i.member(m.Writer); ok && known.Revoked {
+	if i.isRevoked(m.Writer) {
 		return engine.Member{}, fcp.Errorf(fcp.CodeVoided, "node %.16s was revoked", m.Writer)
 	}
 	return m, nil
+}
+
+func (i *identity) isRevoked(w fcp.WriterID) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.revoked[w]
 }
 
 func (i *identity) member(w fcp.WriterID) (engine.Member, bool) {
@@ -180,6 +187,10 @@ func (i *identity) refresh() error {
 	if err != nil {
 		return err
 	}
+	revoked, err := i.engine.RevokedNodes()
+	if err != nil {
+		return err
+	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	next := map[fcp.WriterID]engine.Member{}
@@ -188,10 +199,11 @@ func (i *identity) refresh() error {
 	}
 	for w, m := range i.members {
 		if _, ok := next[w]; !ok {
+			m.Revoked = revoked[w]
 			next[w] = m
 		}
 	}
-	i.members, i.order = next, list
+	i.members, i.order, i.revoked = next, list, revoked
 	return nil
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"testing"
 	"time"
@@ -102,5 +104,52 @@ func TestARevokedNodeIsCutOff(t *testing.T) {
 	}
 	if _, err := m.get(1, "by the lost device"); !errors.Is(err, fcp.CodeNotFound) {
 		t.Error("what the revoked node wrote is read:", err)
+	}
+}
+
+// TestANodeRevokedBeforeItsEnrollmentIsKnownIsNotLetIn shows a certificate with an
+// enrollment that this store has not seen, of a device whose revocation it has.
+func TestANodeRevokedBeforeItsEnrollmentIsKnownIsNotLetIn(t *testing.T) {
+	m := newMesh(t, 1, nil)
+	e := m.nodes[0].e
+	members, err := e.Members()
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := &identity{engine: e, now: time.Now, rand: rand.Reader, self: members[0]}
+	keys, err := authority.NewNodeKeys(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proof, err := authority.SignDevice(time.Now(), m.owner, authority.DeviceSpec{Node: keys.Public(), Name: "gone"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := makeCertificate(rand.Reader, time.Now(), testSigner{keys}, proof)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(cert.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := &tls.ConnectionState{Version: tls.VersionTLS13, PeerCertificates: []*x509.Certificate{leaf}}
+	got, err := id.peer(state)
+	if err != nil || got.Writer != keys.Writer() {
+		t.Fatal("before the revocation:", err)
+	}
+	id.admit(got)
+	_, err = e.Revoke(context.Background(), m.owner, authority.RevocationSpec{Zone: fcp.ZoneOwner, Scope: authority.RevokeDevice, Targets: []fcp.Hash{fcp.Hash(keys.Writer())}})
+	if err == nil {
+		err = id.refresh()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := id.peer(state); !errors.Is(err, fcp.CodeVoided) {
+		t.Error("a revoked device is let in by an enrollment that came late:", err)
+	}
+	if x, ok := id.member(keys.Writer()); !ok || !x.Revoked || len(id.active()) != 1 {
+		t.Error("a revoked device that was let in before stays a member")
 	}
 }
