@@ -285,3 +285,6 @@ func (o *shareAsk) check() error {
 	}
 	return nil
 }
+
+// Issuer returns the key that signed the access token.
+func (s *SecretAccess) Issuer() OwnerPublic { return s.key }

@@ -37,6 +37,7 @@ func builtins(owner authority.OwnerPublic) []Projection {
 		recordProjection{projAudit, fcp.KindAuditEntry, owner, auditKey, auditRow},
 		recordProjection{projHeads, fcp.KindAuditHead, owner, headKey, headRow},
 		recordProjection{projForks, fcp.KindForkProven, owner, forkKey, forkRow},
+		recordProjection{projSecrets, fcp.KindSecretShared, owner, secretKey, secretRow},
 		recordProjection{projLeases, fcp.KindLeaseGranted, owner, leaseKey, leaseRow},
 		recordProjection{projReleases, fcp.KindLeaseReleased, owner, releaseKey, releaseRow},
 		thingProjection{projPromises, fcp.KindLeasePromised, promiseRow},

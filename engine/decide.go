@@ -188,7 +188,7 @@ func auditOf(r *authority.Request, d *authority.Decision, fresh Freshness) (out 
 	if !d.Allowed() {
 		return append(out, authority.AuditDenied)
 	}
-	if r.Credential != (authority.CredentialID{}) {
+	if r.Credential != (authority.CredentialID{}) || r.Capability == SecretCapability {
 		out = append(out, authority.AuditSecretAccess)
 	}
 	if r.Data.Origin != r.Zone {

@@ -45,6 +45,8 @@
 //	Revoke, RotateZoneKey, DeviceLost                     the owner's acts, each with its audit entry
 //	ProposeCheckpoint, CosignCheckpoint, AppendCheckpoint, SettleCheckpoint
 //	FeedHead, CosignHead, RecordHead, Branch, ProveFork   witnesses and proofs of forks
+//	PutSecret, RotateSecret, ReshareSecret, RemoveSecret, Secrets
+//	UseSecret(ctx, SecretUse, func([]byte) error); AnswerShareAsk(ctx, device, ask)
 //	Audit(ctx, authority.AuditEvent) error; MintToken(spec) ([]byte, error)
 //
 // # Invariants

@@ -66,6 +66,7 @@ const (
 	projAudit        = "audit"
 	projHeads        = "auditheads"
 	projForks        = "forks"
+	projSecrets      = "secrets"
 	projLeases       = "leases"
 	projReleases     = "releases"
 	projPromises     = "promises"
