@@ -3,35 +3,10 @@ package authority
 import (
 	"bytes"
 	"crypto/ecdh"
-	"crypto/hpke"
 	"testing"
 
 	"fcp"
 )
-
-// TestSenderMatchesRFC9180 is RFC 9180 appendix A.2.1.
-func TestSenderMatchesRFC9180(t *testing.T) {
-	pair := func(ikm string) *ecdh.PrivateKey {
-		k, err := hpke.DHKEM(ecdh.X25519()).DeriveKeyPair(hexBytes(ikm))
-		must(t, k, err)
-		b, err := k.Bytes()
-		must(t, b, err)
-		p, err := ecdh.X25519().NewPrivateKey(b)
-		return must(t, p, err)
-	}
-	eph := pair("909a9b35d3dc4713a5e72a4da274b55d3d3821a37e5d099e74a647db583a904b")
-	to := pair("1ac01f181fdf9f352797655161c58b75c656a6cc2716dcb66372da835542e1df")
-	if want := hexBytes("1afa08d3dec047a643885163f1180476fa7ddb54c6a8029ea33f95796bf2ac4a"); !bytes.Equal(eph.PublicKey().Bytes(), want) {
-		t.Fatal("ephemeral key")
-	}
-	aead, nonce, err := hpkeSender(eph, to.PublicKey(), hexBytes("4f6465206f6e2061204772656369616e2055726e"))
-	must(t, aead, err)
-	ct := aead.Seal(nil, nonce, []byte("Beauty is truth, truth beauty"), []byte("Count-0"))
-	want := "1c5250d8034ec2b784ba2cfd69dbdb8af406cfe3ff938e131f0def8c8b60b4db21993c62ce81883d2dd1b51a28"
-	if !bytes.Equal(ct, hexBytes(want)) {
-		t.Errorf("ciphertext %x", ct)
-	}
-}
 
 func TestBoxIsBoundToItsAddress(t *testing.T) {
 	n, other := testNode(t, 1), testNode(t, 2)
