@@ -14,6 +14,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/zeebo/blake3"
 	"golang.org/x/mod/sumdb/tlog"
 )
 
@@ -514,6 +515,20 @@ func TestSourceCommitments(t *testing.T) {
 		want := SymbolCommitment(uint32(i), ct[i*1024:min(len(ct), (i+1)*1024)])
 		if !bytes.Equal(all[i*CommitmentSize:(i+1)*CommitmentSize], want[:]) {
 			t.Fatalf("symbol %d", i)
+		}
+	}
+}
+
+// TestContentHash pins which function hashes which content.
+func TestContentHash(t *testing.T) {
+	for _, n := range []int{0, 1, 378, 379, 1018, 1019, LargeContent - 1, LargeContent, LargeContent + 1, 1 << 20} {
+		content := bytes.Repeat([]byte{7}, n)
+		want := Hash(sha256.Sum256(append([]byte("FCP-C1"), content...)))
+		if n > 65_536 {
+			want = blake3.Sum256(append([]byte("FCP-C2"), content...))
+		}
+		if ContentHash(content) != want || ContentHashOf(append([]byte(ContentPrefix), content...)) != want {
+			t.Errorf("content of %d bytes", n)
 		}
 	}
 }

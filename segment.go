@@ -4,6 +4,9 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/binary"
+	"sync"
+
+	"fcp/internal/sha256lanes"
 )
 
 // TransmissionInfo is the RFC 6330 FEC object transmission information of a
@@ -75,14 +78,19 @@ type Card struct {
 // CommitmentSize is the length of one symbol commitment: a truncated hash.
 const CommitmentSize = 16
 
+const (
+	commitmentPurpose = "FCP-S1"
+	commitmentHead    = len(commitmentPurpose) + 4
+)
+
 // SymbolCommitment returns the commitment to one source symbol of a segment:
 // the first 16 bytes of SHA-256("FCP-S1" || u32be esi || symbol). The last
 // symbol is hashed without its padding.
 func SymbolCommitment(esi uint32, symbol []byte) [CommitmentSize]byte {
 	h := sha256.New()
-	var head [10]byte
-	copy(head[:], "FCP-S1")
-	binary.BigEndian.PutUint32(head[6:], esi)
+	var head [commitmentHead]byte
+	copy(head[:], commitmentPurpose)
+	binary.BigEndian.PutUint32(head[len(commitmentPurpose):], esi)
 	h.Write(head[:])
 	h.Write(symbol)
 	var sum Hash
@@ -95,13 +103,19 @@ func SymbolCommitment(esi uint32, symbol []byte) [CommitmentSize]byte {
 func SourceCommitments(ciphertext []byte, t int) []byte {
 	n := (len(ciphertext) + t - 1) / t
 	out := make([]byte, 0, n*CommitmentSize)
-	buf := make([]byte, 10+t)
-	copy(buf, "FCP-S1")
-	for i := range n {
-		binary.BigEndian.PutUint32(buf[6:], uint32(i))
-		m := copy(buf[10:], ciphertext[i*t:min((i+1)*t, len(ciphertext))])
-		sum := sha256.Sum256(buf[:10+m])
-		out = append(out, sum[:CommitmentSize]...)
+	whole := len(ciphertext) / t
+	manyHashes(whole, commitmentHead+t, func(i int, m []byte) {
+		copy(m, commitmentPurpose)
+		binary.BigEndian.PutUint32(m[len(commitmentPurpose):], uint32(i))
+		copy(m[commitmentHead:], ciphertext[i*t:(i+1)*t])
+	}, func(_ int, sums [][HashSize]byte) {
+		for i := range sums {
+			out = append(out, sums[i][:CommitmentSize]...)
+		}
+	})
+	if whole < n {
+		last := SymbolCommitment(uint32(whole), ciphertext[whole*t:])
+		out = append(out, last[:]...)
 	}
 	return out
 }
@@ -113,24 +127,55 @@ func CommitmentRoot(commitments []byte) Hash {
 		return sha256.Sum256(nil)
 	}
 	level := make([]Hash, n)
-	var leaf [1 + CommitmentSize]byte
-	for i := range level {
-		copy(leaf[1:], commitments[i*CommitmentSize:(i+1)*CommitmentSize])
-		level[i] = sha256.Sum256(leaf[:])
+	store := func(first int, sums [][HashSize]byte) {
+		for i := range sums {
+			level[first+i] = sums[i]
+		}
 	}
+	manyHashes(n, 1+CommitmentSize, func(i int, m []byte) {
+		m[0] = 0
+		copy(m[1:], commitments[i*CommitmentSize:(i+1)*CommitmentSize])
+	}, store)
 	// A left-to-right pairing that carries an odd last node up gives the tree of
 	// RFC 6962 section 2.1: its left subtree is the largest power of two below n.
 	for len(level) > 1 {
-		next := level[:0]
-		for i := 0; i+1 < len(level); i += 2 {
-			next = append(next, NodeHash(level[i], level[i+1]))
-		}
+		pairs := len(level) / 2
+		manyHashes(pairs, 1+2*HashSize, func(i int, m []byte) {
+			m[0] = 1
+			copy(m[1:], level[2*i][:])
+			copy(m[1+HashSize:], level[2*i+1][:])
+		}, store) // never ahead of what is read
 		if len(level)%2 == 1 {
-			next = append(next, level[len(level)-1])
+			level[pairs] = level[len(level)-1]
+			pairs++
 		}
-		level = next
+		level = level[:pairs]
 	}
 	return level[0]
+}
+
+// manyHashers keeps hashers by the length of their messages.
+var manyHashers sync.Map // of int to *sync.Pool
+
+// manyHashes computes SHA-256 of n messages of size bytes each, several side by side
+// where the processor can: fill writes message i, all of it, and take gets the hashes
+// from message first on.
+func manyHashes(n, size int, fill func(i int, m []byte), take func(first int, sums [][HashSize]byte)) {
+	pool, ok := manyHashers.Load(size)
+	if !ok {
+		pool, _ = manyHashers.LoadOrStore(size, &sync.Pool{New: func() any { return sha256lanes.New(size) }})
+	}
+	h := pool.(*sync.Pool).Get().(*sha256lanes.Hasher)
+	defer pool.(*sync.Pool).Put(h)
+	var sums [sha256lanes.Lanes][HashSize]byte
+	for first := 0; first < n; first += len(sums) {
+		some := sums[:min(n-first, len(sums))]
+		for i := range some {
+			fill(first+i, h.Message(i))
+		}
+		h.Sum(some)
+		take(first, some)
+	}
 }
 
 // NodeHash returns the RFC 6962 interior hash SHA-256(0x01 || left || right).

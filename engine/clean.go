@@ -53,7 +53,11 @@ func (e *Engine) recordClean() error {
 	if !e.opened || e.opts.ReadOnly && !e.listed() {
 		return nil
 	}
-	return log.RecordClean(e.env.FS, e.dir, notListed...)
+	known := map[string]log.FileSum{}
+	for name, sum := range e.log.TableSums() {
+		known[dirLog+"/"+name] = sum
+	}
+	return log.RecordClean(e.env.FS, e.dir, known, notListed...)
 }
 
 // listed reports whether the list was taken away at open, and so is due again.

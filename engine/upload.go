@@ -66,7 +66,8 @@ func (w *write) stageBody(ctx context.Context) error {
 	}
 	var ev log.StagedEvent
 	err := ev.Prepare(log.Draft{Zone: w.zone.zone, Plane: fcp.PlaneData, Under: w.e.genesis.ID, Salt: w.salt,
-		Content: fcp.Content{Kind: fcp.KindObjectBody, Object: w.object, Body: w.bodySeal}})
+		Content: fcp.Content{Kind: fcp.KindObjectBody, Object: w.object}}, len(w.bodySeal),
+		func(dst []byte) []byte { return append(dst, w.bodySeal...) })
 	if err != nil {
 		return err
 	}
@@ -143,9 +144,8 @@ func (u *upload) run(body io.Reader) error {
 	var working sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
 		working.Go(func() {
-			var sealed []byte
 			for p := range u.todo {
-				p.err = u.prepare(p, &sealed)
+				p.err = u.prepare(p)
 				u.raws <- p.raw
 				p.raw = nil
 				p.done <- struct{}{}
@@ -220,7 +220,7 @@ func fill(r io.Reader, b []byte) (n int, err error) {
 }
 
 // prepare names a chunk and, unless the zone has it, seals it.
-func (u *upload) prepare(p *piece, sealed *[]byte) (err error) {
+func (u *upload) prepare(p *piece) (err error) {
 	z := u.w.zone
 	p.id = z.current().KeyedObjectID(fcp.SchemaRawChunk.Hash(), p.raw)
 	if !u.dry && u.w.e.holds.hold(p.id) {
@@ -229,19 +229,20 @@ func (u *upload) prepare(p *piece, sealed *[]byte) (err error) {
 		u.mu.Unlock()
 	} else if !u.dry { // its body is being dropped right now
 		p.stored = false
-		return u.sealPiece(p, sealed)
+		return u.sealPiece(p)
 	}
 	if p.stored, err = u.w.e.hasChunk(z.zone, p.id); err != nil || p.stored || u.dry {
 		return err
 	}
-	return u.sealPiece(p, sealed)
+	return u.sealPiece(p)
 }
 
-func (u *upload) sealPiece(p *piece, sealed *[]byte) error {
+func (u *upload) sealPiece(p *piece) error {
 	z := u.w.zone
-	*sealed = z.current().SealBody((*sealed)[:0], p.id, p.salt, p.raw)
 	return p.event.Prepare(log.Draft{Zone: z.zone, Plane: fcp.PlaneData, Under: u.w.e.genesis.ID, Salt: p.salt,
-		Content: fcp.Content{Kind: fcp.KindChunkPut, Object: p.id, Size: uint64(len(p.raw)), Body: *sealed}})
+		Content: fcp.Content{Kind: fcp.KindChunkPut, Object: p.id, Size: uint64(len(p.raw))}},
+		authority.SealedBodyLen(len(p.raw)),
+		func(dst []byte) []byte { return z.current().SealBody(dst, p.id, p.salt, p.raw) })
 }
 
 // hasChunk reports whether a chunk is in the log and can be read.

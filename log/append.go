@@ -2,7 +2,6 @@ package log
 
 import (
 	"context"
-	"crypto/sha256"
 	"runtime"
 	"sync"
 
@@ -106,7 +105,7 @@ func (r *request) encode(size int) {
 		r.buf = d.Content.AppendTo(r.buf)
 		d.content = r.buf[start+len(fcp.ContentPrefix) : len(r.buf) : len(r.buf)]
 		if d.Plane.Chained() {
-			d.hash = sha256.Sum256(r.buf[start:]) // fcp.ContentHash without its copy
+			d.hash = fcp.ContentHashOf(r.buf[start:])
 		}
 	}
 }

@@ -48,8 +48,8 @@ type cleanFile struct {
 // RecordClean lists every file below root but the excluded ones in root/CLEAN,
 // and makes the list durable. It is the last step of a clean close: nothing may
 // change a file afterwards without ForgetClean. An excluded path is relative to
-// root and stands for everything below it.
-func RecordClean(fs vfs.FS, root string, exclude ...string) error {
+// root and stands for everything below it. Files in known, by path, are not read.
+func RecordClean(fs vfs.FS, root string, known map[string]FileSum, exclude ...string) error {
 	// What was removed must stay removed after a power cut, or it would not be in
 	// the list.
 	if err := syncTree(fs, root, 0); err != nil {
@@ -59,16 +59,22 @@ func RecordClean(fs vfs.FS, root string, exclude ...string) error {
 	if err != nil {
 		return err
 	}
-	known := map[string]cleanFile{}
+	before := map[string]FileSum{}
 	if previous, err := readClean(fs, fs.PathJoin(root, cleanPrevious)); err == nil {
 		for _, f := range previous {
-			known[f.path] = f
+			if strings.HasSuffix(f.path, tableSuffix) {
+				before[f.path] = FileSum{f.size, f.hash}
+			}
 		}
 	}
 	for i := range files {
 		f := &files[i]
-		if k, ok := known[f.path]; ok && k.size == f.size && strings.HasSuffix(f.path, tableSuffix) {
-			f.hash = k.hash
+		k, ok := known[f.path]
+		if !ok {
+			k, ok = before[f.path]
+		}
+		if ok && k.Size == f.size {
+			f.hash = k.Hash
 			continue
 		}
 		if f.hash, f.size, err = hashFile(fs, fs.PathJoin(root, f.path)); err != nil {

@@ -58,7 +58,7 @@ func TestCleanListFindsEveryChange(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			fs := cleanTree(t)
-			if err := RecordClean(fs, "r", "skipped"); err != nil {
+			if err := RecordClean(fs, "r", nil, "skipped"); err != nil {
 				t.Fatal(err)
 			}
 			fs = fs.CrashClone() // a power cut behind the close changes nothing
@@ -83,7 +83,7 @@ func TestCleanListIsThereOnlyWhileClosed(t *testing.T) {
 		t.Fatal(was, err)
 	}
 	for range 3 {
-		if err := RecordClean(fs, "r"); err != nil {
+		if err := RecordClean(fs, "r", nil); err != nil {
 			t.Fatal(err)
 		}
 		fs = fs.CrashClone()
@@ -104,7 +104,7 @@ func TestCleanListIsThereOnlyWhileClosed(t *testing.T) {
 // again, and rot in it since then is found by the next check.
 func TestCleanListReusesHashesOfTables(t *testing.T) {
 	fs := cleanTree(t)
-	if err := RecordClean(fs, "r"); err != nil {
+	if err := RecordClean(fs, "r", nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := ForgetClean(fs, "r"); err != nil {
@@ -118,7 +118,7 @@ func TestCleanListReusesHashesOfTables(t *testing.T) {
 		read = read || op.Kind == crashfs.Open && strings.HasSuffix(op.Path, ".sst")
 		return nil
 	})
-	if err := RecordClean(fs, "r"); err != nil {
+	if err := RecordClean(fs, "r", nil); err != nil {
 		t.Fatal(err)
 	}
 	if read {

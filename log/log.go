@@ -63,6 +63,10 @@ type Log struct {
 	sealing     packer     // guarded by sealMu
 	sealFree    [][]byte   // ciphertext buffers to be used again; guarded by sealMu
 
+	taking    atomic.Pointer[tableFile] // the table that is being taken in
+	tablesMu  sync.Mutex
+	tableSums map[string]FileSum // by name; guarded by tablesMu
+
 	frames frameCache
 	leaves leafCache // for proofs
 

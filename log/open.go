@@ -30,7 +30,7 @@ const pebbleFormat = pebble.FormatNewest
 // missing opens read-only; Doubt says so.
 func Open(dir string, o Options) (l *Log, err error) {
 	o.setDefaults()
-	l = &Log{opts: o, fs: o.FS, dir: dir, log: o.Logger, byFeed: map[fcp.Feed]*feed{}, life: gate.New(),
+	l = &Log{opts: o, fs: o.FS, dir: dir, log: o.Logger, byFeed: map[fcp.Feed]*feed{}, life: gate.New(), tableSums: map[string]FileSum{},
 		kick: make(chan struct{}, 1), dead: make(chan struct{}), clock: fcp.NewClock(o.Now)}
 	l.frames.limit = o.CacheBytes / 2
 	if err := l.checkBeginning(); err != nil {
@@ -82,6 +82,8 @@ func (l *Log) pebbleOptions() *pebble.Options {
 		CompactionConcurrencyRange:  func() (int, int) { return 1, 1 },
 		EventListener: &pebble.EventListener{
 			BackgroundError: l.backgroundError,
+			TableIngested:   l.tableTaken,
+			TableDeleted:    l.tableGone,
 			DataCorruption: func(i pebble.DataCorruptionInfo) {
 				l.log.Error("damaged table", "path", i.Path, "err", i.Details)
 			},

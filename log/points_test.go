@@ -428,7 +428,7 @@ func TestFlipsInAClosedStore(t *testing.T) {
 	sealAll(t, l, m)
 	mustAppend(t, l, m.drafts(rng))
 	mustClose(t, l)
-	if err := RecordClean(base, "."); err != nil {
+	if err := RecordClean(base, ".", nil); err != nil {
 		t.Fatal(err)
 	}
 	base = base.CrashClone() // it was durable
@@ -452,7 +452,7 @@ func TestFlipsInAClosedStore(t *testing.T) {
 		}
 		copyFile(t, alone, base, f.Path)
 		if f.Path != cleanName {
-			if err := RecordClean(alone, "."); err != nil {
+			if err := RecordClean(alone, ".", nil); err != nil {
 				t.Fatal(err)
 			}
 		}

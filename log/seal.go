@@ -8,10 +8,6 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
-	"github.com/cockroachdb/pebble/v2/sstable"
-	"github.com/cockroachdb/pebble/v2/sstable/block"
-	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/zeebo/blake3"
 
 	"fcp"
@@ -481,54 +477,20 @@ func (l *Log) announce(ctx context.Context, round []*segmentDraft, commit func(*
 
 // ingest writes the frames as one sorted table and links it into the store.
 func (l *Log) ingest(ctx context.Context, round []*segmentDraft) error {
-	w, err := l.frameTable()
+	t, err := l.frameTable(l.tablePath(0), false)
 	if err != nil {
 		return err
 	}
 	for _, d := range round {
-		if err := setFrames(w, d); err != nil {
-			return errors.Join(err, w.Close())
+		if err := t.add(d); err != nil {
+			return errors.Join(err, t.w.Close())
 		}
 	}
-	return l.takeIn(ctx, w, len(round))
-}
-
-// tablePath is where a table of frames is written. The caller holds sealMu.
-func (l *Log) tablePath() string { return l.fs.PathJoin(l.dir, "sealing.tmp") }
-
-// frameTable begins a table of frames.
-func (l *Log) frameTable() (*sstable.Writer, error) {
-	f, err := l.fs.Create(l.tablePath(), "fcp-seal")
-	if err != nil {
-		return nil, wrapDisk(err, "writing a segment")
+	err = l.takeIn(ctx, t)
+	if err == nil {
+		l.nextSegment += uint64(len(round))
 	}
-	f = vfs.NewSyncingFile(f, vfs.SyncingFileOptions{BytesPerSync: 1 << 20}) // the disk begins before the end
-	return sstable.NewWriter(objstorageprovider.NewFileWritable(f), sstable.WriterOptions{
-		TableFormat: l.db.TableFormat(), BlockSize: frameSize + 1024, IndexBlockSize: 256 << 10,
-		Compression: block.NoCompression,
-	}), nil
-}
-
-func setFrames(w *sstable.Writer, d *segmentDraft) error {
-	for i, frame := range d.frames {
-		if err := w.Set(keyOfFrame(d.no, uint32(i)), frame); err != nil {
-			return wrapDisk(err, "writing a segment")
-		}
-	}
-	return nil
-}
-
-// takeIn syncs a table with the frames of n segments and links it into the store.
-func (l *Log) takeIn(ctx context.Context, w *sstable.Writer, n int) error {
-	if err := w.Close(); err != nil { // syncs
-		return wrapDisk(err, "writing a segment")
-	}
-	err := l.abandonable(func() error { return l.db.Ingest(context.WithoutCancel(ctx), []string{l.tablePath()}) })
-	if err != nil {
-		return wrapDisk(err, "taking in a segment")
-	}
-	l.nextSegment += uint64(n)
-	return nil
+	return err
 }
 
 // writeSealed adds to the commit of the segment.sealed events what makes the
@@ -688,8 +650,13 @@ func (l *Log) recoverSegments() error {
 	if orphan {
 		l.nextSegment = binary.BigEndian.Uint64(it.Key()[1:]) + 1
 	}
-	if err := readError(errors.Join(it.Error(), it.Close())); err != nil || !orphan || l.opts.ReadOnly {
+	if err := readError(errors.Join(it.Error(), it.Close())); err != nil || l.opts.ReadOnly {
 		return err
 	}
-	return wrapDisk(l.db.DeleteRange(keyOfFrame(last+1, 0), keyOfFrame(l.nextSegment, 0), pebble.Sync), "dropping unfinished segments")
+	if orphan {
+		if err := l.dropFrames(last+1, l.nextSegment); err != nil {
+			return err
+		}
+	}
+	return l.dropTables()
 }

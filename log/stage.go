@@ -3,11 +3,10 @@ package log
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/sstable"
 
 	"fcp"
 )
@@ -26,7 +25,10 @@ type Stage struct {
 	f        *feed // the log's, or one that has no number yet
 	end      cut   // behind the last event added
 	previous fcp.SegmentID
-	table    *sstable.Writer
+	table    *frameTable
+	tables   int              // begun
+	turn     int64            // stageTable
+	taking   chan error       // the table before on its way into the store; nil: there is none
 	under    []*stagedSegment // being encrypted, in order
 	spare    []*stagedSegment // their memory, to be used again
 	round    []*segmentDraft
@@ -38,47 +40,65 @@ type Stage struct {
 // stagedSegment is a segment that is being encrypted, and its memory.
 type stagedSegment struct {
 	draft      *segmentDraft
+	plain      []byte // of the event in it
 	pack       packer
 	ciphertext []byte
 	done       chan error
 }
 
 // stageAhead is how many segments are encrypted side by side.
-const stageAhead = 2
+const stageAhead = 4
 
-// MaxStage bounds what one Stage takes, in bytes of event contents.
-const MaxStage = 16 << 20
+// MaxStage bounds what one Stage takes, in bytes of event contents, and shortStage
+// what it takes while others wait.
+const (
+	MaxStage   = 256 << 20
+	shortStage = 16 << 20
+)
+
+// stageTable is when a table of frames is taken into the store, while the next one is
+// being filled.
+const stageTable = 64 << 20
 
 // stageFrame is the plaintext of a staged segment's frames: half of the usual, so
 // that a small part of a large body is read by decrypting little.
 const stageFrame = frameSize / 2
 
 // StagedEvent is an event of the data plane made ready for a Stage: encoded and
-// hashed, which is most of the work and may be done in any goroutine. Its memory is
-// used again by the next Prepare. The Applier is shown no more of the body than its
-// first byte.
+// hashed, which is most of the work and may be done in any goroutine. The Applier is
+// shown no more of the body than its first byte.
 type StagedEvent struct {
 	draft Draft
-	buf   []byte // fcp.ContentPrefix, then the content
+	buf   []byte // blockRoom bytes, then the content
 }
 
-// Prepare encodes and hashes a draft. Nothing of it is kept but what its Content
-// says beside the body.
-func (s *StagedEvent) Prepare(d Draft) error {
-	if err := d.Content.Validate(d.Plane); err != nil {
-		return err
-	}
+// blockRoom is at least what stands in front of a content in a block of its own.
+const blockRoom = 128
+
+// Prepare encodes and hashes a draft. Its body is what seal appends to the slice it
+// is given: size bytes. Nothing of the draft is kept but what its Content says.
+func (s *StagedEvent) Prepare(d Draft, size int, seal func(dst []byte) []byte) error {
 	if d.Plane != fcp.PlaneData {
 		return fcp.Errorf(fcp.CodeWrongPlane, "only events of the data plane are staged")
 	}
-	if need := len(fcp.ContentPrefix) + d.Content.EncodedSize(); cap(s.buf) < need {
+	c := &d.Content
+	c.Body = nil
+	if need := blockRoom + c.EncodedSize() + size; cap(s.buf) < need {
 		s.buf = make([]byte, 0, need)
 	}
-	s.buf = d.Content.AppendTo(append(s.buf[:0], fcp.ContentPrefix...))
+	s.buf = c.AppendHead(s.buf[:blockRoom], size)
+	head := len(s.buf)
+	s.buf = seal(s.buf)
+	if c.Body = s.buf[head:]; len(c.Body) != size {
+		return fcp.Errorf(fcp.CodeInternal, "a body of %d bytes where %d were promised", len(c.Body), size)
+	}
+	if err := c.Validate(d.Plane); err != nil {
+		return err
+	}
 	s.draft = d
-	s.draft.content = s.buf[len(fcp.ContentPrefix):]
-	s.draft.hash = sha256.Sum256(s.buf) // fcp.ContentHash without its copy
-	s.draft.Content.Body = bytes.Clone(d.Content.Body[:min(1, len(d.Content.Body))])
+	s.draft.content = s.buf[blockRoom:]
+	s.draft.hash = fcp.ContentHash(s.draft.content)
+	s.draft.Content.Body = bytes.Clone(c.Body[:min(1, size)])
 	return nil
 }
 
@@ -104,7 +124,7 @@ func (l *Log) Stage(ctx context.Context, zone fcp.ZoneID) (*Stage, error) {
 	if l.opts.Sealer == nil || l.opts.Signer == nil {
 		return nil, fcp.Errorf(fcp.CodeUnauthorized, "staging needs zone keys and the node's signing key")
 	}
-	s := &Stage{l: l, feed: fcp.Feed{Zone: zone, Writer: l.opts.Writer, Incarnation: l.incarnation, Plane: fcp.PlaneData}}
+	s := &Stage{l: l, turn: stageTable, feed: fcp.Feed{Zone: zone, Writer: l.opts.Writer, Incarnation: l.incarnation, Plane: fcp.PlaneData}}
 	s.id = s.feed.ID()
 	l.stageMu.Lock()
 	l.mu.Lock()
@@ -144,19 +164,33 @@ func (s *Stage) begin(ctx context.Context) error {
 	if sealed != s.end.seq {
 		return fcp.Errorf(fcp.CodeInternal, "feed %d stands at %d and is sealed to %d", s.f.no, s.end.seq, sealed)
 	}
-	var err error
-	s.table, err = l.frameTable()
+	return s.nextTable()
+}
+
+// nextTable begins a table of frames.
+func (s *Stage) nextTable() (err error) {
+	s.table, err = s.l.frameTable(s.l.tablePath(s.tables%tablePaths), true)
+	s.tables++
 	return err
 }
 
-// Full reports whether the Stage should be committed before more is added.
-func (s *Stage) Full() bool { return s.bytes >= MaxStage }
+// Full reports whether the Stage should be committed before more is added: it holds
+// MaxStage bytes, or fewer while appends wait for it.
+func (s *Stage) Full() bool {
+	if s.bytes < shortStage {
+		return false
+	}
+	s.l.mu.Lock()
+	defer s.l.mu.Unlock()
+	return s.bytes >= MaxStage || s.l.waitRoom != nil
+}
 
 // Len returns how many events were added.
 func (s *Stage) Len() int { return len(s.events) }
 
-// Add gives an event its place and writes its segment. Its body must not be empty.
-// After an error the Stage can only be aborted.
+// Add gives an event its place and writes its segment. Its body must not be empty. The
+// event's memory stays with the Stage; the event gets other memory for the next
+// Prepare. After an error the Stage can only be aborted.
 func (s *Stage) Add(e *StagedEvent) error {
 	l, d := s.l, &e.draft
 	if l.full.Load() {
@@ -175,7 +209,8 @@ func (s *Stage) Add(e *StagedEvent) error {
 	w.pack.reset(false)
 	w.pack.frame = stageFrame
 	h := blockHeader{first: s.end.seq, count: 1, chained: true, prev: prev, under: d.Under, time: t}
-	w.pack.out = appendRecord(h.appendTo(w.pack.out), 0, d.content)
+	w.plain, e.buf = e.buf, w.plain
+	w.pack.out = frontBlock(&h, w.plain)
 	w.pack.blocks = append(w.pack.blocks, sealBlock{s.end.seq, 0, len(w.pack.out)})
 	go func() { w.done <- l.encryptTo(w.draft, &w.pack, w.buffer) }()
 	s.under = append(s.under, w)
@@ -184,6 +219,18 @@ func (s *Stage) Add(e *StagedEvent) error {
 	s.salts = append(s.salts, d.Salt[:]...)
 	s.bytes += int64(len(d.content))
 	return s.write(stageAhead - 1)
+}
+
+// frontBlock writes what a block has in front of its one content into the room before
+// it, and returns the block.
+func frontBlock(h *blockHeader, b []byte) []byte {
+	var front [blockRoom]byte
+	f := h.appendTo(front[:0])
+	f = binary.AppendUvarint(f, 0) // the first step
+	f = binary.AppendUvarint(f, uint64(len(b)-blockRoom))
+	from := blockRoom - len(f)
+	copy(b[from:], f)
+	return b[from:]
 }
 
 func (s *Stage) spareSegment() *stagedSegment {
@@ -216,13 +263,41 @@ func (s *Stage) write(left int) error {
 			d.rem.Previous = bytes.Clone(s.previous[:])
 		}
 		s.previous = fcp.SegmentID(d.rem.Segment)
-		if err := errors.Join(d.encode(), setFrames(s.table, d)); err != nil {
+		if err := errors.Join(d.encode(), s.table.add(d)); err != nil {
 			return err
 		}
-		d.frames, d.ciphertext = nil, nil
+		d.frames, d.ciphertext, w.pack.out = nil, nil, nil
 		s.spare = append(s.spare, w)
+		if s.table.bytes >= s.turn {
+			if err := s.turnTable(); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
+}
+
+// turnTable lets the present table go into the store on its own and begins another
+// one. The table before must be in by then.
+func (s *Stage) turnTable() error {
+	if err := s.taken(); err != nil {
+		return err
+	}
+	l, t := s.l, s.table
+	s.taking = make(chan error, 1)
+	go func(done chan<- error) { done <- l.takeIn(context.Background(), t) }(s.taking)
+	s.table = nil
+	return s.nextTable()
+}
+
+// taken waits for the table before.
+func (s *Stage) taken() error {
+	if s.taking == nil {
+		return nil
+	}
+	err := <-s.taking
+	s.taking = nil
+	return err
 }
 
 // draft makes the segment of the event that was just given its place.
@@ -243,14 +318,23 @@ func (s *Stage) Commit(ctx context.Context) ([]Placed, error) {
 	if len(s.round) == 0 {
 		return nil, s.Abort()
 	}
-	if err := s.write(0); err != nil {
+	if err := errors.Join(s.write(0), s.taken()); err != nil {
+		return nil, errors.Join(err, s.Abort())
+	}
+	if s.table.bytes > 0 {
+		t := s.table
+		s.table = nil
+		if err := s.l.takeIn(ctx, t); err != nil {
+			return nil, errors.Join(err, s.Abort())
+		}
+	} else if err := s.l.dropTable(s.table); err != nil {
+		s.table = nil
 		return nil, errors.Join(err, s.Abort())
 	}
 	defer s.release()
-	if err := s.l.takeIn(ctx, s.table, len(s.round)); err != nil {
-		return nil, err
-	}
-	if _, err := s.l.announce(ctx, s.round, s.commit); err != nil {
+	l := s.l
+	l.nextSegment += uint64(len(s.round))
+	if _, err := l.announce(ctx, s.round, s.commit); err != nil {
 		return nil, err
 	}
 	out := make([]Placed, len(s.events))
@@ -272,13 +356,22 @@ func (s *Stage) commit(b *pebble.Batch) error {
 }
 
 // Abort gives up what was added and ends the Stage.
-func (s *Stage) Abort() error {
+func (s *Stage) Abort() (err error) {
 	defer s.release()
 	for _, w := range s.under {
 		<-w.done // nobody listens to its error any more
 	}
-	err := s.table.Close()
-	return wrapDisk(errors.Join(err, s.l.fs.Remove(s.l.tablePath())), "giving up a table of frames")
+	_ = s.taken() // nor to this: its frames are dropped
+	l := s.l
+	if s.table != nil {
+		err = l.dropTable(s.table)
+	}
+	if s.tables > 1 && l.Crashed() == nil {
+		end := l.nextSegment + uint64(len(s.round))
+		err = errors.Join(err, l.dropFrames(l.nextSegment, end))
+		l.nextSegment = end
+	}
+	return err
 }
 
 func (s *Stage) release() {

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"fcp"
 )
 
@@ -22,6 +24,11 @@ func bigDraft(zone fcp.ZoneID, n int, tag uint64) Draft {
 	return d
 }
 
+func prepare(e *StagedEvent, d Draft) error {
+	body := d.Content.Body
+	return e.Prepare(d, len(body), func(dst []byte) []byte { return append(dst, body...) })
+}
+
 // stage puts events through a Stage of their own.
 func stage(t testing.TB, l *Log, drafts ...Draft) []Placed {
 	t.Helper()
@@ -31,7 +38,7 @@ func stage(t testing.TB, l *Log, drafts ...Draft) []Placed {
 	}
 	var e StagedEvent
 	for _, d := range drafts {
-		if err := errors.Join(e.Prepare(d), s.Add(&e)); err != nil {
+		if err := errors.Join(prepare(&e, d), s.Add(&e)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -128,14 +135,14 @@ func TestAbortedStageLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	var e StagedEvent
-	if err := errors.Join(e.Prepare(bigDraft(fcp.ZonePrivate, 100_000, 1)), s.Add(&e), s.Abort()); err != nil {
+	if err := errors.Join(prepare(&e, bigDraft(fcp.ZonePrivate, 100_000, 1)), s.Add(&e), s.Abort()); err != nil {
 		t.Fatal(err)
 	}
 	after := mustAppend(t, l, draft(10, 2)).Events[0]
 	if after.Seq != before.Seq+1 {
 		t.Fatalf("event %d follows %d", after.Seq, before.Seq)
 	}
-	if _, err := l.fs.Stat(l.tablePath()); err == nil {
+	if _, err := l.fs.Stat(l.tablePath(0)); err == nil {
 		t.Fatal("the table is still there")
 	}
 }
@@ -160,7 +167,7 @@ func TestAppendsWaitForTheStageOfTheirFeed(t *testing.T) {
 	var waiting sync.WaitGroup
 	waiting.Go(func() { mustAppend(t, l, draft(10, 1)) })
 	var e StagedEvent
-	if err := errors.Join(e.Prepare(bigDraft(fcp.ZonePrivate, 100_000, 1)), s.Add(&e)); err != nil {
+	if err := errors.Join(prepare(&e, bigDraft(fcp.ZonePrivate, 100_000, 1)), s.Add(&e)); err != nil {
 		t.Fatal(err)
 	}
 	placed, err := s.Commit(context.Background())
@@ -168,5 +175,118 @@ func TestAppendsWaitForTheStageOfTheirFeed(t *testing.T) {
 		t.Fatal(placed, err)
 	}
 	waiting.Wait()
-	wantCode(t, e.Prepare(Draft{Zone: fcp.ZonePrivate, Plane: fcp.PlaneControl, Content: opaque(7, 1)}), fcp.CodeWrongPlane)
+	wantCode(t, prepare(&e, Draft{Zone: fcp.ZonePrivate, Plane: fcp.PlaneControl, Content: opaque(7, 1)}), fcp.CodeWrongPlane)
+}
+
+// TestStageOfManyTables: the events of one Stage lie in as many tables as it takes,
+// and after an Abort none of their frames is left.
+func TestStageOfManyTables(t *testing.T) {
+	disk := newDisk()
+	o := sealing(small(), 1<<20)
+	l, err := openOn(disk, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := func() *Stage {
+		s, err := l.Stage(context.Background(), fcp.ZonePrivate)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.turn = 200_000
+		var e StagedEvent
+		for i := range uint64(9) {
+			if err := errors.Join(prepare(&e, bigDraft(fcp.ZonePrivate, 100_000, i)), s.Add(&e)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return s
+	}
+	s := begin()
+	if err := s.Abort(); err != nil {
+		t.Fatal(err)
+	}
+	s = begin()
+	placed, err := s.Commit(context.Background())
+	if err != nil || len(placed) != 9 || placed[0].Seq != 1 {
+		t.Fatal(placed, err)
+	}
+	if s.tables < 4 {
+		t.Fatalf("%d tables", s.tables)
+	}
+	for i := range placed {
+		e, _, err := l.Read(placed[i].Feed, placed[i].Seq)
+		if want := bigDraft(fcp.ZonePrivate, 100_000, uint64(i)); err != nil || string(e.Body) != string(want.Content.Body) {
+			t.Errorf("event %d: %v", i, err)
+		}
+	}
+	for i := range tablePaths {
+		if _, err := l.fs.Stat(l.tablePath(i)); err == nil {
+			t.Error("a table is still on its way")
+		}
+	}
+	mustClose(t, l)
+	wantClean(t, disk, o.Sealer)
+}
+
+// TestTablesLeftByACrashAreRemoved when the store is opened.
+func TestTablesLeftByACrashAreRemoved(t *testing.T) {
+	disk := newDisk()
+	o := sealing(small(), 1<<20)
+	for range 2 {
+		l, err := openOn(disk, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range tablePaths {
+			if _, err := l.fs.Stat(l.tablePath(i)); err == nil {
+				t.Error("it is still there")
+			}
+			f, err := l.fs.Create(l.tablePath(i), "test")
+			if err != nil || f.Close() != nil {
+				t.Fatal(err)
+			}
+		}
+		mustClose(t, l)
+	}
+}
+
+// TestSumsOfTablesAreTheirFiles: what a clean close takes over unread is what it
+// would read.
+func TestSumsOfTablesAreTheirFiles(t *testing.T) {
+	for name, open := range map[string]func() *Log{
+		"in memory": func() *Log {
+			l, err := openOn(newDisk(), sealing(small(), 1<<20))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return l
+		},
+		"past the page cache": func() *Log {
+			o := sealing(small(), 1<<20)
+			o.FS, o.Create, o.Writer = vfs.Default, true, testWriter()
+			l, err := Open(t.TempDir(), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return l
+		},
+	} {
+		l := open()
+		stage(t, l, bigDraft(fcp.ZonePrivate, 100_000, 1), bigDraft(fcp.ZonePrivate, 1_050_000, 2))
+		mustAppend(t, l, draft(10, 1))
+		if _, err := l.Seal(context.Background(), SealOptions{All: true}); err != nil {
+			t.Fatal(err)
+		}
+		sums := l.TableSums()
+		if len(sums) < 2 {
+			t.Errorf("%s: sums of %d tables", name, len(sums))
+		}
+		for table, want := range sums {
+			hash, size, err := hashFile(l.fs, l.fs.PathJoin(l.dir, table))
+			if err != nil || (FileSum{size, hash}) != want {
+				t.Errorf("%s: %s is %d bytes %x, not %+v: %v", name, table, size, hash, want, err)
+			}
+		}
+		mustClose(t, l)
+	}
 }
