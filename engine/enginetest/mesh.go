@@ -28,16 +28,36 @@ import (
 
 // Clock is the wall clock of a mesh. Safe for concurrent use.
 type Clock struct {
-	mu  sync.Mutex
-	now time.Time // guarded by mu
+	mu     sync.Mutex
+	now    time.Time // guarded by mu
+	frozen bool      // guarded by mu
 }
 
-// Now returns the time and moves it on by a millisecond.
+// Now returns the time and moves it on by a millisecond, unless the clock is frozen.
 func (c *Clock) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.now = c.now.Add(time.Millisecond)
+	if !c.frozen {
+		c.now = c.now.Add(time.Millisecond)
+	}
 	return c.now
+}
+
+// Freeze lets the clock move by Advance and Reach only: then what one seed does never
+// depends on how often somebody asked for the time.
+func (c *Clock) Freeze() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.frozen = true
+}
+
+// Reach moves the clock on to a time that is not past.
+func (c *Clock) Reach(t time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t.After(c.now) {
+		c.now = t
+	}
 }
 
 // Advance moves the clock on.
@@ -153,7 +173,7 @@ func (m *Mesh) check(err error) {
 
 func (n *Node) open() {
 	n.m.T.Helper()
-	e, err := engine.Open(context.Background(), dir, engine.Options{Environment: n.env, NoBallast: true})
+	e, err := engine.Open(context.Background(), dir, engine.Options{Environment: n.env, NoBallast: true, MemTableBytes: 1 << 20})
 	n.m.check(err)
 	if n.Engine == nil {
 		n.m.T.Cleanup(func() {
