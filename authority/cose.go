@@ -49,7 +49,7 @@ func parseSign1(b []byte) (sign1, error) {
 	var s sign1
 	s.protected = r.run(2)
 	if unprotected := r.item(); !r.bad && !bytes.Equal(unprotected, []byte{0xa0}) {
-		return sign1{}, unprotectedFault(unprotected)
+		return sign1{}, unprotectedFault(s.protected, unprotected)
 	}
 	if !r.bad && r.i < len(b) && b[r.i] == 0xf6 {
 		return sign1{}, refuse(ReasonCOSEDetached, "")
@@ -66,14 +66,22 @@ func parseSign1(b []byte) (sign1, error) {
 }
 
 // unprotectedFault names what is wrong with an unprotected bucket: an algorithm
-// there is the classic attack and has its own reason.
-func unprotectedFault(b []byte) error {
-	if m, ok := headerMap(b); ok {
-		if _, there := m[uint64(coseAlg)]; there {
-			return refuse(ReasonCOSEAlgUnprotected, "")
-		}
+// there is the classic attack and has its own reason, and another when there is one
+// in the protected bucket besides (RFC 9052 section 3 forbids a label in both).
+func unprotectedFault(protected, unprotected []byte) error {
+	if !hasAlg(unprotected) {
+		return refuse(ReasonCOSEUnprotected, "")
 	}
-	return refuse(ReasonCOSEUnprotected, "")
+	if hasAlg(protected) {
+		return refuse(ReasonCOSEAlgBoth, "")
+	}
+	return refuse(ReasonCOSEAlgUnprotected, "")
+}
+
+func hasAlg(bucket []byte) bool {
+	m, ok := headerMap(bucket)
+	_, there := m[uint64(coseAlg)]
+	return ok && there
 }
 
 // appendSign1 is the inverse of parseSign1.

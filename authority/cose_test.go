@@ -2,15 +2,19 @@ package authority
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/hmac"
+	crand "crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
 	"fmt"
 	"math/big"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/veraison/go-cose"
@@ -89,6 +93,9 @@ func TestEveryAlgorithmBucketAndKeyType(t *testing.T) {
 			h.Write(m)
 			return append(h.Sum(nil), make([]byte, 32)...)
 		},
+		"RSA": func(m []byte) []byte { return rsaSign(t, m) },
+		// The same scalar as the issuer's X25519 key, signing as Ed25519.
+		"X25519":  func(m []byte) []byte { return ed25519.Sign(ed25519.NewKeyFromSeed(w.node.p().encryption.Bytes()), m) },
 		"nothing": func([]byte) []byte { return nil },
 		"zeros":   func([]byte) []byte { return make([]byte, 64) },
 	}
@@ -112,7 +119,7 @@ func TestEveryAlgorithmBucketAndKeyType(t *testing.T) {
 				case bucket == "unprotected":
 					protected, unprotected, want = headers(nil), map[any]any{uint64(coseAlg): alg}, ReasonCOSEAlgUnprotected
 				case bucket == "both":
-					protected, unprotected, want = headers(int64(coseAlgEdDSA)), map[any]any{uint64(coseAlg): alg}, ReasonCOSEAlgUnprotected
+					protected, unprotected, want = headers(int64(coseAlgEdDSA)), map[any]any{uint64(coseAlg): alg}, ReasonCOSEAlgBoth
 				case bucket == "neither":
 					protected, want = headers(nil), ReasonCOSEAlgMissing
 				case alg != int64(coseAlgEdDSA):
@@ -139,6 +146,16 @@ func TestEveryAlgorithmBucketAndKeyType(t *testing.T) {
 			}
 		}
 	}
+}
+
+var rsaKey = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(crand.Reader, 2048) })
+
+func rsaSign(t *testing.T, m []byte) []byte {
+	k, err := rsaKey()
+	must(t, k, err)
+	sum := sha256.Sum256(m)
+	b, err := rsa.SignPSS(crand.Reader, k, crypto.SHA256, sum[:], nil)
+	return must(t, b, err)
 }
 
 func ecdsaSign(t *testing.T, key *ecdsa.PrivateKey, m []byte) []byte {
@@ -352,4 +369,90 @@ func looseSign1(b []byte) (s sign1, ok bool) {
 func headerSizeOfUnprotected(b []byte) int {
 	r := reader{walker{b: b[1:], i: 5}}
 	return len(r.item()) + 1
+}
+
+// TestConfirmationKeysOfOtherTypes puts every type of COSE_Key where the holder's
+// Ed25519 key belongs (RFC 8747, RFC 9053 section 7): a token confirmed by a key that
+// cannot prove possession here is none.
+func TestConfirmationKeysOfOtherTypes(t *testing.T) {
+	w := newWorld(t)
+	chain, _ := w.usual(1)
+	l, err := parseLink(chain.b[0])
+	must(t, l, err)
+	good := append([]byte(cnfHead), l.c.cnf[:]...)
+	key := l.c.cnf[:]
+	for name, cnf := range map[string]any{
+		"X25519":             map[any]any{uint64(1): map[any]any{uint64(1): uint64(1), int64(-1): uint64(4), int64(-2): key}},
+		"Ed448":              map[any]any{uint64(1): map[any]any{uint64(1): uint64(1), int64(-1): uint64(7), int64(-2): make([]byte, 57)}},
+		"P-256":              map[any]any{uint64(1): map[any]any{uint64(1): uint64(2), int64(-1): uint64(1), int64(-2): key, int64(-3): key}},
+		"P-256, compressed":  map[any]any{uint64(1): map[any]any{uint64(1): uint64(2), int64(-1): uint64(1), int64(-2): key, int64(-3): true}},
+		"RSA":                map[any]any{uint64(1): map[any]any{uint64(1): uint64(3), int64(-1): make([]byte, 256), int64(-2): []byte{1, 0, 1}}},
+		"symmetric":          map[any]any{uint64(1): map[any]any{uint64(1): uint64(4), int64(-1): key}},
+		"no type":            map[any]any{uint64(1): map[any]any{int64(-1): uint64(6), int64(-2): key}},
+		"with an algorithm":  map[any]any{uint64(1): map[any]any{uint64(1): uint64(1), uint64(3): int64(-8), int64(-1): uint64(6), int64(-2): key}},
+		"with a private key": map[any]any{uint64(1): map[any]any{uint64(1): uint64(1), int64(-1): uint64(6), int64(-2): key, int64(-4): key}},
+		"a short key":        map[any]any{uint64(1): map[any]any{uint64(1): uint64(1), int64(-1): uint64(6), int64(-2): key[:31]}},
+		"by kid":             map[any]any{uint64(3): key[:8]},
+		"encrypted":          map[any]any{uint64(2): []any{[]byte{}, map[any]any{}, []byte{}}},
+		"nothing":            map[any]any{},
+		"null":               nil,
+	} {
+		b, err := fcp.Marshal(cnf)
+		must(t, b, err)
+		payload := bytes.Replace(l.sign.payload, good, b, 1)
+		if bytes.Equal(payload, l.sign.payload) {
+			t.Fatalf("%s changes nothing", name)
+		}
+		s := sign1{protected: l.sign.protected, payload: payload}
+		s.signature = w.node.Issue(s.toBeSigned())
+		if d := decideToken(w, appendSign1(nil, s)); d.Reason != ReasonConfirmation {
+			t.Errorf("%s: %s %s", name, d.Reason, d.Detail)
+		}
+	}
+}
+
+// cwtExamples are the other CWTs of RFC 8392 appendix A: a MAC (A.4) and a
+// ciphertext (A.5), which a verifier that only looks for claims would take.
+var cwtExamples = map[string]string{
+	"A.4": "d83dd18443a10104a1044c53796d6d65747269633235365850a70175636f61703a2f2f61732e6578616d706c652e636f6d02656572696b77037818636f61703a2f2f6c696768742e6578616d706c652e636f6d041a5612aeb0051a5610d9f0061a5610d9f007420b7148093101ef6d789200",
+	"A.5": "d08343a1010aa2044c53796d6d6574726963313238054d99a0d7846e762c49ffe8a63e0b5858b918a11fd81e438b7f973d9e2e119bcb22424ba0f38a80f27562f400ee1d0d6c0fdb559c02421fd384fc2ebe22d7071378b0ea7428fff157444d45f7e6afcda1aae5f6495830c58627087fc5b4974f319a8707a635dd643b",
+}
+
+// TestOtherCWTsAreNoTokens peels the tags off one after the other: no layer passes,
+// and neither does any one-bit change of one.
+func TestOtherCWTsAreNoTokens(t *testing.T) {
+	key := hexBytes("403697de87af64611c1d32a05dab0fe1fcb715a86ab435f1ec99192d79569388")
+	a4 := hexBytes(cwtExamples["A.4"])
+	mac := hmac.New(sha256.New, key)
+	fmt.Fprintf(mac, "\x84\x64MAC0%s\x40%s", a4[4:8], a4[23:105])
+	if !bytes.Equal(mac.Sum(nil)[:8], a4[106:]) {
+		t.Fatal("the MAC of A.4 does not verify: the example is not the RFC's")
+	}
+	for name, e := range cwtExamples {
+		b := hexBytes(e)
+		w := newWorld(t)
+		for {
+			tagged := b[0]>>5 == 6
+			want := []fcp.Reason{ReasonCOSEForm, ReasonCOSEUnprotected}
+			if tagged {
+				want = []fcp.Reason{ReasonCOSETag}
+			}
+			if d := decideToken(w, b); !slices.Contains(want, d.Reason) {
+				t.Errorf("%s: %s %s", name, d.Reason, d.Detail)
+			}
+			for i := range b {
+				bad := slices.Clone(b)
+				bad[i] ^= 1 << (i % 8)
+				if d := decideToken(w, bad); d.Allowed() || !strings.HasPrefix(string(d.Reason), "cose.") {
+					t.Fatalf("%s with byte %d changed: %s", name, i, d.Reason)
+				}
+			}
+			if !tagged {
+				break
+			}
+			if b = b[1:]; b[0] == 61 { // of a tag in two bytes
+				b = b[1:]
+			}
+		}
+	}
 }

@@ -19,6 +19,7 @@ const (
 	ReasonCOSEHeader         fcp.Reason = "cose.header"
 	ReasonCOSEUnprotected    fcp.Reason = "cose.unprotected_header"
 	ReasonCOSEAlgUnprotected fcp.Reason = "cose.alg_unprotected"
+	ReasonCOSEAlgBoth        fcp.Reason = "cose.alg_in_both"
 	ReasonCOSEAlgMissing     fcp.Reason = "cose.alg_missing"
 	ReasonCOSEAlg            fcp.Reason = "cose.alg_not_allowed"
 	ReasonCOSEKidMissing     fcp.Reason = "cose.kid_missing"
@@ -26,6 +27,7 @@ const (
 	ReasonCOSETyp            fcp.Reason = "cose.typ"
 	ReasonCOSESignatureSize  fcp.Reason = "cose.signature_size"
 	ReasonClaims             fcp.Reason = "token.claims"
+	ReasonConfirmation       fcp.Reason = "token.confirmation_key"
 	ReasonClaimUnknown       fcp.Reason = "token.claim_unknown"
 	ReasonClaimMissing       fcp.Reason = "token.claim_missing"
 	ReasonScope              fcp.Reason = "capability.scope"
@@ -128,7 +130,8 @@ const (
 var reasonCodes = map[fcp.Reason]fcp.Code{
 	ReasonCOSEForm: fcp.CodeMalformed, ReasonCOSETag: fcp.CodeMalformed, ReasonCOSEDetached: fcp.CodeMalformed,
 	ReasonCOSEHeader: fcp.CodeMalformed, ReasonCOSESignatureSize: fcp.CodeMalformed,
-	ReasonClaims: fcp.CodeMalformed, ReasonClaimUnknown: fcp.CodeMalformed, ReasonClaimMissing: fcp.CodeMissingField,
+	ReasonConfirmation: fcp.CodeMalformed,
+	ReasonClaims:       fcp.CodeMalformed, ReasonClaimUnknown: fcp.CodeMalformed, ReasonClaimMissing: fcp.CodeMissingField,
 	ReasonChainForm: fcp.CodeMalformed, ReasonChainLength: fcp.CodeTooLarge, ReasonRequest: fcp.CodeInvalidArgument,
 	ReasonScope: fcp.CodeInvalidArgument, ReasonTokenMissing: fcp.CodeUnauthorized, ReasonTokenSignature: fcp.CodeSignature,
 	ReasonProof: fcp.CodeSignature, ReasonTokenExpired: fcp.CodeTokenExpired, ReasonTokenEarly: fcp.CodeTokenExpired,

@@ -227,7 +227,11 @@ func parseClaims(b []byte) (*claims, error) {
 		}
 		last = key
 		c.has |= claimBit(key)
-		if !c.parseValue(&r, key) {
+		switch {
+		case c.parseValue(&r, key):
+		case key == claimCnf:
+			return nil, refuse(ReasonConfirmation, "no Ed25519 key")
+		default:
 			return nil, refuse(ReasonClaims, "claim %d", key)
 		}
 	}
