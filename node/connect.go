@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"net"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -34,7 +35,11 @@ func (n *Node) acceptLoop() {
 // serve makes a session over a connection and serves it to its end. The caller
 // counted the handshake.
 func (n *Node) serve(conn *quic.Conn, shake func(context.Context, *quic.Conn) (*established, error)) error {
-	e, err := shake(n.life, conn)
+	var e *established
+	err := n.admit(conn.RemoteAddr())
+	if err == nil {
+		e, err = shake(n.life, conn)
+	}
 	n.handshakes.Add(-1)
 	var s *Session
 	if err == nil {
@@ -57,6 +62,54 @@ func (n *Node) serve(conn *quic.Conn, shake func(context.Context, *quic.Conn) (*
 	err = s.run()
 	n.sessionDown(s)
 	return err
+}
+
+// admit asks the network who is at an address, if it can tell.
+func (n *Node) admit(addr net.Addr) error {
+	a, ok := n.opt.Network.(Admitter)
+	if !ok {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(n.life, helloWait)
+	defer cancel()
+	return a.Admit(ctx, addr)
+}
+
+// findLoop dials whoever the network says may be a peer, and is not one yet.
+func (n *Node) findLoop(f Finder) {
+	for {
+		ctx, cancel := context.WithTimeout(n.life, handshakeWait)
+		found, err := f.Find(ctx)
+		cancel()
+		if err != nil && n.life.Err() == nil {
+			n.logger.Warn("peers were not looked for", "err", err)
+		}
+		for _, address := range found[:min(len(found), maxAddresses)] {
+			n.mu.Lock()
+			known := n.dialling[address]
+			for _, s := range n.sessions {
+				known = known || s.conn.RemoteAddr().String() == address
+			}
+			if !known {
+				n.dialling[address] = true
+			}
+			n.mu.Unlock()
+			if known {
+				continue
+			}
+			n.spawn(func() {
+				if _, err := n.dialOnce(address); err != nil {
+					n.logger.Debug("nobody of the mesh was found", "address", address, "err", err)
+				}
+				n.mu.Lock()
+				defer n.mu.Unlock()
+				delete(n.dialling, address)
+			})
+		}
+		if !n.pause(findEvery) {
+			return
+		}
+	}
 }
 
 // Connect begins to keep a session with whoever is at an address.

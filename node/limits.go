@@ -22,10 +22,11 @@ const (
 	helloWait       = 5 * time.Second
 	tickEvery       = 100 * time.Millisecond
 	headsEvery      = 5 * time.Second
-	placeEvery      = 2 * time.Second // while shares are missing
-	placeRest       = time.Minute     // else
-	dialWait        = 5 * time.Second // of one attempt to reach a member
-	dialsAtOnce     = 3               // attempts to reach one member under way
+	placeEvery      = 2 * time.Second  // while shares are missing
+	placeRest       = time.Minute      // else
+	dialWait        = 5 * time.Second  // of one attempt to reach a member
+	dialsAtOnce     = 3                // attempts to reach one member under way
+	findEvery       = 30 * time.Second // between looks for peers that the network knows
 	redialFirst     = 100 * time.Millisecond
 	redialMost      = 2 * time.Second       // while few members are away
 	redialEach      = 50 * time.Millisecond // times the members that are away, at least

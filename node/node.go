@@ -142,6 +142,9 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	n.spawn(n.memberLoop)
 	n.spawn(n.laneLoop)
 	n.spawn(func() { n.followLog(position) })
+	if f, ok := o.Network.(Finder); ok {
+		n.spawn(func() { n.findLoop(f) })
+	}
 	for _, p := range o.Peers {
 		n.Connect(p)
 	}

@@ -19,17 +19,20 @@ type transport struct {
 	quic     *quic.Transport
 	listener *quic.Listener
 	id       *identity
+	packet   uint16 // largest UDP payload; 0: quic-go finds it out
 }
 
-func quicConfig() *quic.Config {
+func (t *transport) config() *quic.Config {
 	return &quic.Config{
-		Versions:              []quic.Version{quic.Version1},
-		HandshakeIdleTimeout:  handshakeWait,
-		MaxIdleTimeout:        idleTimeout,
-		KeepAlivePeriod:       keepAlive,
-		MaxIncomingStreams:    16,
-		MaxIncomingUniStreams: 64,
-		EnableDatagrams:       true,
+		InitialPacketSize:       t.packet,
+		DisablePathMTUDiscovery: t.packet != 0,
+		Versions:                []quic.Version{quic.Version1},
+		HandshakeIdleTimeout:    handshakeWait,
+		MaxIdleTimeout:          idleTimeout,
+		KeepAlivePeriod:         keepAlive,
+		MaxIncomingStreams:      16,
+		MaxIncomingUniStreams:   64,
+		EnableDatagrams:         true,
 	}
 }
 
@@ -47,7 +50,10 @@ func listen(ctx context.Context, network Network, address string, id *identity) 
 	}
 	t := &transport{conn: conn, quic: &quic.Transport{Conn: conn, StatelessResetKey: reset,
 		VerifySourceAddress: func(net.Addr) bool { return load.high() }}, id: id}
-	if t.listener, err = t.quic.Listen(id.tlsConfig(), quicConfig()); err != nil {
+	if p, ok := network.(PacketSizer); ok {
+		t.packet = p.PacketSize()
+	}
+	if t.listener, err = t.quic.Listen(id.tlsConfig(), t.config()); err != nil {
 		conn.Close()
 		return nil, fcp.Wrap(fcp.CodeInternal, err, "listen for QUIC")
 	}
@@ -109,7 +115,7 @@ func (n *Node) laneLoop() {
 }
 
 func (t *transport) dial(ctx context.Context, addr net.Addr) (*quic.Conn, error) {
-	c, err := t.quic.Dial(ctx, addr, t.id.tlsConfig(), quicConfig())
+	c, err := t.quic.Dial(ctx, addr, t.id.tlsConfig(), t.config())
 	return c, fcp.Wrap(fcp.CodeTimeout, err, "connect to %s", addr)
 }
 
