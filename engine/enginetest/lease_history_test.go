@@ -28,9 +28,6 @@ func newLeaseWorld(t testing.TB, i int, rules leaseRules) *leaseWorld {
 	w := worlds[i]
 	m := New(t, 900+uint64(i), w.nodes)
 	m.agree(zone, w.faults)
-	for _, n := range m.Nodes {
-		n.Reopen() // keeps the state, so that a crash folds what came since
-	}
 	m.Clock.Freeze()
 	return &leaseWorld{m: m, near: w.near, tell: w.near && !w.liar && !rules.forget, liar: w.liar, rules: rules}
 }
@@ -50,7 +47,7 @@ func numberFrom(t testing.TB, name string, otherwise uint64) uint64 {
 }
 
 // historiesPerMesh bounds what a mesh's logs grow to.
-const historiesPerMesh = 100
+const historiesPerMesh = 250
 
 // TestLeaseHistories runs histories with partitions, skewed clocks, crashes, restarts
 // and stuck messages, and checks each: FCP_LEASE_HISTORIES says how many. One history
@@ -79,6 +76,11 @@ func TestLeaseHistories(t *testing.T) {
 				t.Run(fmt.Sprint("from ", first), func(t *testing.T) {
 					w := newLeaseWorld(t, i, leaseRules{})
 					for seed := first; seed < min(count, first+4*historiesPerMesh); seed += 4 {
+						if (seed-first)%200 == 0 {
+							for _, n := range w.m.Nodes {
+								n.Reopen() // keeps the state, so that a crash folds only what came since
+							}
+						}
 						h := w.run(seed)
 						total.add(h)
 						if fault := h.fault(); fault != "" {

@@ -111,14 +111,14 @@ func (s *leaseSim) prepare() {
 		for i, n := range s.m.Nodes {
 			s.image[i] = n.Image()
 		}
-	} else if s.liar {
-		i := s.rng.IntN(len(s.m.Nodes))
+	} else if s.liar { // a sink that forgets is no sink
+		i := (s.sink + 1 + s.rng.IntN(len(s.m.Nodes)-1)) % len(s.m.Nodes)
 		s.image[i] = s.m.Nodes[i].Image()
 	}
 	for range s.rng.IntN(5) {
 		s.after(s.upTo(horizon), s.partition)
 	}
-	crashes := s.rng.IntN(3)
+	crashes := s.rng.IntN(5) / 2
 	if s.liar {
 		crashes++
 	}

@@ -173,7 +173,7 @@ func (m *Mesh) check(err error) {
 
 func (n *Node) open() {
 	n.m.T.Helper()
-	e, err := engine.Open(context.Background(), dir, engine.Options{Environment: n.env, NoBallast: true, MemTableBytes: 1 << 20})
+	e, err := engine.Open(context.Background(), dir, engine.Options{Environment: n.env, NoBallast: true, MemTableBytes: 256 << 10})
 	n.m.check(err)
 	if n.Engine == nil {
 		n.m.T.Cleanup(func() {
