@@ -110,9 +110,10 @@ func (s *decisions) takeCounted() map[denialKey]uint64 {
 	return out
 }
 
-// recordCounted appends an audit entry for each device and reason with the number of
-// denials that were not put on record one by one. It returns how many entries.
-func (e *Engine) recordCounted(ctx context.Context) (entries int, err error) {
+// RecordDenials appends an audit entry for each device and reason with the number of
+// denials that were not put on record one by one, and returns how many entries. Call it
+// before Close.
+func (e *Engine) RecordDenials(ctx context.Context) (entries int, err error) {
 	counted := e.decisions.takeCounted()
 	keys := make([]denialKey, 0, len(counted))
 	for k := range counted {

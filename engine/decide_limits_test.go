@@ -60,10 +60,10 @@ func TestAFloodOfDenialsDoesNotGrowTheLog(t *testing.T) {
 		t.Fatalf("on record: %v", got)
 	}
 	wantReason(t, s.putFor(s.caller(), "other", "x"), authority.ReasonResource)
-	if n, err := s.recordCounted(ctx); err != nil || n != 1 {
+	if n, err := s.RecordDenials(ctx); err != nil || n != 1 {
 		t.Fatalf("%d %v", n, err)
 	}
-	if n, err := s.recordCounted(ctx); err != nil || n != 0 {
+	if n, err := s.RecordDenials(ctx); err != nil || n != 0 {
 		t.Fatalf("again: %d %v", n, err)
 	}
 	if got, _ := s.onRecord(); got[authority.ReasonResource] != 1003 {
@@ -138,7 +138,7 @@ func TestADenialThatCannotBeWrittenIsCounted(t *testing.T) {
 			refused++ // the log took it although nobody waited
 		}
 	}
-	_, err := s.recordCounted(context.Background())
+	_, err := s.RecordDenials(context.Background())
 	s.must(err)
 	if got, _ := s.onRecord(); got[authority.ReasonResource] < 3 {
 		t.Fatalf("on record %v, refused %d", got, refused)

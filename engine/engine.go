@@ -52,6 +52,7 @@ type Engine struct {
 	mesh       meshBodies
 	facts      factsCache
 	decisions  decisions
+	upkeep     upkeep
 	leases     leaseTable
 	opened     bool // Open came to its end: a close leaves a list of the files
 }

@@ -140,6 +140,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	n.spawn(n.placeLoop)
 	n.spawn(n.repairLoop)
 	n.spawn(n.memberLoop)
+	n.spawn(n.upkeepLoop)
 	n.spawn(n.laneLoop)
 	n.spawn(func() { n.followLog(position) })
 	if f, ok := o.Network.(Finder); ok {
