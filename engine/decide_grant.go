@@ -174,7 +174,7 @@ type MintRequest struct {
 	Holder      fcp.WriterID // the device it is used from; zero: this one
 	Rights      []authority.Right
 	Constraints *authority.Constraints
-	Audience    fcp.CanonicalID // "": StoreConnector, whose instance is StoreInstance
+	Audience    fcp.CanonicalID // "": StoreConnector, with SecretInstance for SecretCapability, else StoreInstance
 	Instance    fcp.CanonicalID
 	For         time.Duration // 0: until the grant ends, at most authority.MaxTokenLifetime
 	Depth       uint64        // how often the holder may narrow it
@@ -245,6 +245,9 @@ func mintSpec(q *MintRequest, g *authority.Grant, now time.Time, at authority.Ch
 	}
 	if t.Rights == nil {
 		t.Rights = s.Rights
+	}
+	if q.Audience == "" && len(t.Rights) > 0 && t.Rights[0].Capability == SecretCapability {
+		t.Instance = SecretInstance
 	}
 	if q.Constraints != nil {
 		t.Constraints = *q.Constraints

@@ -52,6 +52,7 @@ func TestMain(m *testing.M) {
 //	waitfor FILE TEXT       wait until the file has the text
 //	waitlock DIR            wait until another process has the store DIR open
 //	$P0, $P1, ... $P30      the last position of a fresh store, and those behind it
+//	meet DIR DIR            two closed stores exchange their events
 //	later DURATION          the clock of the fcpctl that follow in this process moves on
 //	s3server VAR            start an S3 server with the bucket "bucket"; VAR = its address
 //	mkrandom FILE N         a file of N bytes that look random, always the same
@@ -87,6 +88,7 @@ func TestScripts(t *testing.T) {
 			"losetail": scriptLoseTail,
 			"s3server": scriptS3Server,
 			"later":    scriptLater,
+			"meet":     scriptMeet,
 		},
 		Condition: scriptCondition,
 	})
@@ -195,13 +197,14 @@ var scrubs = []struct {
 	{regexp.MustCompile(`\b\d+ ms\b`), "0 ms"},
 	{regexp.MustCompile(`\b\d+ (MiB free|files are as|events are in no)`), "0 $1"},
 	{regexp.MustCompile(`(acknowledged to,|log up to) position \d+`), "$1 position 0"},
+	{regexp.MustCompile(`"set":"[0-9a-f]{8}"`), `"set":"<set>"`},
 	{regexp.MustCompile(`"pages":\d+`), `"pages":0`},
 	{regexp.MustCompile(`bit \d of byte \d+ of [^"]+`), "a bit"},
 	{regexp.MustCompile(`\bgo1\.[0-9.a-z]+`), "<go>"},
 }
 
 // counts are the fields whose values count the events of a fresh store in.
-var counts = regexp.MustCompile(`"(as_of|position|events|from|to|since|applied|flushed|first|last|seq|control|sealed)":(\d+)`)
+var counts = regexp.MustCompile(`"(as_of|position|events|from|to|since|applied|flushed|first|last|seq|control|sealed|horizon)":(\d+)`)
 
 // scrubCount writes a position as its distance from the end of a fresh store, and
 // a sequence number of the owner's zone as its distance from the end there, so

@@ -41,7 +41,7 @@ func (a *app) rootCommand() *cobra.Command {
 		a.replayCommand(), a.proveCommand(), a.verifyCommand(), a.backupCommand(), a.restoreCommand(), a.demoCommand(), a.demoLoadCommand(), a.versionCommand(),
 		a.contextCommand(), a.doctorCommand(), a.bugreportCommand(), a.manCommand(), a.benchCommand(), a.tortureCommand(),
 		&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitPage()})
-	root.AddCommand(a.capCommand(), a.whyCommand(), a.auditCommand(), a.deviceCommand())
+	root.AddCommand(a.capCommand(), a.whyCommand(), a.auditCommand(), a.deviceCommand(), a.secretCommand())
 	root.InitDefaultHelpFlag() // now, so that `fcpctl --help exit-codes` knows it takes no value
 	root.CompletionOptions.DisableDescriptions = false
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))

@@ -1,0 +1,233 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"fcp"
+	"fcp/authority"
+	"fcp/authority/keystore"
+	"fcp/engine"
+)
+
+// sources are the stores of other devices that are in reach as directories.
+type sources struct {
+	asker fcp.WriterID
+	open  map[fcp.WriterID]*engine.Engine
+}
+
+// AskShare implements engine.ShareSource. The session between two directories of one
+// machine is this process.
+func (s *sources) AskShare(ctx context.Context, device fcp.WriterID, ask []byte) ([]byte, error) {
+	e := s.open[device]
+	if e == nil {
+		return nil, fcp.Errorf(fcp.CodeTimeout, "it is not in reach")
+	}
+	return e.AnswerShareAsk(ctx, s.asker, ask)
+}
+
+// close closes the stores and returns err, or the first fault of closing.
+func (s *sources) close(err error) error {
+	for _, e := range s.open {
+		err = errors.Join(err, e.Close())
+	}
+	return err
+}
+
+func fromOption(cmd *cobra.Command, from *[]string) {
+	cmd.Flags().StringArrayVar(from, "from", nil, "directory with the store of another device that holds a share; may be repeated")
+	_ = cmd.MarkFlagDirname("from")
+}
+
+// openSources opens the stores of other devices; they put what they give on record.
+func (a *app) openSources(ctx context.Context, e *engine.Engine, dirs []string, dryRun bool) (*sources, error) {
+	s := &sources{asker: e.Node().Writer(), open: map[fcp.WriterID]*engine.Engine{}}
+	for _, dir := range dirs {
+		o, err := engine.Open(ctx, dir, engine.Options{Environment: a.environment(), ReadOnly: dryRun})
+		if err != nil {
+			return nil, s.close(err)
+		}
+		w := o.Node().Writer()
+		if s.open[w] != nil || w == s.asker || o.Genesis().ID != e.Genesis().ID {
+			return nil, s.close(errors.Join(fcp.Errorf(fcp.CodeInvalidArgument, "%s is not the store of another device of this owner, or is named twice", dir), o.Close()))
+		}
+		s.open[w] = o
+	}
+	return s, nil
+}
+
+// useFlags say who uses a secret and where the shares are.
+type useFlags struct {
+	zone       *zoneFlag
+	identity   *identityOptions
+	token, key string
+	from       []string
+}
+
+func useSecretOptions(cmd *cobra.Command) *useFlags {
+	o := &useFlags{zone: zoneOption(cmd), identity: identityFlags(cmd, "identity file of the owner")}
+	cmd.Flags().StringVar(&o.token, "token", "", "file with a capability token for secret.use, instead of --identity")
+	cmd.Flags().StringVar(&o.key, "key", "", "file with the key of the token's holder")
+	fromOption(cmd, &o.from)
+	return o
+}
+
+// useSecret lets fn use the value of a secret, and returns the position after it.
+func (a *app) useSecret(ctx context.Context, o *useFlags, name, purpose string, fn func(value []byte) error) (asOf uint64, err error) {
+	err = a.withStore(ctx, writing, func(e *engine.Engine) error {
+		u := engine.SecretUse{Zone: fcp.ZoneID(*o.zone), Name: name, Purpose: purpose}
+		if o.token != "" {
+			chain, err := keystore.LoadToken(keystore.OS{}, o.token)
+			if err != nil {
+				return err
+			}
+			if o.key == "" {
+				return usagef("give the file that was written together with the token", "--key names the file with the holder's key")
+			}
+			holder, err := keystore.LoadHolder(keystore.OS{}, o.key)
+			if err != nil {
+				return err
+			}
+			defer holder.Wipe()
+			u.Caller = &engine.Caller{Token: chain, Prove: func(c authority.Challenge, leaf, request fcp.Hash) ([]byte, error) {
+				return holder.Prove(c, leaf, request), nil
+			}}
+		} else {
+			owner, err := a.ownerFor(o.identity, "the use of a secret without a token")
+			if err != nil {
+				return err
+			}
+			defer owner.Wipe()
+			if err := e.Genesis().CheckOwner(owner.Public()); err != nil {
+				return err
+			}
+			u.By = owner
+		}
+		stores, err := a.openSources(ctx, e, o.from, false)
+		if err != nil {
+			return err
+		}
+		u.Sources = stores
+		used, err := e.UseSecret(ctx, u, fn)
+		if err = stores.close(err); err != nil {
+			return a.refused(err)
+		}
+		asOf = e.Position()
+		return a.usedSecret(e, &used)
+	})
+	return asOf, err
+}
+
+// usedSecretView is what a use took, as JSON.
+type usedSecretView struct {
+	Name    string   `json:"name"`
+	Version uint64   `json:"version"`
+	Devices []string `json:"devices"` // whose shares were taken
+	Refused []string `json:"refused,omitempty"`
+	Request string   `json:"request"` // under which it is on record
+}
+
+// usedSecret says on stderr what was used: stdout is the command's.
+func (a *app) usedSecret(e *engine.Engine, u *engine.SecretUsed) error {
+	members, err := e.Members()
+	if err != nil {
+		return err
+	}
+	v := usedSecretView{Name: u.State.Name, Version: u.State.Version, Devices: []string{}, Request: fcp.Hash(u.Request).String()}
+	for _, m := range members {
+		for _, w := range u.Devices {
+			if m.Writer == w {
+				v.Devices = append(v.Devices, m.Name)
+			}
+		}
+		for _, r := range u.Refused {
+			if m.Writer == r.Device {
+				v.Refused = append(v.Refused, m.Name)
+				a.note("%s gave no share: %v", m.Name, r.Err)
+			}
+		}
+	}
+	if a.flags.format.structured() {
+		b, err := envelope("SecretUse", e.Position(), v)
+		if err == nil {
+			_, err = a.stderr.Write(append(b, '\n'))
+		}
+		return err
+	}
+	a.note("%s, version %d, from the shares of %s", v.Name, v.Version, strings.Join(v.Devices, ", "))
+	a.answered(e.Position())
+	return nil
+}
+
+func (a *app) secretUseCommand() *cobra.Command {
+	var (
+		o *useFlags
+		d descriptor
+	)
+	cmd := &cobra.Command{
+		Use: "use NAME -- COMMAND [ARG...]", Short: "Run a command that reads the secret from stdin or a file descriptor", Args: cobra.ArbitraryArgs,
+		Long: `use rebuilds the secret in memory and gives it to a command through a pipe: its stdin,
+or with --fd N the file descriptor N, 3 or higher. It is in no argument, variable or file. The use is on record
+before, here and on each device that gives its share.`,
+		Example: "  fcpctl secret use api/token --identity ~/fcp-identity -- curl -K -\n  fcpctl secret use db --token agent.token --key agent.key --fd 3 -- psql-with-password-fd 3",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.ArgsLenAtDash() != 1 || len(args) < 2 {
+				return usagef("see `"+cmd.CommandPath()+" --help`", "wanted is: %s", cmd.UseLine())
+			}
+			if err := d.check(); err != nil {
+				return err
+			}
+			_, err := a.useSecret(cmd.Context(), o, args[0], "use", func(value []byte) error { return a.runWith(cmd.Context(), value, int(d), args[1:]) })
+			return err
+		},
+	}
+	o = useSecretOptions(cmd)
+	cmd.Flags().IntVar((*int)(&d), "fd", 0, "file descriptor that the command reads the secret from")
+	return cmd
+}
+
+// descriptor is the file descriptor that a command reads a secret from: 0 or 3 to 9.
+type descriptor int
+
+func (d descriptor) check() error {
+	if d != 0 && (d < 3 || d > 9) {
+		return usagef("give 0, or 3 to 9", "--fd %d", int(d))
+	}
+	return nil
+}
+
+// runWith runs a command that reads value from a file descriptor. Its own environment
+// and arguments do not have it. The command's exit code becomes FCP-7001.
+func (a *app) runWith(ctx context.Context, value []byte, fd int, args []string) error {
+	if err := a.out.Flush(); err != nil {
+		return err
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return fcp.Wrap(fcp.CodeDisk, err, "a pipe to the command")
+	}
+	c := exec.CommandContext(ctx, args[0], args[1:]...)
+	c.Stdout, c.Stderr, c.Stdin = a.stdout, a.stderr, r
+	if fd != 0 {
+		c.Stdin = a.stdin
+		c.ExtraFiles = make([]*os.File, fd-2)
+		c.ExtraFiles[fd-3] = r
+	}
+	if err := c.Start(); err != nil {
+		return errors.Join(fcp.Errorf(fcp.CodeNotFound, "the command %s cannot be started", args[0]).WithNext("check its name and that it can be executed"), r.Close(), w.Close())
+	}
+	err = r.Close()
+	// It fits into the pipe (pipe(7)), so this neither blocks nor, when the command
+	// does not read all of it, says anything but that.
+	_, _ = w.Write(value)
+	err = errors.Join(err, w.Close())
+	if waitErr := c.Wait(); waitErr != nil {
+		return fcp.Errorf(fcp.CodeExternal, "the command %s: %v", args[0], waitErr).WithNext("look at what the command said")
+	}
+	return err
+}
