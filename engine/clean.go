@@ -8,8 +8,12 @@ import (
 )
 
 // notListed are the files that the clean list of a store leaves out: locks, which
-// hold nothing.
-var notListed = []string{fileLock, dirLog + "/LOCK", dirState + "/LOCK"}
+// hold nothing, and what a daemon keeps beside the store, which is not the store.
+var notListed = append([]string{fileLock, dirLog + "/LOCK", dirState + "/LOCK"}, DaemonFiles...)
+
+// DaemonFiles are the files in a store's directory that belong to a daemon
+// (docs/format.md "Store directory").
+var DaemonFiles = []string{"fcpd.sock", "fcpd.pid", "fcpd.log", "fcpd.log.1", "mesh.json", "mesh.json.new"}
 
 // FileReport is what CheckFiles found.
 type FileReport struct {

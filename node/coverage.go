@@ -1,8 +1,10 @@
 package node
 
 import (
+	"context"
 	"math"
 	"slices"
+	"time"
 
 	"fcp"
 	"fcp/engine/symbols"
@@ -56,15 +58,10 @@ func (n *Node) Coverage() (c Coverage, err error) {
 // spreadOf returns how many symbols each member that is there has of a segment, the
 // whole ciphertext counting as all it can mint; k is 0 for one that is not coded.
 func (n *Node) spreadOf(r *log.Remainder) (amounts []int, k int, err error) {
-	card, err := fcp.DecodeCard(r.Card)
-	if err != nil {
+	card, k, err := codedCard(r)
+	if err != nil || k == 0 {
 		return nil, 0, err
 	}
-	info, err := card.Transmission()
-	if err != nil || info.F > math.MaxUint32 || !symbols.Coded(uint32(info.F)) {
-		return nil, 0, err
-	}
-	k = symbols.Ref{Size: uint32(info.F)}.K()
 	enough := k + symbols.Spare
 	n.shares.mu.Lock()
 	_, whole := n.shares.own[card.Segment]
@@ -99,6 +96,19 @@ func (n *Node) spreadOf(r *log.Remainder) (amounts []int, k int, err error) {
 	return amounts, k, nil
 }
 
+// codedCard returns a segment's card and its number of source symbols, 0 when it is
+// not coded.
+func codedCard(r *log.Remainder) (card fcp.Card, k int, err error) {
+	if card, err = fcp.DecodeCard(r.Card); err != nil {
+		return card, 0, err
+	}
+	info, err := card.Transmission()
+	if err != nil || info.F > math.MaxUint32 || !symbols.Coded(uint32(info.F)) {
+		return card, 0, err
+	}
+	return card, symbols.Ref{Size: uint32(info.F)}.K(), nil
+}
+
 // survives returns how many of the largest amounts can go before fewer than k+2
 // symbols are left; -1: there are fewer now.
 func survives(amounts []int, k int) int {
@@ -115,5 +125,51 @@ func survives(amounts []int, k int) int {
 			return gone
 		}
 		left -= amounts[len(amounts)-1-gone]
+	}
+}
+
+// Place seals what is open and waits until every segment of this node is where the
+// policy wants it. CodeTimeout when ctx ends before.
+func (n *Node) Place(ctx context.Context) error {
+	if _, err := n.engine.Log().Seal(ctx, log.SealOptions{All: true}); err != nil {
+		return err
+	}
+	if err := n.awaitNoted(ctx); err != nil {
+		return err
+	}
+	return n.WaitPlaced(ctx)
+}
+
+// awaitNoted waits until the node knows of every segment that it sealed.
+func (n *Node) awaitNoted(ctx context.Context) error {
+	var sealed []fcp.SegmentID
+	for _, zone := range n.engine.Zones() {
+		err := n.engine.DataSegments(zone, func(r *log.Remainder) error {
+			card, k, err := codedCard(r)
+			if err == nil && k > 0 && r.Feed().Writer == n.self {
+				sealed = append(sealed, card.Segment)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	t := time.NewTicker(2 * time.Millisecond)
+	defer t.Stop()
+	for {
+		n.shares.mu.Lock()
+		sealed = slices.DeleteFunc(sealed, func(id fcp.SegmentID) bool { _, ok := n.shares.own[id]; return ok })
+		n.shares.mu.Unlock()
+		if len(sealed) == 0 {
+			return nil
+		}
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return fcp.Errorf(fcp.CodeTimeout, "%d segments are not known to the node yet", len(sealed))
+		case <-n.life.Done():
+			return context.Cause(n.life)
+		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"fcp"
+	"fcp/node/api"
 )
 
 // app is one invocation with everything it takes from outside.
@@ -29,13 +30,16 @@ type app struct {
 	// again prepares this program to run as another process.
 	again func(ctx context.Context, args ...string) (*exec.Cmd, error)
 
-	flags global
-	out   *bufio.Writer // stdout; flushed by run
+	flags    global
+	answers  api.Store     // what the newest answer is from; nil: this process
+	guessing bool          // for completion: nobody is disturbed
+	out      *bufio.Writer // stdout; flushed by run
 }
 
 // global holds the flags every command has.
 type global struct {
 	dir    string
+	node   string // of `up --nodes`, in whose store dir is looked for
 	format formatFlag
 	color  colorFlag
 	quiet  bool

@@ -13,6 +13,7 @@ import (
 	"fcp/authority"
 	"fcp/authority/keystore"
 	"fcp/engine"
+	"fcp/node/api"
 )
 
 func (a *app) capCommand() *cobra.Command {
@@ -314,22 +315,34 @@ func (a *app) viewGrant(g *engine.GrantState) grantView {
 
 // findGrant finds a grant by the first digits of its ref.
 func (a *app) findGrant(e *engine.Engine, zone fcp.ZoneID, prefix string) (*engine.GrantState, error) {
-	if len(prefix) < engine.MinHashPrefix || strings.Trim(prefix, "0123456789abcdef") != "" {
-		return nil, fcp.Errorf(fcp.CodeInvalidArgument, "%.80q is not %d or more hex digits of a grant", prefix, engine.MinHashPrefix).
-			WithNext("list the grants with `" + a.command("cap", "ls") + "`")
+	ref, err := a.findGrantRef(api.Local{Engine: e}, zone, prefix)
+	if err != nil {
+		return nil, err
 	}
 	grants, err := e.Grants(zone)
 	if err != nil {
 		return nil, err
 	}
-	grants = slices.DeleteFunc(grants, func(g engine.GrantState) bool { return !strings.HasPrefix(g.Ref.String(), prefix) })
+	return &grants[slices.IndexFunc(grants, func(g engine.GrantState) bool { return g.Ref == ref })], nil
+}
+
+func (a *app) findGrantRef(s api.Store, zone fcp.ZoneID, prefix string) (fcp.Hash, error) {
+	if len(prefix) < engine.MinHashPrefix || strings.Trim(prefix, "0123456789abcdef") != "" {
+		return fcp.Hash{}, fcp.Errorf(fcp.CodeInvalidArgument, "%.80q is not %d or more hex digits of a grant", prefix, engine.MinHashPrefix).
+			WithNext("list the grants with `" + a.command("cap", "ls") + "`")
+	}
+	grants, err := s.Grants(zone)
+	if err != nil {
+		return fcp.Hash{}, err
+	}
+	grants = slices.DeleteFunc(grants, func(ref fcp.Hash) bool { return !strings.HasPrefix(ref.String(), prefix) })
 	switch len(grants) {
 	case 0:
-		return nil, fcp.Errorf(fcp.CodeNotFound, "no grant %s in %s", prefix, zone).WithNext("list the grants with `" + a.command("cap", "ls") + "`")
+		return fcp.Hash{}, fcp.Errorf(fcp.CodeNotFound, "no grant %s in %s", prefix, zone).WithNext("list the grants with `" + a.command("cap", "ls") + "`")
 	case 1:
-		return &grants[0], nil
+		return grants[0], nil
 	}
-	return nil, fcp.Errorf(fcp.CodeGuess, "%d grants begin with %s", len(grants), prefix)
+	return fcp.Hash{}, fcp.Errorf(fcp.CodeGuess, "%d grants begin with %s", len(grants), prefix)
 }
 
 type mintOptions struct {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -11,6 +12,7 @@ import (
 	"fcp/authority"
 	"fcp/authority/keystore"
 	"fcp/engine"
+	"fcp/node/api"
 )
 
 type revokeOptions struct {
@@ -19,6 +21,7 @@ type revokeOptions struct {
 	link     int
 	reason   string
 	dryRun   bool
+	wait     time.Duration
 }
 
 // revocationView is what was revoked, as JSON.
@@ -29,6 +32,8 @@ type revocationView struct {
 	Target string     `json:"target"`
 	Reason string     `json:"reason"`
 	DryRun bool       `json:"dry_run,omitempty"`
+
+	Arrived map[string]float64 `json:"arrived_ms,omitempty"` // by member: after how many milliseconds it was there
 }
 
 func (a *app) capRevokeCommand() *cobra.Command {
@@ -43,7 +48,7 @@ digits of its ref.`,
 		Example:           "  fcpctl cap revoke notes.token --identity ~/fcp-identity --reason 'laptop sold'",
 		ValidArgsFunction: a.completeGrants,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withStore(cmd.Context(), openMode(!o.dryRun), func(e *engine.Engine) error { return a.revoke(cmd.Context(), e, o, args[0]) })
+			return a.withAny(cmd.Context(), openMode(!o.dryRun), func(e api.Store) error { return a.revoke(cmd.Context(), e, o, args[0]) })
 		},
 	}
 	o.identity = identityFlags(cmd, "identity file of the owner")
@@ -52,12 +57,13 @@ digits of its ref.`,
 	_ = cmd.RegisterFlagCompletionFunc("zone", completeZones)
 	f.IntVar(&o.link, "link", 0, "which token of the file, from 1 (default the last)")
 	f.StringVar(&o.reason, "reason", "", "your words, for whoever asks why")
+	f.DurationVar(&o.wait, "wait", 0, "wait so long until every device has it, and say after what time each had it; needs fcpd")
 	dryRunFlag(cmd, &o.dryRun)
 	return cmd
 }
 
 // target finds out what is named.
-func (a *app) revokeTarget(e *engine.Engine, o *revokeOptions, what string) (s authority.RevocationSpec, err error) {
+func (a *app) revokeTarget(e api.Store, o *revokeOptions, what string) (s authority.RevocationSpec, err error) {
 	s.Reason = o.reason
 	if _, err := os.Stat(what); err == nil {
 		chain, err := keystore.LoadToken(keystore.OS{}, what)
@@ -83,15 +89,15 @@ func (a *app) revokeTarget(e *engine.Engine, o *revokeOptions, what string) (s a
 		s.Scope, s.Targets = authority.RevokeToken, []fcp.Hash{authority.TokenID(id).Ref()}
 		return s, nil
 	}
-	g, err := a.findGrant(e, s.Zone, what)
+	ref, err := a.findGrantRef(e, s.Zone, what)
 	if err != nil {
 		return s, err
 	}
-	s.Scope, s.Targets = authority.RevokeCapability, []fcp.Hash{g.Ref}
+	s.Scope, s.Targets = authority.RevokeCapability, []fcp.Hash{ref}
 	return s, nil
 }
 
-func (a *app) revoke(ctx context.Context, e *engine.Engine, o *revokeOptions, what string) error {
+func (a *app) revoke(ctx context.Context, e api.Store, o *revokeOptions, what string) error {
 	s, err := a.revokeTarget(e, o, what)
 	if err != nil {
 		return err
@@ -101,7 +107,7 @@ func (a *app) revoke(ctx context.Context, e *engine.Engine, o *revokeOptions, wh
 		return err
 	}
 	defer owner.Wipe()
-	if err := e.Genesis().CheckOwner(owner.Public()); err != nil {
+	if err := e.CheckOwner(owner.Public()); err != nil {
 		return err
 	}
 	v := revocationView{Zone: s.Zone, Scope: string(s.Scope), Target: s.Targets[0].String(), Reason: s.Reason, DryRun: o.dryRun}
@@ -114,14 +120,22 @@ func (a *app) revoke(ctx context.Context, e *engine.Engine, o *revokeOptions, wh
 				{Zone: s.Zone, Plane: fcp.PlaneControl.String(), Kind: fcp.KindAuditEntry.String()}})
 		}
 	} else {
-		r, err := e.Revoke(ctx, owner, s)
+		ref, err := e.Revoke(ctx, a.now(), owner, s)
 		if err != nil {
 			return err
 		}
-		v.Ref = r.Ref().String()
+		v.Ref = ref.String()
+		if o.wait > 0 {
+			if err := a.awaitArrival(ctx, e, o.wait, ref, &v); err != nil {
+				return err
+			}
+		}
 	}
-	err = a.record("Revocation", e.Position(), v, v.Ref, field{"revocation", v.Ref}, field{"zone", v.Zone.String()}, field{"scope", v.Scope},
-		field{"target", v.Target}, field{"reason", v.Reason})
+	fields := []field{{"revocation", v.Ref}, {"zone", v.Zone.String()}, {"scope", v.Scope}, {"target", v.Target}, {"reason", v.Reason}}
+	if v.Arrived != nil {
+		fields = append(fields, field{"arrived", arrivedText(v.Arrived)})
+	}
+	err = a.record("Revocation", e.Position(), v, v.Ref, fields...)
 	if err == nil {
 		a.answered(e.Position())
 	}

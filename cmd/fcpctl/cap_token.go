@@ -14,6 +14,7 @@ import (
 	"fcp/authority"
 	"fcp/authority/keystore"
 	"fcp/engine"
+	"fcp/node/api"
 )
 
 // linkView is one token of a chain as JSON. It has no byte that could be used.
@@ -200,7 +201,7 @@ it knows at this moment. A refusal has exit code 4, its reason, and what would p
 			case o.key == "":
 				return usagef(help, "--key names the file with the holder's key")
 			}
-			return a.withStore(cmd.Context(), openMode(!o.dryRun), func(e *engine.Engine) error { return a.use(cmd.Context(), e, o, args) })
+			return a.withAny(cmd.Context(), openMode(!o.dryRun), func(e api.Store) error { return a.use(cmd.Context(), e, o, args) })
 		},
 	}
 	f := cmd.Flags()
@@ -211,7 +212,7 @@ it knows at this moment. A refusal has exit code 4, its reason, and what would p
 	return cmd
 }
 
-func (a *app) use(ctx context.Context, e *engine.Engine, o *useOptions, args []string) error {
+func (a *app) use(ctx context.Context, e api.Store, o *useOptions, args []string) error {
 	chain, err := keystore.LoadToken(keystore.OS{}, args[0])
 	if err != nil {
 		return err
@@ -262,7 +263,7 @@ func (a *app) refused(err error) error {
 	return fe
 }
 
-func (a *app) useGet(ctx context.Context, e *engine.Engine, o *useOptions, caller *engine.Caller, zone fcp.ZoneID, key, path string) error {
+func (a *app) useGet(ctx context.Context, e api.Store, o *useOptions, caller *engine.Caller, zone fcp.ZoneID, key, path string) error {
 	if o.dryRun {
 		return usagef("leave out --dry-run", "a get writes nothing")
 	}
@@ -287,7 +288,7 @@ func (a *app) useGet(ctx context.Context, e *engine.Engine, o *useOptions, calle
 // is decided, so it is read before.
 const maxUse = 64 << 20
 
-func (a *app) usePut(ctx context.Context, e *engine.Engine, o *useOptions, caller *engine.Caller, zone fcp.ZoneID, key, path string) error {
+func (a *app) usePut(ctx context.Context, e api.Store, o *useOptions, caller *engine.Caller, zone fcp.ZoneID, key, path string) error {
 	body, err := a.readInput(path, maxUse, "what is put with a token")
 	if err != nil {
 		return err

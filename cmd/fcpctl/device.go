@@ -160,7 +160,10 @@ func (a *app) enrollAndJoin(ctx context.Context, e *engine.Engine, owner *author
 	if err != nil {
 		return err
 	}
-	return engine.Join(ctx, dir, engine.JoinOptions{Environment: a.environment(), Node: node, Genesis: genesis, Manifests: manifests})
+	if err := engine.Join(ctx, dir, engine.JoinOptions{Environment: a.environment(), Node: node, Genesis: genesis, Manifests: manifests}); err != nil {
+		return err
+	}
+	return a.writeInvitation(e, dir, node.Writer())
 }
 
 // lossView is what a loss did, as JSON.

@@ -11,6 +11,7 @@ import (
 	"fcp"
 	"fcp/engine"
 	"fcp/log"
+	"fcp/node/api"
 )
 
 func (a *app) logCommand() *cobra.Command {
@@ -90,7 +91,7 @@ func (a *app) logTailCommand() *cobra.Command {
 				return usagef("use -o ndjson", "--follow has no end, one JSON object has")
 			}
 			req.Last, req.Follow = last, follow
-			return a.withStore(cmd.Context(), reading, func(e *engine.Engine) error { return a.printEvents(cmd.Context(), e, req, o.at.At) })
+			return a.withAny(cmd.Context(), reading, func(e api.Store) error { return a.printEvents(cmd.Context(), e, req, o.at.At) })
 		},
 	}
 	o = a.eventFlags(cmd)
@@ -99,7 +100,7 @@ func (a *app) logTailCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) printEvents(ctx context.Context, e *engine.Engine, req engine.TailRequest, at engine.At) error {
+func (a *app) printEvents(ctx context.Context, e api.Store, req engine.TailRequest, at engine.At) error {
 	asOf, err := e.PositionAt(at)
 	if err != nil {
 		return err
@@ -195,7 +196,7 @@ func (a *app) catEvents(ctx context.Context, e *engine.Engine, req engine.TailRe
 	if req.To == 0 || req.To > asOf {
 		req.To = asOf
 	}
-	return a.printEvents(ctx, e, req, at)
+	return a.printEvents(ctx, api.Local{Engine: e}, req, at)
 }
 
 // catView is one event in full as JSON.

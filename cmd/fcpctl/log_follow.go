@@ -11,6 +11,7 @@ import (
 
 	"fcp"
 	"fcp/engine"
+	"fcp/node/api"
 )
 
 func (a *app) logFollowCommand() *cobra.Command {
@@ -39,7 +40,7 @@ loses nothing; memory stays constant.`,
 				return usagef("give a number from 1 on, or 0 for all", "--limit %d", limit)
 			}
 			req.Follow = true
-			return a.withStore(cmd.Context(), reading, func(e *engine.Engine) error {
+			return a.withAny(cmd.Context(), reading, func(e api.Store) error {
 				if req.From, err = resumeFrom(e, from); err != nil {
 					return err
 				}
@@ -60,12 +61,12 @@ type followView struct {
 }
 
 // resumeToken names a position of one store in one incarnation.
-func resumeToken(e *engine.Engine, position uint64) string {
-	return fmt.Sprintf("%016x-%d", e.Log().Incarnation(), position)
+func resumeToken(e api.Store, position uint64) string {
+	return fmt.Sprintf("%016x-%d", e.Incarnation(), position)
 }
 
 // resumeFrom returns the first position wanted.
-func resumeFrom(e *engine.Engine, s string) (uint64, error) {
+func resumeFrom(e api.Store, s string) (uint64, error) {
 	end := e.Position()
 	if s == "" {
 		return end + 1, nil
@@ -79,7 +80,7 @@ func resumeFrom(e *engine.Engine, s string) (uint64, error) {
 		return 0, usagef("give a position (17) or the `resume` of an event", "%.60q is neither", s)
 	}
 	if token {
-		if incarnation != fmt.Sprintf("%016x", e.Log().Incarnation()) {
+		if incarnation != fmt.Sprintf("%016x", e.Incarnation()) {
 			return 0, fcp.Errorf(fcp.CodeNotPosition, "the token is of another store, or of this one before it was restored").
 				WithNext("begin again with --from 1, or find the position with `fcpctl log tail`")
 		}
@@ -91,7 +92,7 @@ func resumeFrom(e *engine.Engine, s string) (uint64, error) {
 	return n, nil
 }
 
-func (a *app) followEvents(ctx context.Context, e *engine.Engine, req engine.TailRequest, limit int) error {
+func (a *app) followEvents(ctx context.Context, e api.Store, req engine.TailRequest, limit int) error {
 	l := a.list("Event", e.Position(), "POSITION", "TIME", "ZONE", "PLANE", "SEQ", "KIND", "GENERATION", "BODY", "KEY", "HASH", "RESUME")
 	l.live = true
 	enough := errors.New("enough")

@@ -7,6 +7,7 @@ import (
 
 	"fcp"
 	"fcp/engine"
+	"fcp/node/api"
 )
 
 func (a *app) objectCommand() *cobra.Command {
@@ -66,7 +67,7 @@ func (a *app) objectLsCommand() *cobra.Command {
 		ValidArgsFunction: a.completeKeys,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req := engine.ListRequest{Zone: fcp.ZoneID(*zone), Prefix: optional(args, 0), After: after, At: at.At, Limit: limit, Removed: removed}
-			return a.withStore(cmd.Context(), reading, func(e *engine.Engine) error { return a.listObjects(cmd.Context(), e, req) })
+			return a.withAny(cmd.Context(), reading, func(e api.Store) error { return a.listObjects(cmd.Context(), e, req) })
 		},
 	}
 	zone, at = zoneOption(cmd), a.atOption(cmd)
@@ -76,7 +77,7 @@ func (a *app) objectLsCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) listObjects(ctx context.Context, e *engine.Engine, req engine.ListRequest) error {
+func (a *app) listObjects(ctx context.Context, e api.Store, req engine.ListRequest) error {
 	asOf, err := e.PositionAt(req.At)
 	if err != nil {
 		return err
@@ -115,7 +116,7 @@ func (a *app) objectHistoryCommand() *cobra.Command {
 		Use: "history KEY", Short: "All versions of an object, newest first", Args: args(1, 1),
 		ValidArgsFunction: a.completeKeys,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withStore(cmd.Context(), reading, func(e *engine.Engine) error {
+			return a.withAny(cmd.Context(), reading, func(e api.Store) error {
 				return a.printHistory(cmd.Context(), e, fcp.ZoneID(*zone), args[0], at.At)
 			})
 		},
@@ -131,7 +132,7 @@ type historyView struct {
 	Until uint64 `json:"until,omitempty"` // to this one; 0: still
 }
 
-func (a *app) printHistory(ctx context.Context, e *engine.Engine, zone fcp.ZoneID, key string, at engine.At) error {
+func (a *app) printHistory(ctx context.Context, e api.Store, zone fcp.ZoneID, key string, at engine.At) error {
 	asOf, err := e.PositionAt(at)
 	if err != nil {
 		return err
@@ -194,7 +195,7 @@ func (a *app) completeKeys(cmd *cobra.Command, args []string, typed string) ([]s
 	}
 	a.flags.quiet = true
 	var out []string
-	err := a.withStore(cmd.Context(), reading, func(e *engine.Engine) error {
+	err := a.withAny(cmd.Context(), reading, func(e api.Store) error {
 		return e.List(cmd.Context(), engine.ListRequest{Zone: zone, Prefix: typed, Limit: most}, func(entry *engine.Entry) error {
 			if printable(entry.Key) == entry.Key {
 				out = append(out, entry.Key)

@@ -15,6 +15,7 @@ import (
 
 	"fcp"
 	"fcp/engine"
+	"fcp/node/api"
 )
 
 type getOptions struct {
@@ -41,7 +42,7 @@ PATH/its/path. A name that would lead out of PATH is refused and named.`,
 			if err := o.check(cmd, args); err != nil {
 				return err
 			}
-			return a.withStore(cmd.Context(), reading, func(e *engine.Engine) error {
+			return a.withAny(cmd.Context(), reading, func(e api.Store) error {
 				if o.recursive {
 					return a.getTree(cmd.Context(), e, &o, args[0], args[1])
 				}
@@ -88,9 +89,21 @@ type objectView struct {
 	Size     int64  `json:"size"`
 	Chunks   int    `json:"chunks,omitempty"`
 	Siblings int    `json:"siblings,omitempty"`
+
+	Fetched []fetchedView `json:"fetched,omitempty"` // what other members gave for it
 }
 
-func (a *app) getOne(ctx context.Context, e *engine.Engine, o *getOptions, args []string) error {
+// fetchedView is what one member gave, as JSON.
+type fetchedView struct {
+	Name    string `json:"name"`
+	Symbols uint64 `json:"symbols"`
+}
+
+func viewObject(info *engine.Info) objectView {
+	return objectView{Key: info.Key, Object: info.Version.Object.String(), Version: hashText(info.Version.Hash), Size: info.Size, Chunks: info.Chunks, Siblings: info.Siblings}
+}
+
+func (a *app) getOne(ctx context.Context, e api.Store, o *getOptions, args []string) error {
 	req := engine.GetRequest{Zone: fcp.ZoneID(*o.zone), At: o.at.At}
 	if o.offset > 0 || o.length > 0 {
 		req.Range = &engine.Range{Offset: o.offset, Length: o.length}
@@ -134,7 +147,11 @@ func (a *app) getOne(ctx context.Context, e *engine.Engine, o *getOptions, args 
 // gotObject says on stderr what was read: stdout has the bytes.
 func (a *app) gotObject(info *engine.Info) error {
 	if a.flags.format.structured() {
-		b, err := envelope("Object", info.AsOf, objectView{info.Key, info.Version.Object.String(), hashText(info.Version.Hash), info.Size, info.Chunks, info.Siblings})
+		v := viewObject(info)
+		for _, f := range a.source().Fetched {
+			v.Fetched = append(v.Fetched, fetchedView(f))
+		}
+		b, err := a.envelope("Object", info.AsOf, v)
 		if err == nil {
 			_, err = a.stderr.Write(append(b, '\n'))
 		}
@@ -152,7 +169,7 @@ func (a *app) gotObject(info *engine.Info) error {
 }
 
 // findVersion finds the version of a key whose hash begins with prefix.
-func findVersion(ctx context.Context, e *engine.Engine, zone fcp.ZoneID, key, prefix string) (fcp.Hash, error) {
+func findVersion(ctx context.Context, e api.Store, zone fcp.ZoneID, key, prefix string) (fcp.Hash, error) {
 	want, err := engine.ParseExpect(prefix)
 	if err != nil || want.Kind != engine.ExpectHash {
 		return fcp.Hash{}, fcp.Errorf(fcp.CodeInvalidArgument, "a version is named by at least %d hex digits of its hash", engine.MinHashPrefix).
@@ -181,7 +198,7 @@ func findVersion(ctx context.Context, e *engine.Engine, zone fcp.ZoneID, key, pr
 
 // getTree writes every object below a prefix into a directory. os.Root keeps
 // every path inside it, whatever the names and links there are.
-func (a *app) getTree(ctx context.Context, e *engine.Engine, o *getOptions, prefix, dir string) error {
+func (a *app) getTree(ctx context.Context, e api.Store, o *getOptions, prefix, dir string) error {
 	asOf, err := e.PositionAt(o.at.At)
 	if err != nil {
 		return err
@@ -225,7 +242,7 @@ func (a *app) getTree(ctx context.Context, e *engine.Engine, o *getOptions, pref
 		if err != nil {
 			return err
 		}
-		v := objectView{key, info.Version.Object.String(), hashText(info.Version.Hash), info.Size, info.Chunks, info.Siblings}
+		v := viewObject(&info)
 		if err := l.add(v, key, decimal(uint64(info.Size)), a.short(v.Version), name); err != nil {
 			return err
 		}
@@ -254,7 +271,7 @@ func unusable(name string) string {
 	return ""
 }
 
-func (a *app) getFile(ctx context.Context, e *engine.Engine, req engine.GetRequest, root *os.Root, name string, overwrite bool) (engine.Info, error) {
+func (a *app) getFile(ctx context.Context, e api.Store, req engine.GetRequest, root *os.Root, name string, overwrite bool) (engine.Info, error) {
 	r, err := e.Get(ctx, req)
 	if err != nil {
 		return engine.Info{}, fmt.Errorf("%q: %w", req.Key, err)

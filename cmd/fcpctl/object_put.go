@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"fcp"
 	"fcp/engine"
+	"fcp/node/api"
 )
 
 func (a *app) objectPutCommand() *cobra.Command {
@@ -26,7 +29,7 @@ where it stopped when it is repeated. With -r, PATH is a directory and each regu
 in it becomes KEY/its/path; links and special files are left out and named.`,
 		Example: "  fcpctl object put notes/today note.txt\n  date | fcpctl object put notes/today - --expect 1\n  fcpctl object put -r photos ~/Pictures",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withStore(cmd.Context(), writing, func(e *engine.Engine) error {
+			return a.withAny(cmd.Context(), writing, func(e api.Store) error {
 				if recursive {
 					return a.putTree(cmd.Context(), e, o, args[0], args[1])
 				}
@@ -36,6 +39,8 @@ in it becomes KEY/its/path; links and special files are left out and named.`,
 	}
 	o = writeFlags(cmd)
 	cmd.Flags().BoolVarP(&recursive, "recursive", "r", false, "PATH is a directory; put every file in it")
+	cmd.Flags().Var(&o.durable, "durable", "what the answer promises: local, on this disk; placed, spread as the policy says (needs fcpd)")
+	_ = cmd.RegisterFlagCompletionFunc("durable", cobra.FixedCompletions(durabilities, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
@@ -56,12 +61,12 @@ func viewPut(zone fcp.ZoneID, key string, r *engine.PutResult) putView {
 	if r.DryRun {
 		v.Planned = viewPlanned(zone, r.Planned)
 	} else {
-		v.Durable = "local"
+		v.Durable = durableLocal
 	}
 	return v
 }
 
-func (a *app) putOne(ctx context.Context, e *engine.Engine, o *writeOptions, key, path string) error {
+func (a *app) putOne(ctx context.Context, e api.Store, o *writeOptions, key, path string) error {
 	req := engine.PutRequest{Zone: fcp.ZoneID(*o.zone), Key: key, Expect: o.expect.Expect, Idempotency: o.idempotency, DryRun: o.dryRun}
 	if path == "-" {
 		req.Body = a.stdin
@@ -77,7 +82,10 @@ func (a *app) putOne(ctx context.Context, e *engine.Engine, o *writeOptions, key
 	if err != nil {
 		return a.writeError(err, key)
 	}
-	return a.printWrite(e, &res, req.Zone, key)
+	if err := a.spread(ctx, e, o); err != nil {
+		return err
+	}
+	return a.printWriteAs(e, &res, req.Zone, key, o.durable.String())
 }
 
 // openInput opens a regular file, pipe or device; a directory needs -r.
@@ -120,8 +128,15 @@ func (a *app) writeError(err error, key string) error {
 	return advise(err, fcp.CodeConflict, "look with `"+a.command("object", "history", key)+"`, then repeat with the current generation in --expect, or without --expect to overwrite")
 }
 
-func (a *app) printWrite(e *engine.Engine, res *engine.PutResult, zone fcp.ZoneID, key string) error {
+func (a *app) printWrite(e api.Store, res *engine.PutResult, zone fcp.ZoneID, key string) error {
+	return a.printWriteAs(e, res, zone, key, durableLocal)
+}
+
+func (a *app) printWriteAs(e api.Store, res *engine.PutResult, zone fcp.ZoneID, key, durable string) error {
 	v := viewPut(zone, key, res)
+	if v.Durable != "" {
+		v.Durable = durable
+	}
 	if res.DryRun && a.flags.format == formatTable {
 		return a.printPlanned(v.Planned)
 	}
@@ -156,7 +171,7 @@ func (a *app) objectRmCommand() *cobra.Command {
 		ValidArgsFunction: a.completeKeys,
 		Example:           "  fcpctl object rm notes/today --expect 2\n  fcpctl object rm -r photos/ --yes",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withStore(cmd.Context(), writing, func(e *engine.Engine) error {
+			return a.withAny(cmd.Context(), writing, func(e api.Store) error {
 				if recursive {
 					return a.removeTree(cmd.Context(), e, o, args[0], yes)
 				}
@@ -174,10 +189,50 @@ func removeRequest(o *writeOptions, key string) engine.RemoveRequest {
 	return engine.RemoveRequest{Zone: fcp.ZoneID(*o.zone), Key: key, Expect: o.expect.Expect, Idempotency: o.idempotency, DryRun: o.dryRun}
 }
 
-func (a *app) removeOne(ctx context.Context, e *engine.Engine, o *writeOptions, key string) error {
+func (a *app) removeOne(ctx context.Context, e api.Store, o *writeOptions, key string) error {
 	res, err := e.Remove(ctx, removeRequest(o, key))
 	if err != nil {
 		return a.notFound(a.writeError(err, key), key)
 	}
 	return a.printWrite(e, &res, fcp.ZoneID(*o.zone), key)
+}
+
+// What an acknowledgement can promise.
+const (
+	durableLocal  = "local"
+	durablePlaced = "placed"
+)
+
+var durabilities = []string{durableLocal, durablePlaced}
+
+// durableFlag is the value of --durable.
+type durableFlag string
+
+func (f *durableFlag) Type() string { return strings.Join(durabilities, "|") }
+
+func (f *durableFlag) String() string {
+	if *f == "" {
+		return durableLocal
+	}
+	return string(*f)
+}
+
+func (f *durableFlag) Set(s string) error {
+	if !slices.Contains(durabilities, s) {
+		return fmt.Errorf("one of %s", strings.Join(durabilities, ", "))
+	}
+	*f = durableFlag(s)
+	return nil
+}
+
+// spread waits until what was written is where --durable wants it.
+func (a *app) spread(ctx context.Context, e api.Store, o *writeOptions) error {
+	if o.durable.String() == durableLocal || o.dryRun {
+		return nil
+	}
+	r, ok := e.(*api.Remote)
+	if !ok {
+		return fcp.Errorf(fcp.CodeInvalidArgument, "it is on this disk; no fcpd runs that could spread it").WithNext("start one with `" + a.command("up") + "`, then `" + a.command("wait", "--placed") + "`")
+	}
+	return r.Wait(ctx, api.WaitPlaced, fcp.Hash{})
 }

@@ -13,6 +13,7 @@ import (
 
 	"fcp"
 	"fcp/engine"
+	"fcp/node/api"
 )
 
 // treeWorkers is how many files of a tree are written at once: they share the
@@ -60,7 +61,7 @@ func findTree(prefix, dir string) (files []*treeFile, left []string, err error) 
 	return files, left, err
 }
 
-func (a *app) putTree(ctx context.Context, e *engine.Engine, o *writeOptions, prefix, dir string) error {
+func (a *app) putTree(ctx context.Context, e api.Store, o *writeOptions, prefix, dir string) error {
 	st, err := os.Stat(dir)
 	if err != nil {
 		return inputError(err, "the tree")
@@ -102,7 +103,7 @@ func (a *app) putTree(ctx context.Context, e *engine.Engine, o *writeOptions, pr
 	return a.printTree(ctx, e, o, files)
 }
 
-func putFile(ctx context.Context, e *engine.Engine, o *writeOptions, f *treeFile) (engine.PutResult, error) {
+func putFile(ctx context.Context, e api.Store, o *writeOptions, f *treeFile) (engine.PutResult, error) {
 	in, err := openInput(f.path)
 	if err != nil {
 		return engine.PutResult{}, err
@@ -116,7 +117,7 @@ func putFile(ctx context.Context, e *engine.Engine, o *writeOptions, f *treeFile
 }
 
 // printTree prints the results in the order of the files, as they come.
-func (a *app) printTree(ctx context.Context, e *engine.Engine, o *writeOptions, files []*treeFile) error {
+func (a *app) printTree(ctx context.Context, e api.Store, o *writeOptions, files []*treeFile) error {
 	p := a.progress("put", "files")
 	defer p.done()
 	l := a.list("Version", e.Position(), "GENERATION", "SIZE", "VERSION", "KEY")
@@ -135,6 +136,11 @@ func (a *app) printTree(ctx context.Context, e *engine.Engine, o *writeOptions, 
 			return a.writeError(f.err, f.key)
 		}
 		p.tell("", uint64(i+1), uint64(len(files)))
+		if i == len(files)-1 {
+			if err := a.spread(ctx, e, o); err != nil {
+				return err
+			}
+		}
 		v := viewPut(fcp.ZoneID(*o.zone), f.key, &f.res)
 		bytes += v.Size
 		if o.dryRun && a.flags.format == formatTable {
@@ -156,7 +162,7 @@ func (a *app) printTree(ctx context.Context, e *engine.Engine, o *writeOptions, 
 }
 
 // removeTree writes a tombstone for every name with the prefix.
-func (a *app) removeTree(ctx context.Context, e *engine.Engine, o *writeOptions, prefix string, yes bool) error {
+func (a *app) removeTree(ctx context.Context, e api.Store, o *writeOptions, prefix string, yes bool) error {
 	var keys []string
 	err := e.List(ctx, engine.ListRequest{Zone: fcp.ZoneID(*o.zone), Prefix: prefix}, func(entry *engine.Entry) error {
 		keys = append(keys, entry.Key)

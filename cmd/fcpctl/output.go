@@ -9,10 +9,17 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"fcp/node/api"
 )
 
-// source says where answers come from: this process on the store's files.
-const source = "offline"
+// source says where the newest answer came from.
+func (a *app) source() api.Source {
+	if a.answers == nil {
+		return api.Source{Kind: api.FromFiles}
+	}
+	return a.answers.Source()
+}
 
 func schemaName(typ string) string { return "fcp.v1." + typ }
 
@@ -126,12 +133,12 @@ func (a *app) printJSON(w io.Writer, v any) error {
 
 // envelope puts schema, source and position in front of the fields of v, which
 // must be a JSON object.
-func envelope(typ string, asOf uint64, v any) ([]byte, error) {
+func (a *app) envelope(typ string, asOf uint64, v any) ([]byte, error) {
 	b, err := marshalJSON(v)
 	if err != nil {
 		return nil, err
 	}
-	head := fmt.Sprintf(`{"schema":%q,"source":%q,"as_of":%d`, schemaName(typ), source, asOf)
+	head := fmt.Sprintf(`{"schema":%q,"source":%q,"as_of":%d`, schemaName(typ), a.source().Kind, asOf)
 	if len(b) > 2 {
 		head += ","
 	}
@@ -143,7 +150,7 @@ func (a *app) answered(asOf uint64, notes ...string) {
 	if a.flags.quiet || a.flags.format.structured() {
 		return
 	}
-	line := fmt.Sprintf("%s, as of position %d", source, asOf)
+	line := fmt.Sprintf("%s, as of position %d", a.source(), asOf)
 	if len(notes) > 0 {
 		line += ", " + strings.Join(notes, ", ")
 	}
@@ -165,7 +172,7 @@ type field struct{ name, value string }
 func (a *app) record(typ string, asOf uint64, v any, name string, fields ...field) error {
 	switch a.flags.format {
 	case formatJSON, formatNDJSON:
-		b, err := envelope(typ, asOf, v)
+		b, err := a.envelope(typ, asOf, v)
 		if err == nil {
 			_, err = a.out.Write(append(b, '\n'))
 		}
@@ -215,7 +222,7 @@ func (l *list) add(v any, name string, cells ...string) (err error) {
 		err = l.addJSON(v)
 	case formatNDJSON:
 		var b []byte
-		if b, err = envelope(l.typ, l.asOf, v); err == nil {
+		if b, err = l.a.envelope(l.typ, l.asOf, v); err == nil {
 			_, err = l.a.out.Write(append(b, '\n'))
 		}
 	case formatName:
@@ -250,7 +257,7 @@ func (l *list) addJSON(v any) error {
 }
 
 func (l *list) head() string {
-	return fmt.Sprintf("{\"schema\":%q,\"source\":%q,\"as_of\":%d,\"items\":[\n", schemaName(l.typ+"List"), source, l.asOf)
+	return fmt.Sprintf("{\"schema\":%q,\"source\":%q,\"as_of\":%d,\"items\":[\n", schemaName(l.typ+"List"), l.a.source().Kind, l.asOf)
 }
 
 // close ends the list.

@@ -9,6 +9,7 @@ import (
 
 	"fcp"
 	"fcp/engine"
+	"fcp/node/api"
 )
 
 func (a *app) projCommand() *cobra.Command {
@@ -56,7 +57,7 @@ func (a *app) projQueryCommand() *cobra.Command {
 		Example:           "  fcpctl proj query names notes/\n  fcpctl proj query devices --zone z:owner -o json",
 		ValidArgsFunction: a.completeProjections,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withStore(cmd.Context(), reading, func(e *engine.Engine) error {
+			return a.withAny(cmd.Context(), reading, func(e api.Store) error {
 				return a.queryProjection(cmd.Context(), e, args[0], fcp.ZoneID(*zone), optional(args, 1), at.At)
 			})
 		},
@@ -65,7 +66,7 @@ func (a *app) projQueryCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) queryProjection(ctx context.Context, e *engine.Engine, name string, zone fcp.ZoneID, prefix string, at engine.At) error {
+func (a *app) queryProjection(ctx context.Context, e api.Store, name string, zone fcp.ZoneID, prefix string, at engine.At) error {
 	asOf, err := e.PositionAt(at)
 	if err != nil {
 		return err
@@ -113,7 +114,7 @@ func (a *app) completeProjections(cmd *cobra.Command, args []string, _ string) (
 	if len(args) > 0 || a.bindEnvironment(cmd) != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	a.flags.quiet = true
+	a.flags.quiet, a.guessing = true, true
 	_ = a.withStore(cmd.Context(), reading, func(e *engine.Engine) error {
 		for _, p := range e.Projections() {
 			out = append(out, p.Name)

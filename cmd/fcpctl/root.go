@@ -29,6 +29,7 @@ func (a *app) rootCommand() *cobra.Command {
 	group(root)
 	f := root.PersistentFlags()
 	f.StringVar(&a.flags.dir, "dir", "", "directory of the store (default $XDG_DATA_HOME/fcp)")
+	f.StringVar(&a.flags.node, "node", "", "the store of this node of `fcpctl up --nodes`")
 	f.VarP(&a.flags.format, "output", "o", "how data is printed")
 	f.Var(&a.flags.color, "color", "when to use colour")
 	f.BoolVarP(&a.flags.quiet, "quiet", "q", false, "no notes and no progress on stderr")
@@ -41,7 +42,8 @@ func (a *app) rootCommand() *cobra.Command {
 		a.replayCommand(), a.proveCommand(), a.verifyCommand(), a.backupCommand(), a.restoreCommand(), a.demoCommand(), a.demoLoadCommand(), a.versionCommand(),
 		a.contextCommand(), a.doctorCommand(), a.bugreportCommand(), a.manCommand(), a.benchCommand(), a.tortureCommand(),
 		&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitPage()})
-	root.AddCommand(a.capCommand(), a.whyCommand(), a.auditCommand(), a.deviceCommand(), a.secretCommand())
+	root.AddCommand(a.capCommand(), a.whyCommand(), a.auditCommand(), a.deviceCommand(),
+		a.upCommand(), a.downCommand(), a.joinCommand(), a.nodeCommand(), a.waitCommand(), a.fcpdCommand(), a.secretCommand())
 	root.InitDefaultHelpFlag() // now, so that `fcpctl --help exit-codes` knows it takes no value
 	root.CompletionOptions.DisableDescriptions = false
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
@@ -104,6 +106,9 @@ func (a *app) bindEnvironment(cmd *cobra.Command) (err error) {
 	}
 	if a.flags.dir == "" {
 		a.flags.dir = a.defaultPath("XDG_DATA_HOME", ".local/share", "fcp")
+	}
+	if err == nil && a.flags.node != "" {
+		a.flags.dir, err = a.nodeDir(a.flags.node)
 	}
 	return err
 }

@@ -303,6 +303,7 @@ func (a *app) completeSegments(cmd *cobra.Command, args []string, _ string) (out
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	a.flags.quiet = true
+	a.guessing = true
 	_ = a.withStore(cmd.Context(), reading, func(e *engine.Engine) error {
 		return e.Log().Segments(func(s log.SegmentInfo) error {
 			out = append(out, decimal(s.No))

@@ -3,11 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"fcp"
-	"fcp/engine"
+	"fcp/node/api"
 )
 
 func (a *app) statusCommand() *cobra.Command {
@@ -15,7 +16,7 @@ func (a *app) statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "status", Short: "What is in the store, and what to do next", Args: args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withStore(cmd.Context(), reading, func(e *engine.Engine) error { return a.printStatus(cmd.Context(), e, root) })
+			return a.withAny(cmd.Context(), reading, func(e api.Store) error { return a.printStatus(cmd.Context(), e, root) })
 		},
 	}
 	cmd.Flags().BoolVar(&root, "root", false, "the state root too, which takes longer in a large store")
@@ -47,10 +48,14 @@ type statusView struct {
 	StateRoot   string     `json:"state_root,omitempty"`
 	Health      string     `json:"health"`
 	Next        string     `json:"next"`
+	Mesh        *meshView  `json:"mesh,omitempty"` // only when fcpd runs
 }
 
-func (a *app) printStatus(ctx context.Context, e *engine.Engine, root bool) error {
-	s := e.Status()
+func (a *app) printStatus(ctx context.Context, e api.Store, root bool) error {
+	s, err := e.Overview(ctx, root)
+	if err != nil {
+		return err
+	}
 	v := statusView{Dir: s.Dir, Format: s.Format, Owner: fcp.KidOf(s.Owner[:]).String(), Writer: s.Writer.String(), Device: s.Device,
 		Incarnation: incarnationText(s.Incarnation), Position: s.Position, Applied: s.Applied, Flushed: s.Flushed, Segments: s.Segments, Health: "ok"}
 	var control, data uint64
@@ -65,21 +70,14 @@ func (a *app) printStatus(ctx context.Context, e *engine.Engine, root bool) erro
 	for i := range s.Feeds {
 		v.Feeds = append(v.Feeds, viewFeed(&s.Feeds[i]))
 	}
-	runs, err := openRuns(ctx, e)
-	if err != nil {
-		return err
-	}
-	for _, r := range runs {
-		v.Unsealed += r.Events
-	}
+	v.Unsealed = s.Unsealed
 	if root {
-		r, err := e.StateRoot()
-		if err != nil {
-			return err
-		}
-		v.StateRoot = r.String()
+		v.StateRoot = s.StateRoot.String()
 	}
-	doubt := e.Log().Doubt()
+	if s.Mesh != nil {
+		v.Mesh = viewMesh(s.Mesh)
+	}
+	doubt := s.Doubt
 	if doubt != nil {
 		v.Health = "read-only: " + fcp.CodeOf(doubt).Sentence()
 	}
@@ -95,6 +93,10 @@ func (a *app) printStatus(ctx context.Context, e *engine.Engine, root bool) erro
 	}
 	if root {
 		fields = append(fields, field{"state root", v.StateRoot})
+	}
+	if v.Mesh != nil {
+		fields = slices.DeleteFunc(fields, func(f field) bool { return f.name == "events" || f.name == "owner" }) // ten lines are enough
+		fields = append(fields, v.Mesh.fields()...)
 	}
 	fields = append(fields, field{"health", v.Health}, field{"next", v.Next})
 	if err := a.record("Status", v.Applied, v, v.Dir, fields...); err != nil {

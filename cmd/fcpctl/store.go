@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 
 	"fcp"
+	"fcp/cmd/internal/daemon"
 	"fcp/engine"
+	"fcp/node/api"
 )
 
 // openMode says what a command needs the store for.
@@ -20,15 +23,61 @@ const (
 // withStore opens the store, runs fn and closes it. A command that only reads
 // opens it read-only, so that looking never changes the log.
 func (a *app) withStore(ctx context.Context, mode openMode, fn func(e *engine.Engine) error) error {
-	e, err := a.openStore(ctx, mode)
+	release, err := a.borrow(ctx)
 	if err != nil {
 		return err
+	}
+	e, err := a.openStore(ctx, mode)
+	if err != nil {
+		return errors.Join(err, release())
 	}
 	if doubt := e.Log().Doubt(); doubt != nil && mode == reading {
 		a.warn(doubt)
 	}
 	err = fn(e)
-	return errors.Join(err, e.Close())
+	return errors.Join(err, e.Close(), release())
+}
+
+// withAny runs fn on the store: over the daemon's socket when one runs, else as
+// withStore does.
+func (a *app) withAny(ctx context.Context, mode openMode, fn func(s api.Store) error) error {
+	r, err := a.daemon(ctx)
+	if err != nil {
+		return err
+	}
+	if r != nil {
+		a.answers = r
+		return fn(r)
+	}
+	return a.withStore(ctx, mode, func(e *engine.Engine) error { return fn(api.Local{Engine: e}) })
+}
+
+// daemon returns the store behind the daemon of the store's directory, nil when none
+// runs.
+func (a *app) daemon(ctx context.Context) (*api.Remote, error) {
+	pid, err := daemon.Process(a.flags.dir)
+	if err != nil || pid == 0 {
+		return nil, err
+	}
+	r, err := api.Dial(ctx, daemon.SocketIn(a.flags.dir))
+	return r, advise(err, fcp.CodeDependency, "fcpd runs as process "+decimal(uint64(pid))+" and does not answer; see "+quote(daemon.LogIn(a.flags.dir)))
+}
+
+// borrow has the daemon, when one runs, step aside while this process has the store.
+// Its subscriptions go on afterwards; other commands wait.
+func (a *app) borrow(ctx context.Context) (release func() error, err error) {
+	pid, err := daemon.Process(a.flags.dir)
+	if err != nil || pid == 0 {
+		return func() error { return nil }, err
+	}
+	if a.guessing {
+		return nil, fcp.Errorf(fcp.CodeLocked, "process %d has the store", pid)
+	}
+	release, err = api.NewClient(daemon.SocketIn(a.flags.dir)).Borrow(ctx, "fcpctl, process "+decimal(uint64(os.Getpid())))
+	if err == nil {
+		a.note("fcpd steps aside while this runs")
+	}
+	return release, err
 }
 
 func (a *app) openStore(ctx context.Context, mode openMode) (*engine.Engine, error) {

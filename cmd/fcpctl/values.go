@@ -114,6 +114,7 @@ type writeOptions struct {
 	expect      expectFlag
 	idempotency string
 	dryRun      bool
+	durable     durableFlag // of a put
 }
 
 func writeFlags(cmd *cobra.Command) *writeOptions {

@@ -10,6 +10,7 @@ import (
 	"fcp"
 	"fcp/authority"
 	"fcp/engine"
+	"fcp/node/api"
 )
 
 // refusalView is a refusal as JSON.
@@ -59,12 +60,12 @@ what it rests on, and the smallest grant that would have passed. ID is the first
 digits of a request or receipt, as the refusal printed it.`,
 		ValidArgsFunction: a.completeRefusals,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withStore(cmd.Context(), reading, func(e *engine.Engine) error {
-				r, err := e.FindRefusal(args[0])
+			return a.withAny(cmd.Context(), reading, func(e api.Store) error {
+				r, position, err := e.Refusal(args[0])
 				if err != nil {
 					return err
 				}
-				v := a.viewRefusal(r.DecisionReceipt, r.Position)
+				v := a.viewRefusal(r, position)
 				fields := append(v.fields(), field{"next", a.command("prove", "--refusal", v.Request[:16])})
 				if err := a.record("Refusal", e.Position(), v, v.Receipt, fields...); err != nil {
 					return err

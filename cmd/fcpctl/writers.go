@@ -32,6 +32,7 @@ func (v *writersFlag) Set(s string) error {
 // complete offers what a store that can be opened has, and nothing otherwise.
 func (a *app) complete(cmd *cobra.Command, fn func(e *engine.Engine) []string) ([]string, cobra.ShellCompDirective) {
 	var out []string
+	a.guessing = true
 	if err := a.bindEnvironment(cmd); err == nil {
 		_ = a.withStore(cmd.Context(), reading, func(e *engine.Engine) error {
 			out = fn(e)

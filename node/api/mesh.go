@@ -50,7 +50,7 @@ type Member struct {
 // Arrival says after how many milliseconds a revocation of this node was at each
 // member.
 type Arrival struct {
-	Ref  fcp.Hash           `json:"ref"`
+	Ref  string             `json:"ref"`
 	Zone fcp.ZoneID         `json:"zone"`
 	Seq  uint64             `json:"seq"`
 	At   time.Time          `json:"at"`
@@ -132,7 +132,7 @@ func (s *Server) arrivals(o *opening, names map[fcp.WriterID]string) (out []Arri
 		for p, d := range a.Seen {
 			seen[cmp.Or(names[p], p.String())] = float64(d.Microseconds()) / 1000
 		}
-		out = append(out, Arrival{a.Ref, a.Feed.Zone, a.Seq, a.At, seen})
+		out = append(out, Arrival{a.Ref.String(), a.Feed.Zone, a.Seq, a.At, seen})
 	}
 	return out
 }
@@ -149,7 +149,7 @@ func stateOf(m *engine.Member, n *node.Node) string {
 
 // The things that Remote.Wait can wait for.
 const (
-	WaitPlaced     = "placed"     // every segment of this node is where the policy wants it
+	WaitPlaced     = "placed"     // what is open is sealed, and every segment of this node is where the policy wants it
 	WaitRevocation = "revocation" // a revocation is at every member
 	WaitPeers      = "peers"      // every member that is not revoked is there
 )
@@ -175,7 +175,7 @@ func (c *callState) wait() error {
 	}
 	switch q.For {
 	case WaitPlaced:
-		return c.node.WaitPlaced(c.ctx)
+		return c.node.Place(c.ctx)
 	case WaitPeers:
 		members, err := c.engine.Members()
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"fcp"
@@ -12,12 +13,14 @@ import (
 	"fcp/engine"
 )
 
-// Remote is a store that a daemon has open. It is for one goroutine.
+// Remote is a store that a daemon has open. Safe for concurrent use.
 type Remote struct {
-	client   *Client
-	hello    helloRow
-	position uint64
-	source   Source
+	client *Client
+	hello  helloRow
+
+	mu       sync.Mutex
+	position uint64 // guarded by mu
+	source   Source // guarded by mu
 }
 
 var _ Store = (*Remote)(nil)
@@ -33,10 +36,18 @@ func Dial(ctx context.Context, socket string) (*Remote, error) {
 func (r *Remote) Client() *Client { return r.client }
 
 // Position implements Store.
-func (r *Remote) Position() uint64 { return r.position }
+func (r *Remote) Position() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.position
+}
 
 // Source implements Store.
-func (r *Remote) Source() Source { return r.source }
+func (r *Remote) Source() Source {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.source
+}
 
 // Incarnation implements Store.
 func (r *Remote) Incarnation() uint64 { return r.hello.Incarnation }
@@ -50,6 +61,8 @@ func (r *Remote) CheckOwner(owner authority.OwnerPublic) error {
 }
 
 func (r *Remote) ended(x *exchange) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.position, r.source = x.end.Position, Source{Kind: FromNode}
 	if len(x.end.Fetched) > 0 {
 		r.source = Source{FromMesh, x.end.Fetched}

@@ -34,7 +34,7 @@ import (
 )
 
 // drainWait is how long requests under way may take when the daemon ends.
-const drainWait = 10 * time.Second
+const drainWait = 8 * time.Second
 
 // keepEvery is how often the daemon writes down where it sees others.
 const keepEvery = 10 * time.Second
@@ -229,7 +229,7 @@ func (d *running) notify(state string) {
 // system says so: a number that was left behind, or used again, is never taken.
 func Process(dir string) (int, error) {
 	f, err := os.Open(filepath.Join(dir, pidFile))
-	if errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return 0, nil
 	}
 	if err != nil {
