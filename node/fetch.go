@@ -178,6 +178,11 @@ type asking struct {
 	at    time.Time
 	first time.Duration // until the first symbol; 0: none came
 	ended time.Time     // the responder's last word
+
+	// Over the lane.
+	m     *symbolRequest
+	due   time.Time // of the next request or status
+	tries int
 }
 
 // Waiting for symbols.
@@ -186,6 +191,7 @@ const (
 	stallAfter   = 150 * time.Millisecond
 	maxStalls    = 20
 	collectTick  = 20 * time.Millisecond
+	laneTick     = 2 * time.Millisecond
 	fetchWait    = 30 * time.Second
 	saltsWait    = 5 * time.Second
 	holdersWait  = 10 * time.Second
@@ -196,11 +202,11 @@ const (
 	// Symbols asked of one peer at once; two blocks are on their way. QUIC keeps 128
 	// datagrams for a slow reader, so on a short path two blocks are fewer. On a long
 	// one they are on the wire, and blocks grow until symbols get lost.
-	firstBlock = 56
-	firstLane  = 12 // QUIC keeps 32 packets that are not its own
-	leastBlock = 16
-	longPath   = 5 * time.Millisecond
-	laneQueue  = 25 * time.Millisecond // queueing that the lane allows itself
+	firstBlock  = 56
+	leastBlock  = 16
+	longPath    = 5 * time.Millisecond
+	leastStatus = 4 * time.Millisecond // between two statuses
+	laneStall   = 3 * time.Second      // without a symbol
 )
 
 func (n *Node) newCollector(id fcp.SegmentID) *collector {
@@ -228,9 +234,6 @@ func (c *collector) newPart(s *Session, ref symbols.Ref, head []byte, by carrier
 	p := &part{session: s, ref: ref, got: roaring.New(), asked: map[uint64]*asking{}, carrier: by, block: firstBlock, heard: c.node.now()}
 	p.file = make([]byte, ref.FileSize())
 	copy(p.file, head)
-	if by == carrierLane {
-		p.block = firstLane
-	}
 	var err error
 	p.share, err = symbols.ParseShare(ref, p.file)
 	return p, err
@@ -244,18 +247,63 @@ func (c *collector) request(p *part, wanted *roaring.Bitmap) error {
 	}
 	now := c.node.now()
 	m := &symbolRequest{ID: p.session.nextRequest.Add(1), Segment: c.segment, First: uint64(p.ref.First), Count: uint64(p.ref.Count), Wanted: b,
-		Max: wanted.GetCardinality(), Carrier: uint64(p.carrier), Pace: p.pace(wanted.GetCardinality()), Zone: c.zone, ZoneKey: c.zoneKey, Epoch: c.epoch,
+		Max: wanted.GetCardinality(), Carrier: uint64(p.carrier), Zone: c.zone, ZoneKey: c.zoneKey, Epoch: c.epoch,
 		At: uint64(now.UnixMilli()), Deadline: uint64(now.Add(requestLife).UnixMilli())}
-	if p.carrier == carrierStream {
+	if p.carrier != carrierDatagram {
 		m.Deadline = uint64(now.Add(time.Minute).UnixMilli())
 	}
 	if err := m.sign(c.node.engine.Signer()); err != nil {
 		return err
 	}
-	p.asked[m.ID] = &asking{left: wanted, at: now}
+	a := &asking{left: wanted, at: now}
+	p.asked[m.ID] = a
 	p.heard = now
 	c.asked.Or(wanted)
+	if p.carrier == carrierLane {
+		a.m, a.due = m, now.Add(p.session.resend())
+		return p.session.sendLane(m, 0)
+	}
 	return p.session.send(urgent, m)
+}
+
+// laneTick repeats requests over the lane of which nothing is heard, and tells those
+// who send what came.
+func (c *collector) laneTick(now time.Time) {
+	for _, p := range c.parts {
+		if p.carrier != carrierLane || p.dead {
+			continue
+		}
+		for id, a := range p.asked {
+			if a.m == nil || now.Before(a.due) {
+				continue
+			}
+			var m any = a.m
+			wait, again := p.session.resend(), 0
+			if a.first == 0 {
+				a.tries++
+				wait, again = backoff(wait, a.tries), a.tries
+			} else {
+				m = p.status(id, now)
+				// Statuses get lost too: as long as symbols come, or should, there is one
+				// several times in a round trip.
+				if rtt := p.session.rtt(); now.Sub(p.heard) < 3*rtt+leastStatus {
+					wait = max(rtt/4, leastStatus)
+				}
+			}
+			a.due = now.Add(wait)
+			if err := p.session.sendLane(m, again); err != nil {
+				c.node.logger.Debug("a packet was not sent", "peer", p.session.peer.Writer, "err", err)
+			}
+		}
+	}
+}
+
+// status says what came of a part.
+func (p *part) status(id uint64, now time.Time) *decodeStatus {
+	m := &decodeStatus{ID: id, Received: p.got.GetCardinality()}
+	m.tell(&p.ref, p.got)
+	p.session.lane.status(m, now)
+	return m
 }
 
 // outstanding is how many symbols of a part are on their way.
@@ -284,7 +332,7 @@ func (c *collector) giveUp(p *part, id uint64) {
 func (c *collector) settle(now time.Time) {
 	for _, p := range c.parts {
 		for id, a := range p.asked {
-			if a.left.IsEmpty() || !a.ended.IsZero() && p.carrier != carrierStream && now.Sub(a.ended) >= max(graceAfter, a.first/4) {
+			if a.left.IsEmpty() || !a.ended.IsZero() && p.carrier == carrierDatagram && now.Sub(a.ended) >= max(graceAfter, a.first/4) {
 				c.adapt(p, a)
 				c.giveUp(p, id)
 			}
@@ -297,27 +345,12 @@ func (c *collector) adapt(p *part, a *asking) {
 		p.least = a.first
 	}
 	switch {
-	case p.carrier == carrierLane && p.least > longPath:
-		// On the lane loss says nothing; a queue that grows does (RFC 6817).
-		if a.first-p.least > laneQueue {
-			p.block = max(p.block*3/4, leastBlock)
-		} else {
-			p.block = min(p.block+p.block/4, maxWanted)
-		}
+	case p.carrier != carrierDatagram: // the sender sees to it
 	case !a.left.IsEmpty():
 		p.block = max(p.block*3/4, leastBlock)
 	case a.first > longPath:
 		p.block = min(p.block+p.block/4, maxWanted)
 	}
-}
-
-// pace spreads a block of the lane over half a round trip, so that two blocks
-// under way fill one.
-func (p *part) pace(symbols uint64) uint64 {
-	if p.carrier != carrierLane || p.least <= longPath || symbols == 0 {
-		return 0
-	}
-	return uint64(p.least.Microseconds()) / 2 / symbols
 }
 
 // take puts a symbol into its part and checks it; it returns the part when the
@@ -337,10 +370,12 @@ func (c *collector) take(s *Session, esi uint32, symbol []byte) *part {
 				continue
 			}
 			if a.first == 0 {
-				a.first = now.Sub(a.at)
+				a.first = max(now.Sub(a.at), 1)
+				a.due = now // the first status shows the way
 			}
 			if a.left.IsEmpty() {
 				c.adapt(p, a)
+				c.finish(p, id)
 				delete(p.asked, id)
 			}
 			break
@@ -376,10 +411,25 @@ func (x *news) each(fn func(esi uint32, symbol []byte) error) error {
 func (c *collector) cancel() {
 	for _, p := range c.parts {
 		for id := range p.asked {
-			m := &decodeStatus{ID: id, Received: p.got.GetCardinality(), Complete: true}
-			if err := p.session.send(urgent, m); err != nil {
+			c.finish(p, id)
+			if err := p.session.send(urgent, &decodeStatus{ID: id, Received: p.got.GetCardinality(), Complete: true}); err != nil {
 				c.node.logger.Debug("a status was not sent", "peer", p.session.peer.Writer, "err", err)
 			}
+		}
+	}
+}
+
+// finish says over the lane that a request needs no more: twice, and once more the
+// slow way when the whole fetch is over.
+func (c *collector) finish(p *part, id uint64) {
+	if p.carrier != carrierLane {
+		return
+	}
+	m := p.status(id, c.node.now())
+	m.Complete, m.Have = true, nil
+	for range 2 {
+		if err := p.session.sendLane(m, 0); err != nil {
+			c.node.logger.Debug("a packet was not sent", "peer", p.session.peer.Writer, "err", err)
 		}
 	}
 }
@@ -520,7 +570,7 @@ func (n *Node) Fetch(ctx context.Context, r *log.Remainder) ([]byte, error) {
 	c := n.newCollector(card.Segment)
 	c.zone, c.epoch = r.Zone.Hash(), fcp.Time(r.Time).Epoch()
 	copy(c.zoneKey[:], r.ZoneKey)
-	f := &rebuilding{collector: c, card: &card, size: uint32(info.F), queried: map[*Session]bool{}}
+	f := &rebuilding{collector: c, card: &card, size: uint32(info.F), queried: map[*Session]*question{}}
 	if f.dec, err = n.coder.Rebuild(card.Segment, f.size); err != nil {
 		return nil, err
 	}

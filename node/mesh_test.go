@@ -221,6 +221,17 @@ func (m *mesh) get(i int, key string) ([]byte, error) {
 // sealed seals what a node wrote and waits until it is where it should be.
 func (m *mesh) sealed(i int) {
 	m.t.Helper()
+	m.seal(i)
+	x := m.nodes[i]
+	if err := x.n.WaitPlaced(within(m.t, 20*time.Second)); err != nil {
+		m.t.Fatal(err)
+	}
+	m.equalRoots(fcp.ZonePrivate, fcp.ZoneOwner)
+}
+
+// seal seals what a node wrote.
+func (m *mesh) seal(i int) {
+	m.t.Helper()
 	x := m.nodes[i]
 	if _, err := x.e.Log().Seal(context.Background(), log.SealOptions{All: true}); err != nil {
 		m.t.Fatal(err)
@@ -235,10 +246,6 @@ func (m *mesh) sealed(i int) {
 		})
 		return err == nil && count > 0 && len(x.n.ownSegments()) == count
 	})
-	if err := x.n.WaitPlaced(within(m.t, 20*time.Second)); err != nil {
-		m.t.Fatal(err)
-	}
-	m.equalRoots(fcp.ZonePrivate, fcp.ZoneOwner)
 }
 
 func randomBytes(n int, seed uint64) []byte {

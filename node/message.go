@@ -6,6 +6,7 @@ import (
 	"github.com/RoaringBitmap/roaring/v2"
 
 	"fcp"
+	"fcp/engine/symbols"
 	"fcp/gossip"
 	"fcp/log"
 )
@@ -105,11 +106,14 @@ type shareQuery struct {
 	Segment fcp.SegmentID `cbor:"segment"`
 	First   uint64        `cbor:"first,omitempty"` // with Count: this share alone
 	Count   uint64        `cbor:"count,omitempty"` // 0: those that are there
+	Try     uint64        `cbor:"try,omitempty"`   // over the lane: counts from 1, and the answer comes over the lane
+	ID      uint64        `cbor:"id,omitempty"`    // of the question, in the answer too
 }
 
 type shareHeads struct {
 	Segment fcp.SegmentID `cbor:"segment"`
 	Shares  []shareHead   `cbor:"shares"`
+	ID      uint64        `cbor:"id,omitempty"`
 }
 
 type shareHead struct {
@@ -129,8 +133,7 @@ type symbolRequest struct {
 	Wanted    []byte                      `cbor:"wanted"` // roaring bitmap of encoding symbol ids
 	Max       uint64                      `cbor:"max_symbols"`
 	Carrier   uint64                      `cbor:"carrier"`
-	Pace      uint64                      `cbor:"pace,omitempty"` // microseconds between symbols; 0: as the carrier takes them
-	Zone      fcp.Hash                    `cbor:"zone_hash"`      // zeros: not known
+	Zone      fcp.Hash                    `cbor:"zone_hash"` // zeros: not known
 	ZoneKey   [8]byte                     `cbor:"zone_key"`
 	Epoch     uint64                      `cbor:"epoch"`
 	Requester [ed25519.PublicKeySize]byte `cbor:"requester"`
@@ -170,11 +173,38 @@ type symbolReply struct {
 	Refused fcp.Code `cbor:"refused,omitempty"`
 }
 
-// decodeStatus tells a responder how far the asker is; complete stops it.
+// decodeStatus tells a responder how far the asker is; complete stops it. On the
+// lane it tells besides which symbols of the share came, and of packets what the
+// responder paces itself by.
 type decodeStatus struct {
 	ID       uint64 `cbor:"id"`
 	Received uint64 `cbor:"received_unique"`
 	Complete bool   `cbor:"complete"`
+	First    uint32 `cbor:"first,omitempty"`  // symbol of the first bit of Have
+	Have     []byte `cbor:"have,omitempty"`   // bit i%8 of byte i/8: symbol First+i came
+	Frame    uint64 `cbor:"frame,omitempty"`  // number of the newest frame with symbols that came over the lane
+	Frames   uint64 `cbor:"frames,omitempty"` // how many of them came in this session
+	At       uint64 `cbor:"at,omitempty"`     // when the newest came: unix microseconds of the asker's clock
+	Held     uint64 `cbor:"held,omitempty"`   // microseconds from then to this status
+}
+
+// maxHave is the bitmap of the largest share.
+const maxHave = (fcp.MaxSegment/fcp.SymbolSize + symbols.MaxExtra + 7) / 8
+
+// has reports whether a symbol came.
+func (m *decodeStatus) has(esi uint32) bool {
+	i := esi - m.First
+	return esi >= m.First && int(i/8) < len(m.Have) && m.Have[i/8]>>(i%8)&1 == 1
+}
+
+// tell fills in which symbols of a share came.
+func (m *decodeStatus) tell(r *symbols.Ref, got *roaring.Bitmap) {
+	m.First, m.Have = r.First, make([]byte, (r.Count+7)/8)
+	for it := got.Iterator(); it.HasNext(); {
+		if i := it.Next() - r.First; i < r.Count {
+			m.Have[i/8] |= 1 << (i % 8)
+		}
+	}
 }
 
 // symbolAck is the responder's last word on a request: everything that it grants
@@ -290,7 +320,7 @@ var messages = []kind{
 		return m.First < 1<<24 && m.Count > 0 && m.Count < 1<<16 && len(m.Wanted) <= 16<<10
 	}),
 	own(schemaReply, func(*symbolReply) bool { return true }),
-	own(schemaStatus, func(*decodeStatus) bool { return true }),
+	own(schemaStatus, func(m *decodeStatus) bool { return len(m.Have) <= maxHave }),
 	own(schemaAck, func(m *symbolAck) bool { return len(m.Reason) <= 32 }),
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"fcp"
+	"fcp/coding"
 	"fcp/engine"
 	"fcp/engine/symbols"
 	"fcp/gossip"
@@ -60,6 +61,7 @@ type Node struct {
 	transport *transport
 	cookieKey wire.Key
 	coder     symbols.Coder
+	plans     coding.PlanCache // of messages on the lane
 	metrics   Metrics
 
 	handshakes atomic.Int64

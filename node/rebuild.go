@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"time"
 
@@ -20,7 +21,7 @@ type rebuilding struct {
 	card    *fcp.Card
 	size    uint32
 	dec     *symbols.Rebuild
-	queried map[*Session]bool // true: its answer is here
+	queried map[*Session]*question
 	began   time.Time
 	done    bool // the decoder has the block
 	judging bool // its hash was wrong: liars are looked for
@@ -36,6 +37,8 @@ func (f *rebuilding) run(ctx context.Context) ([]byte, error) {
 	defer t.Stop()
 	soon := time.NewTimer(graceAfter)
 	defer soon.Stop()
+	lane := time.NewTicker(laneTick)
+	defer lane.Stop()
 	f.query()
 	for {
 		if f.done {
@@ -62,6 +65,10 @@ func (f *rebuilding) run(ctx context.Context) ([]byte, error) {
 			if x.ended != 0 {
 				soon.Reset(graceAfter)
 			}
+		case <-lane.C:
+			now := f.node.now()
+			f.laneTick(now)
+			f.askAgain(now)
 		case <-soon.C:
 			f.settle(f.node.now())
 		case <-t.C:
@@ -124,6 +131,15 @@ func (f *rebuilding) useOwn(ctx context.Context) error {
 	return nil
 }
 
+// question is what a peer was asked about its shares.
+type question struct {
+	answered bool
+	lane     bool
+	id       uint64
+	tries    int
+	due      time.Time // when it is asked again, over the lane
+}
+
 // query asks every peer that said it holds symbols what its shares are.
 func (f *rebuilding) query() {
 	n := f.node
@@ -131,18 +147,41 @@ func (f *rebuilding) query() {
 	var ask []*Session
 	for _, h := range n.core.Holders(f.segment) {
 		if s := n.sessions[h.Peer]; s != nil {
-			if _, done := f.queried[s]; !done {
-				f.queried[s] = false
+			if f.queried[s] == nil {
+				f.queried[s] = &question{lane: n.quickCarrier(s) == carrierLane, id: s.nextRequest.Add(1)}
 				ask = append(ask, s)
 			}
 		}
 	}
 	n.mu.Unlock()
 	for _, s := range ask {
+		if f.queried[s].lane {
+			continue // askAgain asks
+		}
 		if err := s.send(urgent, &shareQuery{Segment: f.segment}); err != nil {
 			n.logger.Debug("a peer was not asked", "peer", s.peer.Writer, "err", err)
 		}
 	}
+	f.askAgain(n.now())
+}
+
+// askAgain asks those over the lane who did not answer in time.
+func (f *rebuilding) askAgain(now time.Time) {
+	for s, q := range f.queried {
+		if !q.lane || q.answered || q.tries >= maxLaneTries || now.Before(q.due) {
+			continue
+		}
+		q.tries++
+		q.due = now.Add(backoff(s.resend(), q.tries))
+		if err := s.sendLane(&shareQuery{Segment: f.segment, Try: uint64(q.tries), ID: q.id}, q.tries-1); err != nil {
+			f.node.logger.Debug("a peer was not asked", "peer", s.peer.Writer, "err", err)
+		}
+	}
+}
+
+// backoff lets the pause between repetitions grow after the fourth.
+func backoff(d time.Duration, tries int) time.Duration {
+	return d * time.Duration(min(max(tries-3, 1), 8))
 }
 
 // partOf checks the head of a share: a member minted it, and its commitments are
@@ -174,11 +213,15 @@ func (p *part) proven(esi uint32) bool { return p.card && int(esi) < p.ref.K() }
 func (f *rebuilding) hear(ctx context.Context, x *news) error {
 	switch {
 	case x.heads != nil:
-		if done, asked := f.queried[x.session]; !asked || done {
+		q := f.queried[x.session]
+		if q == nil || q.answered && !q.lane {
 			return nil
 		}
-		f.queried[x.session] = true
+		q.answered = true
 		for _, h := range x.heads.Shares {
+			if f.knows(x.session, h) {
+				continue
+			}
 			p, err := f.partOf(x.session, h)
 			if err != nil {
 				f.node.logger.Warn("a peer describes a share that is not good", "peer", x.session.peer.Writer, "err", err)
@@ -243,7 +286,7 @@ func (f *rebuilding) ask() error {
 		}
 		var best *part
 		for _, p := range f.parts {
-			if p.dead || p.session == nil || len(p.asked) >= 2 || f.left(p).IsEmpty() {
+			if p.dead || p.session == nil || len(p.asked) >= p.atOnce() || f.left(p).IsEmpty() {
 				continue
 			}
 			if best == nil || p.outstanding() < best.outstanding() {
@@ -256,6 +299,8 @@ func (f *rebuilding) ask() error {
 		block := best.block
 		if best.carrier == carrierStream { // each gives its part at once
 			block = max(f.fair(), 8)
+		} else if best.carrier == carrierLane { // any of those that are more will do
+			block, need = f.fair()+best.ref.K()/8, math.MaxInt
 		} else if waiting > 0 { // leave something for those whose answer is on its way
 			block = min(block, max(need/(waiting+1), 8))
 		}
@@ -272,6 +317,28 @@ func (f *rebuilding) ask() error {
 	}
 }
 
+// atOnce is how many requests a part may have under way.
+func (p *part) atOnce() int {
+	if p.carrier == carrierLane {
+		return 1
+	}
+	return 2
+}
+
+// knows reports whether a share of a peer is a part already, or one too many.
+func (f *rebuilding) knows(s *Session, h shareHead) bool {
+	n := 0
+	for _, p := range f.parts {
+		if p.session != s {
+			continue
+		}
+		if n++; n >= maxShares || uint64(p.ref.First) == h.First && uint64(p.ref.Count) == h.Count {
+			return true
+		}
+	}
+	return false
+}
+
 // fair is the part of what is missing that each who can give symbols should give.
 func (f *rebuilding) fair() int {
 	givers := f.pendingHeads()
@@ -285,8 +352,8 @@ func (f *rebuilding) fair() int {
 
 // pendingHeads is how many peers have not said yet what they have.
 func (f *rebuilding) pendingHeads() (n int) {
-	for s, done := range f.queried {
-		if !done && s.ctx.Err() == nil && f.node.now().Sub(f.began) < stallAfter {
+	for s, q := range f.queried {
+		if !q.answered && s.ctx.Err() == nil && f.node.now().Sub(f.began) < stallAfter {
 			n++
 		}
 	}
@@ -338,7 +405,11 @@ func (f *rebuilding) stalled() {
 	now := f.node.now()
 	f.settle(now)
 	for _, p := range f.parts {
-		if len(p.asked) == 0 || now.Sub(p.heard) < stallAfter {
+		wait := stallAfter
+		if p.carrier == carrierLane { // which repeats what it asks
+			wait = laneStall
+		}
+		if len(p.asked) == 0 || now.Sub(p.heard) < wait {
 			continue
 		}
 		f.forget(p)

@@ -284,6 +284,19 @@ func (n *Node) sharesOf(segment fcp.SegmentID) []symbols.Ref {
 	return out[:min(len(out), maxShares)]
 }
 
+// stretch has own segments given with as many symbols beyond their source symbols as
+// a share may have: where packets get lost any of them will do.
+func (n *Node) stretch(list []symbols.Ref) {
+	t := &n.shares
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i, r := range list {
+		if own, ok := t.own[r.Segment]; ok && own.ref == r {
+			list[i].Count += symbols.MaxExtra
+		}
+	}
+}
+
 // headSize is the part of a share file before its symbols.
 func headSize(r *symbols.Ref) int { return int(r.FileSize()) - int(r.Count)*fcp.SymbolSize }
 
@@ -294,8 +307,11 @@ func (n *Node) describeShares(s *Session, q *shareQuery) {
 		return
 	}
 	defer done()
-	m := &shareHeads{Segment: q.Segment, Shares: []shareHead{}}
+	m := &shareHeads{Segment: q.Segment, Shares: []shareHead{}, ID: q.ID}
 	list := n.sharesOf(q.Segment)
+	if q.Try > 0 {
+		n.stretch(list)
+	}
 	if q.Count > 0 {
 		list = nil
 		if r, ok := n.refOf(q.Segment, q.First, q.Count); ok {
@@ -308,7 +324,17 @@ func (n *Node) describeShares(s *Session, q *shareQuery) {
 			n.logger.Warn("a share cannot be read", "share", r.FileName(), "err", err)
 			continue
 		}
-		m.Shares = append(m.Shares, shareHead{manifest, uint64(r.First), uint64(r.Count), file[:headSize(&r)]})
+		h := shareHead{manifest, uint64(r.First), uint64(r.Count), file[:headSize(&r)]}
+		if q.Try > 0 {
+			if err := s.sendLane(&shareHeads{Segment: q.Segment, Shares: []shareHead{h}, ID: q.ID}, int(min(q.Try, maxLaneTries)-1)); err != nil {
+				n.logger.Debug("a share was not described", "peer", s.peer.Writer, "err", err)
+			}
+			continue
+		}
+		m.Shares = append(m.Shares, h)
+	}
+	if q.Try > 0 && len(m.Shares) == 0 && len(list) > 0 {
+		return
 	}
 	if err := s.send(urgent, m); err != nil {
 		n.logger.Debug("shares were not described", "peer", s.peer.Writer, "err", err)
@@ -325,6 +351,9 @@ func (n *Node) takeRequest(s *Session, m *symbolRequest) {
 	if m.Requester != [32]byte(s.peer.Keys.Signing) {
 		refuse(fcp.Errorf(fcp.CodeUnauthorized, "a request of another node"))
 		return
+	}
+	if s.isServing(m.ID) {
+		return // asked again over the lane before the first symbol arrived
 	}
 	if err := m.verify(); err != nil {
 		refuse(err)
@@ -369,7 +398,7 @@ func (n *Node) serveSymbols(ctx context.Context, s *Session, m *symbolRequest) e
 	}
 	s.budget.cpu(n.now().Sub(began))
 	granted := int(min(m.Max, wanted.GetCardinality()))
-	if carrier(m.Carrier) != carrierStream {
+	if carrier(m.Carrier) == carrierDatagram {
 		granted = min(granted, maxWanted)
 	}
 	if granted = s.budget.symbols(granted, wire.DefaultDatagram); granted == 0 {
@@ -380,6 +409,11 @@ func (n *Node) serveSymbols(ctx context.Context, s *Session, m *symbolRequest) e
 	}
 	h := wire.Header{Flags: wire.DefaultFlags, Object: ref.Segment, SymbolSize: fcp.SymbolSize, ZoneKey: m.ZoneKey, ZoneHash: m.Zone, Epoch: m.Epoch}
 	out := &symbolWriter{ctx: ctx, s: s, carrier: carrier(m.Carrier), head: h, ref: ref, data: file[headSize(&ref):]}
+	if out.carrier == carrierLane {
+		esis := wanted.ToArray()
+		_, err := s.serveLane(ctx, m.ID, out, esis[:min(granted, len(esis))])
+		return err
+	}
 	last := symbolAck{ID: m.ID, Reason: ackComplete}
 	esis := make([]uint32, out.room())
 	for it := wanted.ManyIterator(); int(last.Final) < granted; {
@@ -480,18 +514,18 @@ func (s *Session) setServing(id uint64, cancel context.CancelFunc) {
 	s.serving[id] = cancel
 }
 
+// isServing reports whether a request is being served.
+func (s *Session) isServing(id uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.serving[id] != nil
+}
+
 func (s *Session) clearServing(id uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c := s.serving[id]; c != nil {
 		c()
 		delete(s.serving, id)
-	}
-}
-
-// takeStatus stops a request whose asker has enough.
-func (s *Session) takeStatus(m *decodeStatus) {
-	if m.Complete {
-		s.clearServing(m.ID)
 	}
 }

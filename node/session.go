@@ -37,6 +37,7 @@ type Session struct {
 	takeSym *wire.SymbolCipher
 
 	queue outQueue
+	lane  laneLink
 
 	controlSeq uint64 // last sent; owned by writeLoop
 	takenSeq   uint64 // last received; owned by readLoop
@@ -71,6 +72,7 @@ func (n *Node) newSession(e *established) (*Session, error) {
 		direction: e.direction, limit: e.limit, layout: wire.LayoutNative, started: n.now(), window: wire.NewWindow(wire.DefaultWindow),
 		ready: make(chan struct{}), budget: n.budgetOf(e.peer.Writer)}
 	s.queue.init()
+	s.lane.pacer = newPacer(e.conn.ConnectionStats().SmoothedRTT)
 	var err error
 	if s.control, err = wire.NewControlCipher(e.session, e.keys.Context); err != nil {
 		return nil, err
@@ -371,6 +373,17 @@ func (s *Session) takeDatagram(b []byte, c carrier) {
 	if err != nil || f.Seq != d.Seq {
 		m.FramesRefused.Add(1)
 		return
+	}
+	if f.Flags&wire.FlagControlPlane != 0 {
+		if c == carrierLane && f.Flags == flagsMessage {
+			s.takeLaneMessage(&f)
+		} else {
+			m.FramesRefused.Add(1)
+		}
+		return
+	}
+	if c == carrierLane {
+		s.lane.took(f.Seq, s.node.now())
 	}
 	s.takeFrame(&f)
 }

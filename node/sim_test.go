@@ -46,6 +46,12 @@ func host(i int) string { return fmt.Sprintf("h%d", i+1) }
 
 func newSimMesh(t *testing.T, n int, seed uint64, link simnet.Link) *simMesh {
 	t.Helper()
+	return newSimMeshOf(t, n, seed, link, nil)
+}
+
+// newSimMeshOf is newSimMesh with a say in each node's options.
+func newSimMeshOf(t *testing.T, n int, seed uint64, link simnet.Link, configure func(i int, o *Options)) *simMesh {
+	t.Helper()
 	s := &simMesh{mesh: &mesh{t: t}, net: simnet.New(seed, time.Now, link)}
 	ctx := context.Background()
 	rnd := newSeeded(seed)
@@ -100,6 +106,9 @@ func newSimMesh(t *testing.T, n int, seed uint64, link simnet.Link) *simMesh {
 	for i, x := range s.nodes {
 		if i > 0 {
 			x.opt.Peers = []string{"h1:1"}
+		}
+		if configure != nil {
+			configure(i, &x.opt)
 		}
 		s.start(x)
 	}
