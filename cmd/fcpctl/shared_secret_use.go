@@ -153,7 +153,7 @@ func (a *app) usedSecret(e *engine.Engine, u *engine.SecretUsed) error {
 		}
 	}
 	if a.flags.format.structured() {
-		b, err := envelope("SecretUse", e.Position(), v)
+		b, err := a.envelope("SecretUse", e.Position(), v)
 		if err == nil {
 			_, err = a.stderr.Write(append(b, '\n'))
 		}
