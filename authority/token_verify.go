@@ -102,6 +102,14 @@ func verifyChain(chain *Chain, issuers Issuers, cache *LinkCache, now time.Time)
 	return v, nil
 }
 
+// Verify checks that the first token is signed by the attested issuance key of the
+// node it names and each further one by its parent's holder, within what its parent
+// permits. Whether the chain permits a request is the question of Decide.
+func (c *Chain) Verify(issuers Issuers, now time.Time) error {
+	_, err := verifyChain(c, issuers, nil, now)
+	return err
+}
+
 // first verifies the link that a node minted.
 func (v *verifiedChain) first(b []byte, ref fcp.Hash, issuers Issuers, cache *LinkCache, now time.Time) error {
 	known := cache.get(ref)
