@@ -28,11 +28,9 @@ func messageSamples(t *testing.T) []any {
 	e := fcp.Event{Feed: fcp.Feed{Zone: fcp.ZoneWork, Writer: fcp.WriterID{1}, Incarnation: 2, Plane: fcp.PlaneControl}, Seq: 3, Time: 9}
 	e.Kind, e.Body = fcp.KindAuditEntry, []byte{0xa0}
 	request := symbolRequest{ID: 1, Segment: fcp.SegmentID{2}, First: 3, Count: 4, Wanted: ids, Max: 5, Carrier: 1, Zone: fcp.Hash{6}, Epoch: 7, At: 8, Deadline: 9, Signature: sig}
-	paced := request
-	paced.Pace = 100
 	salt := make([]byte, log.SaltSize)
 	return []any{
-		&capabilities{Versions: []uint64{1}, Layouts: []uint64{2}, Carriers: []uint64{1, 2}, Compress: []string{}, MaxControl: 1 << 20, Listen: "127.0.0.1:1"},
+		&capabilities{Versions: []uint64{1}, Layouts: []uint64{2}, Carriers: []uint64{1, 2}, Compress: []string{}, MaxControl: 1 << 20, MaxFrame: maxStreamFrame, Listen: "127.0.0.1:1"},
 		&capabilities{Versions: []uint64{}, Layouts: []uint64{}, Carriers: []uint64{}, Compress: []string{"none"}},
 		&gossip.Vector{Heads: []gossip.Head{ahead}, Last: true, Reply: true}, &gossip.Vector{Heads: []gossip.Head{}},
 		&gossip.Digest{Feeds: 3, Hash: fcp.Hash{1}},
@@ -47,11 +45,13 @@ func messageSamples(t *testing.T) []any {
 		&events{Head: head, Events: [][]byte{}, Salts: []byte{}, Asked: true, None: true},
 		&saltsWanted{Segments: []fcp.SegmentID{{1}}}, &salts{Segment: fcp.SegmentID{1}, Salts: salt},
 		&offer{Manifest: []byte{1}, First: 0, Count: 5},
-		&shareQuery{Segment: fcp.SegmentID{1}, First: 2, Count: 3}, &shareQuery{Segment: fcp.SegmentID{1}},
-		&shareHeads{Segment: fcp.SegmentID{1}, Shares: []shareHead{{Manifest: []byte{1}, First: 2, Count: 3, Head: []byte{4}}}},
-		&request, &paced,
+		&shareQuery{Segment: fcp.SegmentID{1}, First: 2, Count: 3, Try: 1, ID: 9}, &shareQuery{Segment: fcp.SegmentID{1}},
+		&shareHeads{Segment: fcp.SegmentID{1}, Shares: []shareHead{{Manifest: []byte{1}, First: 2, Count: 3, Head: []byte{4}}}, ID: 9},
+		&shareHeads{Segment: fcp.SegmentID{1}, Shares: []shareHead{}},
+		&request,
 		&symbolReply{ID: 1, Granted: 2}, &symbolReply{ID: 1, Refused: fcp.CodeNotFound},
-		&decodeStatus{ID: 1, Received: 2, Complete: true}, &symbolAck{ID: 1, Reason: ackComplete, Final: 3, Carrier: 2},
+		&decodeStatus{ID: 1, Received: 2, Complete: true},
+		&decodeStatus{ID: 1, Received: 2, First: 3, Have: []byte{5}, Frame: 6, Frames: 5, At: 7, Held: 8}, &symbolAck{ID: 1, Reason: ackComplete, Final: 3, Carrier: 2},
 	}
 }
 

@@ -62,15 +62,10 @@ func laneShape(size int) coding.Shape {
 // spread over less than a round trip. It is called again, with the number of the try
 // from 0, until something comes back; each try sends other symbols, and more.
 func (s *Session) sendLane(m any, try int) error {
-	payload, err := encodeMessage(m)
+	b, err := encodeLane(m)
 	if err != nil {
 		return err
 	}
-	if len(payload) < fcp.HashSize {
-		return fcp.Errorf(fcp.CodeInternal, "a message without a schema")
-	}
-	b := binary.BigEndian.AppendUint32(nil, uint32(len(payload)-fcp.HashSize))
-	b = append(b, payload...)
 	h := wire.Header{Flags: flagsMessage, Object: blake3.Sum256(b), SymbolSize: fcp.SymbolSize}
 	if len(b) <= fcp.SymbolSize { // one symbol, no longer than it must be
 		h.SymbolSize = uint16(max(wire.MinSymbolSize, (len(b)+fcp.SymbolAlignment-1)/fcp.SymbolAlignment*fcp.SymbolAlignment))
@@ -117,6 +112,15 @@ func (s *Session) sendLane(m any, try int) error {
 		rest.pause(pause)
 	}
 	return nil
+}
+
+// encodeLane returns the block of a message (spec/wire.md section 10.3).
+func encodeLane(m any) ([]byte, error) {
+	payload, err := encodeMessage(m)
+	if err != nil {
+		return nil, err
+	}
+	return append(binary.BigEndian.AppendUint32(nil, uint32(len(payload)-fcp.HashSize)), payload...), nil
 }
 
 // writeLane sends a frame of one symbol.
@@ -235,28 +239,40 @@ func (l *laneLink) join(n *Node, id [32]byte, size uint16, r *wire.Record, symbo
 	return bytes.Clone(b), fcp.Wrap(fcp.CodeInternal, err, "a message on the lane")
 }
 
-// handleLane acts on a whole message. Of messages that a stream would bring only
-// those are taken that do no harm when they come twice or late.
+// handleLane acts on a whole message.
 func (s *Session) handleLane(id [32]byte, b []byte) error {
-	if len(b) < laneHead+fcp.HashSize {
-		return fcp.Errorf(fcp.CodeMalformed, "a message of %d bytes on the lane", len(b))
-	}
-	size := laneHead + fcp.HashSize + uint64(binary.BigEndian.Uint32(b))
-	if size > uint64(len(b)) {
-		return fcp.Errorf(fcp.CodeMalformed, "a message on the lane is cut short")
-	}
-	if b = b[:size]; blake3.Sum256(b) != id {
-		return fcp.Errorf(fcp.CodeChecksum, "a message on the lane")
-	}
-	m, err := decodeMessage(b[laneHead:])
+	m, err := decodeLane(id, b)
 	if err != nil {
 		return err
 	}
+	return s.node.handle(s, m)
+}
+
+// decodeLane decodes a whole message. Of the messages that a stream brings only those
+// are taken that do no harm when they come twice or late.
+func decodeLane(id [32]byte, b []byte) (any, error) {
+	if len(b) < laneHead+fcp.HashSize {
+		return nil, fcp.Errorf(fcp.CodeMalformed, "a message of %d bytes on the lane", len(b))
+	}
+	size := laneHead + fcp.HashSize + uint64(binary.BigEndian.Uint32(b))
+	if size > uint64(len(b)) {
+		return nil, fcp.Errorf(fcp.CodeMalformed, "a message on the lane is cut short")
+	}
+	if bytes.ContainsFunc(b[size:], func(r rune) bool { return r != 0 }) {
+		return nil, fcp.Errorf(fcp.CodeMalformed, "a message on the lane is not padded with zeros")
+	}
+	if b = b[:size]; blake3.Sum256(b) != id {
+		return nil, fcp.Errorf(fcp.CodeChecksum, "a message on the lane")
+	}
+	m, err := decodeMessage(b[laneHead:])
+	if err != nil {
+		return nil, err
+	}
 	switch m.(type) {
 	case *shareQuery, *shareHeads, *symbolRequest, *symbolReply, *decodeStatus:
-		return s.node.handle(s, m)
+		return m, nil
 	}
-	return fcp.Errorf(fcp.CodeMalformed, "%T on the lane", m)
+	return nil, fcp.Errorf(fcp.CodeMalformed, "%T on the lane", m)
 }
 
 // took notes that a frame with symbols came.

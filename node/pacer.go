@@ -218,7 +218,7 @@ func (p *pacer) queueLocked(delay time.Duration, now time.Time) time.Duration {
 }
 
 // leastLocked is the least window: see pacer.
-func (p *pacer) leastLocked() float64 { return max(p.peak*queueTarget.Seconds(), paceLeast) }
+func (p *pacer) leastLocked() float64 { return min(max(p.peak*queueTarget.Seconds(), paceLeast), paceMost) }
 
 // endRoundLocked decides about the window after a round trip.
 func (p *pacer) endRoundLocked(now time.Time) {
@@ -231,7 +231,7 @@ func (p *pacer) endRoundLocked(now time.Time) {
 	if total == 0 {
 		return
 	}
-	if took := now.Sub(r.began); !r.began.IsZero() && r.arrived >= 16 && took > 0 {
+	if took := now.Sub(r.began); !r.began.IsZero() && r.arrived >= 16 && took >= time.Millisecond {
 		p.peak *= 1 - min(peakFades*now.Sub(p.peaked).Seconds(), 1)
 		p.peaked = now
 		p.peak = max(p.peak, r.arrived/took.Seconds())
