@@ -24,76 +24,9 @@ type Coverage struct {
 }
 
 // Coverage reads the members' inventories as they are known here.
-func (n *Node) Coverage() (c Coverage, err error) {
-	n.mu.Lock()
-	c.Members = len(n.sessions) + 1
-	n.mu.Unlock()
-	c.Survives = c.Members - 1
-	var held, source int
-	for _, zone := range n.engine.Zones() {
-		err := n.engine.DataSegments(zone, func(r *log.Remainder) error {
-			amounts, k, err := n.spreadOf(r)
-			if err != nil || k == 0 {
-				return err
-			}
-			c.Segments++
-			source += k
-			share := n.opt.Policy.Share(k)
-			for _, a := range amounts {
-				held += min(a, share)
-			}
-			c.Survives = min(c.Survives, survives(amounts, k))
-			return nil
-		})
-		if err != nil {
-			return c, err
-		}
-	}
-	if source > 0 {
-		c.BPS = int(math.Round(float64(held) / float64(source) * 10000))
-	}
-	return c, nil
-}
-
-// spreadOf returns how many symbols each member that is there has of a segment, the
-// whole ciphertext counting as all it can mint; k is 0 for one that is not coded.
-func (n *Node) spreadOf(r *log.Remainder) (amounts []int, k int, err error) {
-	card, k, err := codedCard(r)
-	if err != nil || k == 0 {
-		return nil, 0, err
-	}
-	enough := k + symbols.Spare
-	n.shares.mu.Lock()
-	_, whole := n.shares.own[card.Segment]
-	own := 0
-	for _, ref := range n.shares.held[card.Segment] {
-		own += int(ref.Count)
-	}
-	n.shares.mu.Unlock()
-	if whole {
-		own = enough
-	}
-	if own > 0 {
-		amounts = append(amounts, own)
-	}
-	writer := r.Feed().Writer
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	counted := false
-	for _, h := range n.core.Holders(card.Segment) {
-		if n.sessions[h.Peer] == nil {
-			continue
-		}
-		a := int(h.Symbols.GetCardinality())
-		if h.Peer == writer {
-			a, counted = enough, true
-		}
-		amounts = append(amounts, a)
-	}
-	if n.sessions[writer] != nil && !counted {
-		amounts = append(amounts, enough)
-	}
-	return amounts, k, nil
+func (n *Node) Coverage() Coverage {
+	s := n.Summary()
+	return Coverage{Segments: s.Segments, BPS: s.CoverageBPS, Survives: s.MayGo, Members: s.Online}
 }
 
 // codedCard returns a segment's card and its number of source symbols, 0 when it is
@@ -107,25 +40,6 @@ func codedCard(r *log.Remainder) (card fcp.Card, k int, err error) {
 		return card, 0, err
 	}
 	return card, symbols.Ref{Size: uint32(info.F)}.K(), nil
-}
-
-// survives returns how many of the largest amounts can go before fewer than k+2
-// symbols are left; -1: there are fewer now.
-func survives(amounts []int, k int) int {
-	slices.Sort(amounts)
-	left := 0
-	for _, a := range amounts {
-		left += a
-	}
-	for gone := 0; ; gone++ {
-		if left < k+2 {
-			return gone - 1
-		}
-		if gone == len(amounts) {
-			return gone
-		}
-		left -= amounts[len(amounts)-1-gone]
-	}
 }
 
 // Place seals what is open and waits until every segment of this node is where the

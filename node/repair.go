@@ -193,9 +193,10 @@ func placeOf(p *placement.Policy, devices []placement.Device, id fcp.WriterID, s
 
 // RepairOptions say how far a repair goes.
 type RepairOptions struct {
-	Now    bool // devices that are away are taken for lost, whatever their grace
+	// Now takes devices that are away for lost, whatever their grace, and has this node
+	// do what others would.
+	Now    bool
 	DryRun bool // plan only
-	All    bool // also what other nodes are to do (in the report; they do it)
 }
 
 // RepairStep is what is, or was, to be done for one segment.
@@ -208,8 +209,7 @@ type RepairStep struct {
 	Err   error    // why not
 }
 
-// Repair looks at every segment once and does what falls to this node; see
-// RepairOptions. It returns a step for each segment that is not as its policy asks.
+// Repair looks at every segment once and does what falls to this node. It returns a step for each segment that is not as its policy asks.
 // Errors of single segments are in their steps.
 func (n *Node) Repair(ctx context.Context, o RepairOptions) ([]RepairStep, error) {
 	n.repairs.turn.Lock()
@@ -226,7 +226,10 @@ func (n *Node) Repair(ctx context.Context, o RepairOptions) ([]RepairStep, error
 	for i := range all {
 		s := &all[i]
 		r, ok := placement.PlanRepair(p, s, devices, at, 0)
-		if !ok || r.Minter != n.self && !o.All || s.Writer == n.self && !o.Now {
+		if o.Now {
+			r.By(s, n.self)
+		}
+		if !ok || r.Minter != n.self || s.Writer == n.self && !o.Now {
 			continue // placeLoop places what this node wrote
 		}
 		n.repairs.mu.Lock()
@@ -237,7 +240,7 @@ func (n *Node) Repair(ctx context.Context, o RepairOptions) ([]RepairStep, error
 			ref, _ := placeOf(p, devices, id, s.ID, known.size)
 			step.First = append(step.First, ref.First)
 		}
-		if !o.DryRun && r.Minter == n.self {
+		if !o.DryRun {
 			if len(steps) >= repairBurst && !o.Now {
 				break
 			}
@@ -392,7 +395,7 @@ func (n *Node) Summary() placement.Summary {
 // WhatIf says what would be left of each segment without some members.
 func (n *Node) WhatIf(lost map[fcp.WriterID]bool) []placement.Loss {
 	p, devices := n.policy(), n.devices()
-	return placement.WhatIf(n.segments(p, devices), devices, lost)
+	return placement.WhatIf(p, n.segments(p, devices), devices, lost)
 }
 
 // Durability returns the durability table of the segments that this node knows of.

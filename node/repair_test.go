@@ -88,7 +88,7 @@ func TestRepairAfterTheLossOfADevice(t *testing.T) {
 	if n := m.repairAll(RepairOptions{}); n != 0 {
 		t.Fatalf("a nap moved %d bytes", n)
 	}
-	plan, err := m.nodes[1].n.Repair(context.Background(), RepairOptions{Now: true, DryRun: true, All: true})
+	plan, err := m.nodes[1].n.Repair(context.Background(), RepairOptions{Now: true, DryRun: true})
 	if err != nil || len(plan) == 0 {
 		t.Fatalf("a plan of %d steps, %v", len(plan), err)
 	}

@@ -13,9 +13,10 @@ import (
 )
 
 func (a *app) nodeCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "node", Short: "Nodes: list, add, start, stop, kill"}
+	cmd := &cobra.Command{Use: "node", Short: "Nodes: list, add, start, stop, kill; their health, and what a loss would cost"}
 	group(cmd)
-	cmd.AddCommand(a.nodeLsCommand(), a.nodeAddCommand(), a.nodeStartCommand(), a.nodeStopCommand(), a.nodeKillCommand())
+	cmd.AddCommand(a.nodeLsCommand(), a.nodeAddCommand(), a.nodeStartCommand(), a.nodeStopCommand(), a.nodeKillCommand(),
+		a.nodeHealthCommand(), a.nodeWhatIfCommand())
 	return cmd
 }
 

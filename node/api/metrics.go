@@ -45,6 +45,8 @@ func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
 		{"fcp_symbols_unasked_total", "symbols that nobody asked for", m.SymbolsUnasked.Load()},
 		{"fcp_events_sent_total", "control events sent to peers", m.EventsSent.Load()},
 		{"fcp_events_taken_total", "control events taken from peers", m.EventsTaken.Load()},
+		{"fcp_segments_repaired_total", "segments whose lost shares this node made again", m.Repaired.Load()},
+		{"fcp_repair_bytes_total", "bytes that those repairs moved", m.RepairBytes.Load()},
 		{"fcp_segments_rebuilt_total", "segments rebuilt from symbols", m.Rebuilt.Load()},
 		{"fcp_shares_kept_total", "shares taken in for the mesh", m.SharesKept.Load()},
 		{"fcp_cookies_asked_total", "handshakes that had to bring a cookie", m.CookiesAsked.Load()},
@@ -55,9 +57,11 @@ func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
 	gauge("fcp_peers", "members with a session", uint64(len(o.node.Peers())))
 	gauge("fcp_log_position", "last durable position", o.engine.Log().Durable())
 	gauge("fcp_feeds_frozen", "feeds with two branches", uint64(len(o.node.Forks())))
-	if c, err := o.node.Coverage(); err == nil {
-		gauge("fcp_symbol_coverage_bps", "symbols at members that are there over source symbols, 10000 is one copy", uint64(c.BPS))
-	}
+	sum := o.node.Summary()
+	gauge("fcp_symbol_coverage_bps", "symbols at members that are there over source symbols, 10000 is one copy", uint64(sum.CoverageBPS))
+	gauge("fcp_health_score", "0 (something is lost) to 100", uint64(sum.Score))
+	gauge("fcp_segments_unreadable", "segments that the members that are there cannot rebuild", uint64(sum.Unreadable))
+	gauge("fcp_segments_below_policy", "segments with fewer shares than the policy asks", uint64(sum.BelowPolicy))
 	if _, missing, err := o.node.Spread(); err == nil {
 		gauge("fcp_shares_missing", "shares of own segments that are not where they should be", uint64(missing))
 	}

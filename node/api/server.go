@@ -105,6 +105,8 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	mux.HandleFunc("GET /readyz", s.ready)
 	mux.HandleFunc("GET /metrics", s.metrics)
 	mux.HandleFunc("GET /v1/status", s.status)
+	mux.HandleFunc("GET /v1/health", s.health)
+	mux.HandleFunc("POST /v1/repair", s.repair)
 	mux.HandleFunc("GET /v1/object", s.get)
 	mux.HandleFunc("PUT /v1/object", s.put)
 	mux.HandleFunc("POST /v1/call/{name}", s.call)

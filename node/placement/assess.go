@@ -47,22 +47,27 @@ func (s *Segment) Rebuilds(counts func(fcp.WriterID) bool) bool {
 	return whole || sum >= s.Need()
 }
 
-// CoverageBPS is the number of symbols on the devices for which counts holds over
-// the number of source symbols, a whole copy counting as K: 15000 is one and a half
-// times what a single copy takes.
-func (s *Segment) CoverageBPS(counts func(fcp.WriterID) bool) int {
-	total := 0
+// placed is how many symbols the policy asks of the devices for which counts holds
+// and they have: a device counts at most its share, also one that has the whole.
+func (s *Segment) placed(p *Policy, counts func(fcp.WriterID) bool) (total int) {
+	share := p.Share(s.K)
 	for _, h := range s.Holdings {
-		if !counts(h.Device) {
-			continue
-		}
-		if h.Whole {
-			total += s.K
-		} else {
-			total += h.Count
+		if counts(h.Device) {
+			if h.Whole {
+				total += share
+			} else {
+				total += min(h.Count, share)
+			}
 		}
 	}
-	return total * bps / s.K
+	return total
+}
+
+// CoverageBPS is the symbols that the devices for which counts holds have of what the
+// policy asks of each, over the source symbols: 15000 with any 2 of 3, where three
+// copies would be 30000.
+func (s *Segment) CoverageBPS(p *Policy, counts func(fcp.WriterID) bool) int {
+	return (s.placed(p, counts)*bps + s.K/2) / s.K
 }
 
 // MayLose is how many of the devices for which counts holds may be lost, whichever
@@ -179,7 +184,7 @@ type Loss struct {
 
 // WhatIf says for each segment what would be left without the devices of lost, of
 // those that are not lost already.
-func WhatIf(segments []Segment, devices []Device, lost map[fcp.WriterID]bool) []Loss {
+func WhatIf(p *Policy, segments []Segment, devices []Device, lost map[fcp.WriterID]bool) []Loss {
 	gone := make(map[fcp.WriterID]bool, len(devices))
 	for i := range devices {
 		gone[devices[i].ID] = devices[i].Lost || lost[devices[i].ID]
@@ -188,7 +193,7 @@ func WhatIf(segments []Segment, devices []Device, lost map[fcp.WriterID]bool) []
 	out := make([]Loss, len(segments))
 	for i := range segments {
 		s := &segments[i]
-		out[i] = Loss{Segment: s.ID, Readable: s.Rebuilds(counts), CoverageBPS: s.CoverageBPS(counts), MayLose: s.MayLose(counts)}
+		out[i] = Loss{Segment: s.ID, Readable: s.Rebuilds(counts), CoverageBPS: s.CoverageBPS(p, counts), MayLose: s.MayLose(counts)}
 	}
 	return out
 }

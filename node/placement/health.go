@@ -15,8 +15,10 @@ type Summary struct {
 	Unreadable  int // cannot be rebuilt from what is online
 	Lost        int // cannot be rebuilt from all that is not lost
 	BelowPolicy int // fewer shares present than the policy asks
-	CoverageBPS int // symbols present over source symbols, all segments together
+	Online      int // devices
+	CoverageBPS int // Segment.CoverageBPS of what is online, all segments together
 	MayLose     int // devices that may be lost, whichever, with every segment readable; -1: one is lost already
+	MayGo       int // the same of what is online; -1: one is unreadable now
 	Weak        []WeakLink
 	Domains     []string // failure domains whose loss would leave a segment unreadable
 	Score       int      // 0 (something is lost) to 100
@@ -48,14 +50,14 @@ func Summarize(p *Policy, segments []Segment, devices []Device, now time.Time, n
 	present := func(id fcp.WriterID) bool { d := state[id]; return d != nil && d.Present(now) }
 	notLost := func(id fcp.WriterID) bool { d := state[id]; return d != nil && !d.Lost }
 
-	sum := Summary{Segments: len(segments), MayLose: left - 1}
+	sum := Summary{Segments: len(segments), Online: online, MayLose: left - 1, MayGo: online - 1}
 	weak := map[fcp.WriterID]int{}
 	fatal := map[string]bool{}
 	var have, sources int64
 	for i := range segments {
 		s := &segments[i]
 		sources += int64(s.K)
-		have += int64(s.CoverageBPS(present)) * int64(s.K)
+		have += int64(s.placed(p, isOnline)) * bps
 		if !s.Rebuilds(isOnline) {
 			sum.Unreadable++
 		}
@@ -64,6 +66,7 @@ func Summarize(p *Policy, segments []Segment, devices []Device, now time.Time, n
 			sum.Lost++
 		}
 		sum.MayLose = min(sum.MayLose, may)
+		sum.MayGo = min(sum.MayGo, s.MayLose(isOnline))
 		holders := 0
 		for _, h := range s.Holdings {
 			if present(h.Device) && (h.Whole || h.Count >= p.Share(s.K)) {
@@ -81,7 +84,7 @@ func Summarize(p *Policy, segments []Segment, devices []Device, now time.Time, n
 		}
 	}
 	if sources > 0 {
-		sum.CoverageBPS = int(have / sources)
+		sum.CoverageBPS = int((have + sources/2) / sources)
 	}
 	for id, n := range weak {
 		sum.Weak = append(sum.Weak, WeakLink{id, n})

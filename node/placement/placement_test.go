@@ -80,7 +80,7 @@ func TestPlanKeepsThePolicy(t *testing.T) {
 		if p.MaxFractionBPS > 0 && s.Holdings[0].Count*bps > p.MaxFractionBPS*total {
 			t.Fatalf("one device has %d of %d", s.Holdings[0].Count, total)
 		}
-		if got := s.CoverageBPS(everyone); got < p.TargetCoverageBPS {
+		if got := s.CoverageBPS(p, everyone); got < p.TargetCoverageBPS {
 			t.Fatalf("coverage %d", got)
 		}
 		if slices.ContainsFunc(s.Holdings, func(h Holding) bool { return p.Excluded[h.Device] }) {
@@ -195,7 +195,7 @@ func TestAssessAgainstEverySet(t *testing.T) {
 			t.Fatalf("probability %v, every set says %v", got, want)
 		}
 		lost := map[fcp.WriterID]bool{device(0): true}
-		if got := WhatIf([]Segment{*s}, fleet(n), lost)[0]; got.Readable != s.Rebuilds(func(id fcp.WriterID) bool { return !lost[id] }) {
+		if got := WhatIf(&Policy{Spread: symbols.Policy{Need: 1, Of: 1}}, []Segment{*s}, fleet(n), lost)[0]; got.Readable != s.Rebuilds(func(id fcp.WriterID) bool { return !lost[id] }) {
 			t.Fatalf("what if %+v", got)
 		}
 		for _, w := range s.WeakLinks(everyone) {

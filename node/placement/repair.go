@@ -26,6 +26,14 @@ func (r *Repair) Moves() int {
 	return n
 }
 
+// By lets another device do the repair.
+func (r *Repair) By(s *Segment, id fcp.WriterID) {
+	r.Minter, r.Gather = id, 0
+	if h := s.holding(id); !h.Whole {
+		r.Gather = max(0, s.Need()-h.Count)
+	}
+}
+
 // margin is how many symbols more than needed must be online for grace to hold: a
 // tenth of the segment. A policy that bears one loss has none to spare while a single
 // device sleeps, which is not an emergency but every night.
@@ -95,12 +103,7 @@ func PlanRepair(p *Policy, s *Segment, devices []Device, now time.Time, lowMark 
 			continue
 		}
 		try := r
-		try.Minter, try.Gather = id, s.Need()
-		if h := s.holding(id); h.Whole {
-			try.Gather = 0
-		} else {
-			try.Gather = max(0, s.Need()-h.Count)
-		}
+		try.By(s, id)
 		if n := try.Moves(); best < 0 || n < best {
 			best, r.Minter, r.Gather = n, id, try.Gather
 		}
