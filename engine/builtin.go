@@ -42,6 +42,10 @@ func builtins(owner authority.OwnerPublic) []Projection {
 		recordProjection{projReleases, fcp.KindLeaseReleased, owner, releaseKey, releaseRow},
 		thingProjection{projPromises, fcp.KindLeasePromised, promiseRow},
 		thingProjection{projFences, fcp.KindFenceRaised, fenceRow},
+		recordProjection{projStateRoots, fcp.KindStateDefined, owner, stateRootKey, stateRootRow},
+		recordProjection{projStateWrites, fcp.KindStateWritten, owner, stateWriteKey, stateWriteRow},
+		recordProjection{projStateDeltas, fcp.KindStateDelta, owner, stateDeltaKey, stateDeltaRow},
+		recordProjection{projStateSnapshots, fcp.KindStateSnapshot, owner, stateSnapshotKey, stateSnapshotRow},
 		segmentsProjection{},
 	}, extraProjections()...)
 }

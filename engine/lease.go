@@ -163,11 +163,7 @@ func (e *Engine) VerifyLease(u *authority.UnverifiedLease) (*authority.Lease, er
 
 // leaseID is the object id of a lease, whatever its signatures.
 func (e *Engine) leaseID(l *authority.Lease) fcp.ObjectID {
-	z := e.ring.Load().zones[l.Spec().Zone]
-	if z == nil {
-		return fcp.ObjectID{}
-	}
-	return z.versions[len(z.versions)-1].KeyedObjectID(fcp.SchemaLease.Hash(), l.Statement())
+	return e.objectID(l.Spec().Zone, fcp.SchemaLease, l.Statement())
 }
 
 // releasedUpTo returns the highest fence that a holder released of a thing; 0: none.

@@ -71,6 +71,11 @@ const (
 	projReleases     = "releases"
 	projPromises     = "promises"
 	projFences       = "fences"
+
+	projStateRoots     = "stateroots"
+	projStateWrites    = "statewrites"
+	projStateDeltas    = "statedeltas"
+	projStateSnapshots = "statesnapshots"
 )
 
 // Event is one event on its way through the projections. Its slices are valid
