@@ -73,6 +73,9 @@ func ProveFork(seq uint64, a, b Branch) ([]byte, error) {
 
 // alone returns the head with the writer's signature only.
 func (h *AuditHead) alone() ([]byte, error) {
+	if h.evidence != nil {
+		return h.evidence, nil
+	}
 	o := h.o
 	o.Signatures = nil
 	for i := range h.o.Signatures.Signatures {
@@ -101,11 +104,11 @@ func VerifyFork(b []byte) (*Fork, error) {
 	if err := checkCommon(fcp.SchemaForkProof, o.Format, 0); err != nil {
 		return nil, err
 	}
-	x, err := VerifyHead(o.HeadA, nil)
+	x, err := openEvidence(o.HeadA)
 	if err != nil {
 		return nil, err
 	}
-	y, err := VerifyHead(o.HeadB, nil)
+	y, err := openEvidence(o.HeadB)
 	if err != nil {
 		return nil, err
 	}

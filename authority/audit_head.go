@@ -45,6 +45,8 @@ const signaturesField = "quorum_signatures"
 type AuditHead struct {
 	o       headObject
 	message []byte // what is signed
+
+	evidence []byte // of a head of the mesh: the form that a fork proof carries
 }
 
 // Spec returns what the head says.
@@ -70,7 +72,12 @@ func (h *AuditHead) Witnesses() []fcp.WriterID {
 }
 
 // Encode returns the head with its signatures.
-func (h *AuditHead) Encode() ([]byte, error) { return fcp.MarshalPayload(fcp.SchemaAuditHead, &h.o) }
+func (h *AuditHead) Encode() ([]byte, error) {
+	if h.evidence != nil {
+		return h.evidence, nil
+	}
+	return fcp.MarshalPayload(fcp.SchemaAuditHead, &h.o)
+}
 
 // SignHead makes the head of one of the node's own feeds. The node must never sign
 // two that contradict each other: see Engine.
@@ -89,7 +96,7 @@ func SignHead(node *NodeKeys, s HeadSpec) (*AuditHead, error) {
 		return nil, err
 	}
 	o.Signatures = &signatureSet{[]NodeSignature{signNode(node, message, at)}}
-	return &AuditHead{o, message}, nil
+	return &AuditHead{o: o, message: message}, nil
 }
 
 // OpenHead decodes a head and checks the writer's signature alone: witnesses are
@@ -141,7 +148,7 @@ func decodeHead(b []byte) (*AuditHead, error) {
 	if err != nil || value == nil {
 		return nil, fcp.Errorf(fcp.CodeMissingField, "audit head: %w", ReasonSignatureMissing)
 	}
-	return &AuditHead{o, message}, nil
+	return &AuditHead{o: o, message: message}, nil
 }
 
 func (h *AuditHead) verify(witnesses Signers) error {
@@ -172,7 +179,7 @@ func (h *AuditHead) Cosign(node *NodeKeys, at time.Time) (*AuditHead, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &AuditHead{h.o, h.message}
+	out := &AuditHead{o: h.o, message: h.message}
 	set := signatureSet{append([]NodeSignature(nil), h.o.Signatures.Signatures...)}
 	out.o.Signatures = &set
 	return out, set.add(signNode(node, h.message, s))
@@ -186,7 +193,7 @@ func (h *AuditHead) Merge(o *AuditHead) (*AuditHead, error) {
 	}
 	set := signatureSet{append([]NodeSignature(nil), h.o.Signatures.Signatures...)}
 	set.merge(o.o.Signatures)
-	out := &AuditHead{h.o, h.message}
+	out := &AuditHead{o: h.o, message: h.message}
 	out.o.Signatures = &set
 	return out, nil
 }

@@ -3,8 +3,10 @@ package authority
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -213,6 +215,50 @@ func TestAWitnessSignsOneHistory(t *testing.T) {
 	s.At = testNow.Add(MaxSkew + time.Second)
 	late, err := SignHead(n, s)
 	check("a far-future clock", must(t, late, err), nil, ReasonHeadFuture)
+}
+
+// meshBranch is a branch under a head as nodes of a mesh sign it.
+func (c *testChain) meshBranch(t testing.TB, seq, size int) Branch {
+	t.Helper()
+	b := c.branch(t, seq, size)
+	s := b.Head.Spec()
+	sig := c.node.Sign(fcp.FeedHeadMessage(c.feed.ID(), s.Size, s.Hash, s.Root))
+	head, err := MeshHead(c.feed, s.Size, s.Hash, s.Root, c.node.Public().Signing, sig)
+	b.Head = head
+	must(t, b.Head, err)
+	return b
+}
+
+// TestHeadsOfTheMeshProveForks: what nodes sign to each other convicts them, alone
+// and beside an audit head, and every byte of it counts.
+func TestHeadsOfTheMeshProveForks(t *testing.T) {
+	n := testNode(t, 1)
+	a, b := newChain(t, n, 5, 12, "a"), newChain(t, n, 5, 12, "b")
+	for _, c := range [][2]Branch{{a.meshBranch(t, 6, 9), b.meshBranch(t, 6, 12)}, {a.branch(t, 6, 9), b.meshBranch(t, 6, 12)}} {
+		x, err := ProveFork(6, c[0], c[1])
+		must(t, x, err)
+		f, err := VerifyFork(x)
+		must(t, f, err)
+		if f.Feed() != a.feed || f.Seq() != 6 {
+			t.Errorf("%+v at %d", f.Feed(), f.Seq())
+		}
+		for i := range x {
+			bad := bytes.Clone(x)
+			bad[i] ^= 1 << (i % 8)
+			if g, err := VerifyFork(bad); err == nil && (g.Feed() != f.Feed() || g.Seq() != f.Seq()) {
+				t.Fatalf("byte %d proves something else", i)
+			}
+		}
+	}
+	s := a.head(t, 9).Spec()
+	if _, err := MeshHead(a.feed, s.Size, s.Hash, s.Root, n.Public().Signing, make([]byte, 64)); !errors.Is(err, fcp.CodeSignature) {
+		t.Error("a head that nobody signed:", err)
+	}
+	for i := range 40 {
+		if _, err := openEvidence([]byte(feedHeadMark + strings.Repeat("\x01", i))); err == nil {
+			t.Error("a cut head opens")
+		}
+	}
 }
 
 // TestForkProofs: only two signed histories that part exactly there are a proof.

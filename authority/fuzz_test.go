@@ -61,8 +61,10 @@ func FuzzAuditHead(f *testing.F) {
 }
 
 func FuzzForkProof(f *testing.F) {
-	good := testForkProof(f)
-	f.Add(good)
+	f.Add(testForkProof(f))
+	n := testNode(f, 1)
+	mesh, err := ProveFork(3, newChain(f, n, 2, 5, "a").meshBranch(f, 3, 4), newChain(f, n, 2, 5, "b").meshBranch(f, 3, 5))
+	f.Add(must(f, mesh, err))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if x, err := VerifyFork(b); err == nil && x.Seq() == 0 {
 			t.Errorf("a fork at 0")

@@ -275,21 +275,28 @@ func (e *Engine) RecordHead(ctx context.Context, h *authority.AuditHead) error {
 // feed's writer that covers it and that is what this node holds.
 func (e *Engine) Branch(h *authority.AuditHead, seq uint64) (b authority.Branch, err error) {
 	s := h.Spec()
-	no, ok := e.log.FeedNo(s.Feed)
+	leaf, path, err := e.Leaf(s.Feed, seq, s.Size)
+	return authority.Branch{Head: h, Leaf: leaf, Path: path}, err
+}
+
+// Leaf returns the leaf data of an event of a feed that is here, and its audit path in
+// the tree of size leaves. Errors: CodeNotFound, and those of log.Log.Prove.
+func (e *Engine) Leaf(feed fcp.Feed, seq, size uint64) (leaf []byte, path []fcp.Hash, err error) {
+	no, ok := e.log.FeedNo(feed)
 	if !ok {
-		return b, fcp.Errorf(fcp.CodeNotFound, "feed of %.16s", s.Feed.Writer)
+		return nil, nil, fcp.Errorf(fcp.CodeNotFound, "feed of %.16s", feed.Writer)
 	}
-	p, err := e.log.Prove(no, seq, s.Size)
+	p, err := e.log.Prove(no, seq, size)
 	if err != nil {
-		return b, err
+		return nil, nil, err
 	}
 	ev, _, err := e.log.ReadFull(no, seq)
 	if err != nil {
-		return b, err
+		return nil, nil, err
 	}
 	content := ev.Content.AppendTo(nil)
-	leaf := fcp.AppendLeaf(nil, fcp.ScopeHash(s.Feed.ID(), ev.Under), seq, ev.Time, ev.Prev, fcp.ContentHash(content))
-	return authority.Branch{Head: h, Leaf: leaf, Path: p.Hashes}, nil
+	leaf = fcp.AppendLeaf(nil, fcp.ScopeHash(feed.ID(), ev.Under), seq, ev.Time, ev.Prev, fcp.ContentHash(content))
+	return leaf, p.Hashes, nil
 }
 
 // ProveFork appends the proof that a writer signed two histories that part at seq:

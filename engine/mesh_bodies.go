@@ -175,6 +175,9 @@ func (e *Engine) fetchForeign(ctx context.Context, fetch Fetcher, r *log.Remaind
 	return events, salts, err
 }
 
+// Renew begins a new incarnation of this node; see log.Log.Renew.
+func (e *Engine) Renew(ctx context.Context, was uint64) error { return e.log.Renew(ctx, was) }
+
 // ForkedFrom returns the lowest event of a feed from which on its writer is proven
 // to have signed two histories; 0: none is proven here.
 func (e *Engine) ForkedFrom(feed fcp.Feed) uint64 {

@@ -13,6 +13,7 @@ import (
 // Options configures a Core. The zero value of every field is usable.
 type Options struct {
 	Self        fcp.WriterID
+	Incarnation uint64        // whose feeds of Self are its own; 0: all
 	Flush       time.Duration // between announcements of what others wrote; 0: 200 ms
 	AntiEntropy time.Duration // between digests to each peer; 0: 10 s
 	FetchWait   time.Duration // deadline of one Fetch; 0: 10 s
@@ -121,7 +122,9 @@ func (c *Core) Step(now time.Time, ev Event) []Effect {
 			f.fetch.until = now.Add(c.opt.FetchWait)
 		}
 	case Contradicts:
-		c.fork(e.Mine, e.Theirs)
+		c.fork(e.Peer, e.Mine, e.Theirs)
+	case Renewed:
+		c.renew(now, e.Incarnation)
 	case Leaving:
 		for _, p := range c.upPeers() {
 			c.send(p, &Leave{})
@@ -212,8 +215,8 @@ func (c *Core) peerDown(now time.Time, id fcp.WriterID) {
 func (c *Core) sendVector(p *peer, reply bool) {
 	v := &Vector{Heads: []Head{}}
 	for _, f := range c.inOrder() {
-		if f.head.Seq == 0 || f.frozen {
-			continue
+		if f.head.Seq == 0 {
+			continue // of a frozen feed others learn here that it forked, and what comes before
 		}
 		if len(v.Heads) == maxHeadsPerMessage {
 			c.send(p, v)
@@ -280,7 +283,7 @@ func (c *Core) feedOf(f fcp.Feed) *feed {
 	if x := c.feeds[id]; x != nil {
 		return x
 	}
-	x := &feed{id: id, feed: f, own: f.Writer == c.opt.Self}
+	x := &feed{id: id, feed: f, own: c.ownFeed(f)}
 	if of := c.writers[f.Writer]; !x.own && (len(c.feeds) >= c.opt.MaxFeeds || of.feeds >= max(1, c.opt.MaxFeeds/16)) {
 		return nil // one writer does not crowd the others out
 	}
@@ -351,7 +354,7 @@ func (c *Core) compare(p *peer, f *feed, h *Head) bool {
 	for i := range f.recent {
 		if f.recent[i].Seq == h.Seq {
 			if f.recent[i].Hash != h.Hash {
-				c.fork(f.recent[i], *h)
+				c.fork(p.id, f.recent[i], *h)
 				return false
 			}
 			return true
@@ -361,8 +364,23 @@ func (c *Core) compare(p *peer, f *feed, h *Head) bool {
 	return true
 }
 
+// renew gives up the feeds of other incarnations of this node.
+func (c *Core) renew(now time.Time, incarnation uint64) {
+	c.opt.Incarnation = incarnation
+	for _, f := range c.inOrder() {
+		if f.own && !c.ownFeed(f.feed) {
+			f.own = false
+			c.pull(now, f)
+		}
+	}
+}
+
+func (c *Core) ownFeed(f fcp.Feed) bool {
+	return f.Writer == c.opt.Self && (c.opt.Incarnation == 0 || f.Incarnation == c.opt.Incarnation)
+}
+
 // fork freezes a feed for good.
-func (c *Core) fork(a, b Head) {
+func (c *Core) fork(peer fcp.WriterID, a, b Head) {
 	f := c.feedOf(a.Feed())
 	if f == nil || f.frozen || a.Feed() != b.Feed() {
 		return
@@ -370,7 +388,7 @@ func (c *Core) fork(a, b Head) {
 	f.frozen = true
 	c.endFetch(f)
 	delete(c.dirty, f.id)
-	c.emit(Forked{a, b})
+	c.emit(Forked{peer, a, b})
 }
 
 func (c *Core) localHead(now time.Time, e LocalHead) {

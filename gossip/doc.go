@@ -37,5 +37,6 @@
 //   - Every map is bounded: feeds, segments and peers by the limits here.
 //   - At most Options.Fetches requests are open, at most one for a feed, and each
 //     has a deadline after which another peer is asked.
-//   - A feed that forked is neither fetched nor pushed nor announced again.
+//   - A feed that forked is neither fetched nor pushed again by who knows it. Its head
+//     stays in whole vectors, so that who is behind gets what lies before the fork.
 package gossip

@@ -66,7 +66,10 @@ type (
 		Peer         fcp.WriterID
 		Mine, Theirs Head
 	}
-	// Leaving says that this node goes; Left that a peer said so.
+	// Renewed says that this node began a new incarnation: its feeds of others are
+	// from now on fetched like anybody's.
+	Renewed struct{ Incarnation uint64 }
+	// Leaving says that this node goes.
 	Leaving struct{}
 	// Tick lets time pass. Call it every Options.Flush or so.
 	Tick struct{}
@@ -82,6 +85,7 @@ func (Held) event()         {}
 func (Failed) event()       {}
 func (Progress) event()     {}
 func (Contradicts) event()  {}
+func (Renewed) event()      {}
 func (Leaving) event()      {}
 func (Tick) event()         {}
 
@@ -112,9 +116,12 @@ type (
 		Peer fcp.WriterID
 		Head Head
 	}
-	// Forked says that two heads of one feed contradict each other. It comes once
-	// for a feed.
-	Forked struct{ A, B Head }
+	// Forked says that two heads of one feed contradict each other: A is of this
+	// node's branch, B came from Peer. It comes once for a feed.
+	Forked struct {
+		Peer fcp.WriterID
+		A, B Head
+	}
 	// Drop ends the session with a peer that is no member.
 	Drop struct{ Peer fcp.WriterID }
 	// Reached says that a peer has every event of an own feed up to Seq.

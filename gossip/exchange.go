@@ -84,14 +84,14 @@ func (c *Core) takeUpdate(p *peer, u *Update) {
 	}
 }
 
-// Digest summarises this node's vector: the number of feeds, and SHA-256 over
+// Digest summarises this node's vector but for frozen feeds: the number of feeds, and SHA-256 over
 // "FCP2-VECTOR-V1" and, by feed id, feed id || u64be seq || hash.
 func (c *Core) Digest() Digest {
 	h := sha256.New()
 	h.Write([]byte("FCP2-VECTOR-V1"))
 	var d Digest
 	for _, f := range c.inOrder() {
-		if f.head.Seq == 0 {
+		if f.head.Seq == 0 || f.frozen { // nodes stand on different branches for good
 			continue
 		}
 		d.Feeds++

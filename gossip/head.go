@@ -3,7 +3,6 @@ package gossip
 import (
 	"bytes"
 	"crypto/ed25519"
-	"encoding/binary"
 
 	"github.com/RoaringBitmap/roaring/v2"
 
@@ -47,11 +46,7 @@ func HeadOf(f fcp.Feed, seq uint64, hash, root fcp.Hash) Head {
 
 // Message returns what the writer signs.
 func (h *Head) Message() []byte {
-	id := h.Feed().ID()
-	b := append([]byte("FCP2-FEED-HEAD-V1"), id[:]...)
-	b = binary.BigEndian.AppendUint64(b, h.Seq)
-	b = append(b, h.Hash[:]...)
-	return append(b, h.Root[:]...)
+	return fcp.FeedHeadMessage(h.Feed().ID(), h.Seq, h.Hash, h.Root)
 }
 
 // Verify reports whether the feed's writer, whose key is given, signed the head.

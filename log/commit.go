@@ -147,7 +147,7 @@ func (l *Log) feedOf(d *Draft) *feed {
 	if s.lastD != nil && s.lastD.Plane == d.Plane && s.lastD.Zone == d.Zone {
 		return s.lastF
 	}
-	key := fcp.Feed{Zone: d.Zone, Writer: l.opts.Writer, Incarnation: l.incarnation, Plane: d.Plane}
+	key := fcp.Feed{Zone: d.Zone, Writer: l.opts.Writer, Incarnation: l.incarnation.Load(), Plane: d.Plane}
 	l.mu.Lock()
 	f, ok := l.byFeed[key]
 	if !ok {

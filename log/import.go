@@ -34,7 +34,7 @@ func (l *Log) Import(ctx context.Context, events []fcp.Event, salts [][SaltSize]
 		return 0, fcp.Errorf(fcp.CodeInvalidArgument, "%d salts for %d events", len(salts), len(events))
 	}
 	feed := events[0].Feed
-	if feed.Writer == l.opts.Writer && feed.Incarnation == l.incarnation {
+	if feed.Writer == l.opts.Writer && feed.Incarnation == l.incarnation.Load() {
 		return 0, fcp.Errorf(fcp.CodeInvalidArgument, "the feed is this store's own")
 	}
 	if !feed.Plane.Chained() {
@@ -232,7 +232,7 @@ func CheckCiphertext(cardBytes, ciphertext []byte) (fcp.Card, error) {
 // remainder and the feed's head here.
 func (l *Log) checkSegment(rem Remainder, ciphertext []byte) (*segmentDraft, []Applied, error) {
 	id := rem.Feed()
-	if id.Writer == l.opts.Writer && id.Incarnation == l.incarnation {
+	if id.Writer == l.opts.Writer && id.Incarnation == l.incarnation.Load() {
 		return nil, nil, fcp.Errorf(fcp.CodeInvalidArgument, "the segment is of this store's own feed")
 	}
 	l.mu.Lock()

@@ -28,7 +28,7 @@ type Log struct {
 	log  *slog.Logger
 
 	clock       *fcp.Clock
-	incarnation uint64
+	incarnation atomic.Uint64
 
 	mu         sync.Mutex
 	feeds      []*feed            // by number - 1; guarded by mu
@@ -115,7 +115,7 @@ func setDefault[T int | int64 | uint64 | time.Duration](v *T, d T) {
 func (l *Log) Durable() uint64 { return l.durable.Load() }
 
 // Incarnation returns the incarnation under which this node appends now.
-func (l *Log) Incarnation() uint64 { return l.incarnation }
+func (l *Log) Incarnation() uint64 { return l.incarnation.Load() }
 
 // Writer returns this node's writer id.
 func (l *Log) Writer() fcp.WriterID { return l.opts.Writer }
@@ -191,7 +191,7 @@ func (l *Log) feedByNo(no FeedNo) *feed {
 // that the feed record is stored with the feed's first event.
 func (l *Log) addFeedLocked(f fcp.Feed) *feed {
 	n := &feed{no: FeedNo(len(l.feeds) + 1), feed: f, id: f.ID(),
-		own: f.Writer == l.opts.Writer && f.Incarnation == l.incarnation}
+		own: f.Writer == l.opts.Writer && f.Incarnation == l.incarnation.Load()}
 	l.feeds = append(l.feeds, n)
 	l.byFeed[f] = n
 	return n

@@ -114,7 +114,7 @@ func (l *Log) recoverMark() error {
 		return nil
 	}
 	if !found {
-		if l.mark.last, err = createMark(l.fs, l.dir, path, l.incarnation); err != nil {
+		if l.mark.last, err = createMark(l.fs, l.dir, path, l.incarnation.Load()); err != nil {
 			return err
 		}
 	}
@@ -189,7 +189,7 @@ func (l *Log) writeMark() error {
 	if l.mark.f == nil || l.Durable() == l.mark.last.position {
 		return nil
 	}
-	m := mark{counter: l.mark.last.counter + 1, incarnation: l.incarnation}
+	m := mark{counter: l.mark.last.counter + 1, incarnation: l.incarnation.Load()}
 	l.mu.Lock()
 	m.position = l.Durable() // heads are at least this far: publish moves them first
 	for _, f := range l.feeds {

@@ -168,7 +168,7 @@ func (l *Log) recover() error {
 	return l.recoverMark()
 }
 
-// meta is the record under keyMeta: format u16, incarnation u64, writer.
+// recoverMeta reads the record that meta encodes.
 func (l *Log) recoverMeta() error {
 	v, ok, err := l.get([]byte{keyMeta})
 	if err != nil {
@@ -183,11 +183,11 @@ func (l *Log) recoverMeta() error {
 	if f := binary.BigEndian.Uint16(v); f != Format {
 		return fcp.Errorf(fcp.CodeVersion, "the log has format %d, this build knows %d", f, Format)
 	}
-	if len(v) != 2+8+fcp.HashSize {
+	if len(v) != metaSize && len(v) != metaSize+8 {
 		return fcp.Errorf(fcp.CodeCorrupt, "the log's meta record does not decode")
 	}
-	l.incarnation = binary.BigEndian.Uint64(v[2:])
-	writer := fcp.WriterID(v[10:])
+	l.incarnation.Store(binary.BigEndian.Uint64(v[2:]))
+	writer := fcp.WriterID(v[10:metaSize])
 	if l.opts.Writer.IsZero() {
 		l.opts.Writer = writer
 	}
@@ -202,26 +202,13 @@ func (l *Log) createMeta() error {
 	if !l.opts.Create || l.opts.ReadOnly {
 		return fcp.Errorf(fcp.CodeNoStore, "%s", l.dir)
 	}
-	if err := l.newIncarnation(); err != nil {
+	n, err := l.drawIncarnation()
+	if err != nil {
 		return err
 	}
-	v := binary.BigEndian.AppendUint16(nil, Format)
-	v = binary.BigEndian.AppendUint64(v, l.incarnation)
-	v = append(v, l.opts.Writer[:]...)
-	if err := l.db.Set([]byte{keyMeta}, v, pebble.Sync); err != nil {
+	l.incarnation.Store(n)
+	if err := l.db.Set([]byte{keyMeta}, l.meta(n, 0), pebble.Sync); err != nil {
 		return fcp.Wrap(fcp.CodeDisk, err, "writing the log's meta record")
-	}
-	return nil
-}
-
-// newIncarnation draws a random non-zero incarnation.
-func (l *Log) newIncarnation() error {
-	for l.incarnation == 0 {
-		var b [8]byte
-		if _, err := l.opts.Rand.Read(b[:]); err != nil {
-			return fcp.Wrap(fcp.CodeInternal, err, "reading randomness")
-		}
-		l.incarnation = binary.BigEndian.Uint64(b[:]) & math.MaxInt64
 	}
 	return nil
 }

@@ -124,7 +124,7 @@ func (l *Log) Stage(ctx context.Context, zone fcp.ZoneID) (*Stage, error) {
 	if l.opts.Sealer == nil || l.opts.Signer == nil {
 		return nil, fcp.Errorf(fcp.CodeUnauthorized, "staging needs zone keys and the node's signing key")
 	}
-	s := &Stage{l: l, turn: stageTable, feed: fcp.Feed{Zone: zone, Writer: l.opts.Writer, Incarnation: l.incarnation, Plane: fcp.PlaneData}}
+	s := &Stage{l: l, turn: stageTable, feed: fcp.Feed{Zone: zone, Writer: l.opts.Writer, Incarnation: l.incarnation.Load(), Plane: fcp.PlaneData}}
 	s.id = s.feed.ID()
 	l.stageMu.Lock()
 	l.mu.Lock()
@@ -133,6 +133,9 @@ func (l *Log) Stage(ctx context.Context, zone fcp.ZoneID) (*Stage, error) {
 	// What joined a group before the feed was taken is committed before this is.
 	err := l.submit(ctx, &request{})
 	l.sealMu.Lock()
+	if err == nil && s.feed.Incarnation != l.incarnation.Load() {
+		err = fcp.Errorf(fcp.CodeConflict, "this node began a new incarnation meanwhile").WithNext("write again")
+	}
 	if err == nil {
 		err = s.begin(ctx)
 	}

@@ -125,6 +125,7 @@ type verifier struct {
 
 	writer      fcp.WriterID
 	incarnation uint64
+	before      uint64 // the incarnation before; 0: none
 	feeds       map[FeedNo]*verifiedFeed
 	order       []FeedNo
 	segments    map[uint64]FeedNo              // segments that a feed's index names
@@ -326,10 +327,13 @@ func (v *verifier) readMeta() error {
 	switch {
 	case !ok:
 		v.find(FindMeta, "meta", "the meta record is missing")
-	case len(b) != 2+8+fcp.HashSize || binary.BigEndian.Uint16(b) != Format:
+	case len(b) != metaSize && len(b) != metaSize+8 || binary.BigEndian.Uint16(b) != Format:
 		v.find(FindMeta, "meta", "the meta record does not decode")
 	default:
-		v.incarnation, v.writer = binary.BigEndian.Uint64(b[2:]), fcp.WriterID(b[10:])
+		v.incarnation, v.writer = binary.BigEndian.Uint64(b[2:]), fcp.WriterID(b[10:metaSize])
+		if len(b) > metaSize {
+			v.before = binary.BigEndian.Uint64(b[metaSize:])
+		}
 		if v.incarnation == 0 || v.writer.IsZero() {
 			v.find(FindMeta, "meta", "the meta record names no writer or no incarnation")
 		}
@@ -583,7 +587,7 @@ func (v *verifier) checkMark() error {
 			torn(FindMark, fmt.Sprintf("%s slot %d", markName, i/markSlot), "the slot fails its checksum")
 		}
 	}
-	if found && m.incarnation != v.incarnation {
+	if found && m.incarnation != v.incarnation && (v.before == 0 || m.incarnation != v.before) {
 		v.find(FindMark, markName, "the mark is of another incarnation")
 	}
 	if m.position > v.report.Durable {

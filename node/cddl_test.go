@@ -43,6 +43,8 @@ func messageSamples(t *testing.T) []any {
 		&events{Head: head, First: 3, Events: [][]byte{e.AppendTo(nil)}, Proof: []fcp.Hash{{1}}, Salts: salt, Asked: true},
 		&events{Head: head, First: 3, Events: [][]byte{e.AppendTo(nil)}, Salts: salt},
 		&events{Head: head, Events: [][]byte{}, Salts: []byte{}, Asked: true, None: true},
+		&leafWanted{Zone: fcp.ZoneWork, Seq: 1, Size: 2},
+		&leaf{Zone: fcp.ZoneWork, Seq: 1, Size: 2, Leaf: make([]byte, fcp.LeafSize), Path: []fcp.Hash{{1}}},
 		&saltsWanted{Segments: []fcp.SegmentID{{1}}}, &salts{Segment: fcp.SegmentID{1}, Salts: salt},
 		&offer{Manifest: []byte{1}, First: 0, Count: 5},
 		&shareQuery{Segment: fcp.SegmentID{1}, First: 2, Count: 3, Try: 1, ID: 9}, &shareQuery{Segment: fcp.SegmentID{1}},

@@ -304,7 +304,7 @@ func (n *Node) noteEvents(batch []log.Applied) {
 	}
 	for _, no := range order {
 		f, ok := l.Head(no)
-		if !ok || f.Feed.Writer != n.self {
+		if !ok || !f.Own {
 			continue // told when it was taken in, under its writer's head
 		}
 		h, err := n.signHead(f)
@@ -461,7 +461,7 @@ func checkEnd(m *events, feed fcp.Feed, last uint64, end fcp.Hash) error {
 
 func (n *Node) importEvents(s *Session, m *events, evs []fcp.Event, failed func()) error {
 	feed, peer := evs[0].Feed, s.peer.Writer
-	if feed.Writer == n.self {
+	if feed.Writer == n.self && feed.Incarnation == n.engine.Log().Incarnation() {
 		return nil // this node knows best what it wrote
 	}
 	salts := make([][log.SaltSize]byte, len(evs))

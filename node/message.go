@@ -309,6 +309,8 @@ var messages = []kind{
 		return m.Head.Zone.Valid() && len(m.Events) <= maxBatchEvents && len(m.Salts) == len(m.Events)*log.SaltSize &&
 			len(m.Proof) <= 64 && (m.None || m.First > 0 && len(m.Events) > 0)
 	}),
+	own(schemaLeafWanted, (*leafWanted).ok),
+	own(schemaLeaf, (*leaf).ok),
 	own(schemaSaltsWanted, func(m *saltsWanted) bool { return len(m.Segments) > 0 && len(m.Segments) <= 64 }),
 	own(schemaSalts, func(m *salts) bool { return len(m.Salts)%log.SaltSize == 0 }),
 	own(schemaOffer, func(m *offer) bool { return m.First < 1<<24 && m.Count > 0 && m.Count < 1<<16 }),

@@ -81,6 +81,7 @@ type Node struct {
 	live    *liveness
 	fetches fetchTable
 	shares  shareTable
+	forks   forkTable
 	repairs repairTable
 
 	life context.Context
@@ -108,11 +109,12 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	n.control.init()
 	n.fetches.init()
 	n.shares.init()
+	n.forks.init()
 	n.repairs.init()
 	if err := n.random(n.cookieKey[:]); err != nil {
 		return nil, err
 	}
-	o.Gossip.Self = n.self
+	o.Gossip.Self, o.Gossip.Incarnation = n.self, n.engine.Log().Incarnation()
 	n.core = gossip.New(o.Gossip)
 	if err := n.knowSelf(); err != nil {
 		return nil, err
@@ -404,8 +406,10 @@ func (n *Node) carryOutLocked(eff gossip.Effect) {
 	case gossip.Forked:
 		n.control.forked(e)
 		n.logger.Error("a feed has two branches and is frozen", "zone", e.A.Zone, "writer", e.A.Writer, "seq", []uint64{e.A.Seq, e.B.Seq})
+		n.forked(e)
 	case gossip.Ahead:
 		n.logger.Error("a peer has events of this node that this node lost", "peer", e.Peer, "zone", e.Head.Zone, "seq", e.Head.Seq)
+		n.renew(e.Head.Incarnation)
 	case gossip.Drop:
 		if s := n.sessions[e.Peer]; s != nil {
 			s.end(fcp.Errorf(fcp.CodeVoided, "node %.16s is no member", e.Peer))
@@ -436,6 +440,10 @@ func (n *Node) handle(s *Session, m any) error {
 		s.give(giving{feed: m.feed(), ranges: m.Ranges, asked: true})
 	case *events:
 		return n.takeEvents(s, m)
+	case *leafWanted:
+		n.giveLeaf(s, m)
+	case *leaf:
+		n.takeLeaf(s, m)
 	case *saltsWanted:
 		n.giveSalts(s, m)
 	case *salts:

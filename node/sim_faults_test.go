@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"fcp"
+	"fcp/engine"
 	"fcp/internal/crashfs"
 	"fcp/log"
 	"fcp/node/simnet"
@@ -88,6 +89,43 @@ var faults = []fault{
 		m := w.pick()
 		w.crash("process killed", m, func() *crashfs.FS { return m.fs.Crash(w.rnd, crashfs.Options{Keep: 1, KeepEntries: 1}) })
 	}},
+	{"old image", false, func(w *world) {
+		m := w.pick()
+		w.count("old image", "%s", m.host)
+		image := m.fs.Crash(w.rnd, crashfs.Options{Keep: 1, KeepEntries: 1})
+		before := len(w.puts)
+		for range 3 {
+			w.mustPut(m)
+		}
+		w.settle() // the others have what the image has not
+		w.swap(m, image)
+		w.rest(time.Minute)
+		w.open(m)
+		w.start(m)
+		time.Sleep(2 * time.Second)
+		w.voided(m, before, false)
+		w.mustPut(m)
+	}},
+	{"fork", false, func(w *world) {
+		m := w.pick()
+		w.count("fork", "%s", m.host)
+		image := m.fs.Crash(w.rnd, crashfs.Options{Keep: 1, KeepEntries: 1})
+		before := len(w.puts)
+		for range 1 + w.rnd.IntN(3) {
+			w.mustPut(m)
+		}
+		w.settle()
+		w.cutBetween(func(x, y int) bool { return x == m.i || y == m.i })
+		w.swap(m, image)
+		w.boot(m)
+		for range 1 + w.rnd.IntN(5) { // it contradicts what it forgot
+			w.mustPut(m)
+		}
+		w.voided(m, before, true)
+		w.rest(30 * time.Second)
+		w.settle()
+		w.voidedAlike(m, w.puts[before].feed, w.puts[before].seq)
+	}},
 	{"restart", false, func(w *world) {
 		m := w.pick()
 		w.count("restart", "%s", m.host)
@@ -163,6 +201,110 @@ var faults = []fault{
 		m.skew.Store(0)
 		w.mustPut(m)
 	}},
+}
+
+// voided notes which puts of m, from one on, may be void: those of a feed that forked.
+func (w *world) voided(m *machine, from int, all bool) {
+	for _, p := range w.puts[from:] {
+		if p.by != m {
+			continue
+		}
+		p.maybe = p.maybe || all
+		for _, x := range w.up() {
+			if at := x.e.ForkedFrom(p.feed); at != 0 && p.seq >= at {
+				p.maybe = true
+			}
+		}
+	}
+}
+
+// voidedAlike: after a heal all know of a fork, at the same event, and its writer
+// goes on as a new incarnation.
+func (w *world) voidedAlike(m *machine, feed fcp.Feed, first uint64) {
+	w.t.Helper()
+	for _, x := range w.up() {
+		if at := x.e.ForkedFrom(feed); at == 0 || at > first {
+			w.fail("%s voids the forked feed of %s from event %d, not from %d or before", x.host, m.host, at, first)
+		}
+	}
+	if m.e.Log().Incarnation() == feed.Incarnation {
+		w.fail("%s writes on under the incarnation that forked", m.host)
+	}
+	for _, x := range w.up() {
+		for _, p := range w.puts {
+			if _, err := x.e.Stat(context.Background(), "", p.name, engine.At{}); p.feed == feed && p.seq >= first && err == nil {
+				w.fail("%s shows %s, which is void", x.host, p.name)
+			}
+		}
+	}
+}
+
+// farFuture sets a machine's clock ten years ahead, for good: nobody takes what it
+// writes then, and nobody's clock follows. The machine does not count afterwards.
+func (w *world) farFuture() {
+	m := w.nodes[1+w.rnd.IntN(len(w.nodes)-1)]
+	w.count("far-future clock", "%s", m.host)
+	m.skew.Store(int64(10 * 365 * 24 * time.Hour))
+	p := w.mustPut(m)
+	p.maybe, m.out = true, true
+	time.Sleep(15 * time.Second)
+	for _, x := range w.up() {
+		if _, err := x.e.Stat(context.Background(), "", p.name, engine.At{}); err == nil {
+			w.fail("%s shows %s, which was written ten years from now", x.host, p.name)
+		}
+		q := w.mustPut(x)
+		no, _ := x.e.Log().FeedNo(q.feed)
+		if ev, _, err := x.e.Log().ReadFull(no, q.seq); err != nil || ev.Time.Wall().Sub(x.now()) > fcp.MaxClockLead {
+			w.fail("the clock of %s was dragged to %v: %v", x.host, ev.Time.Wall(), err)
+		}
+	}
+	w.settle()
+}
+
+// revocation declares a machine lost while it is cut off and writes on: afterwards
+// what it wrote before the cut stands, what it wrote later does not, and nobody
+// talks to it.
+func (w *world) revocation() {
+	up := w.up()
+	m := up[1+w.rnd.IntN(len(up)-1)]
+	w.count("revocation", "%s", m.host)
+	w.mustPut(m)
+	w.settle()
+	w.cutBetween(func(x, y int) bool { return x == m.i || y == m.i })
+	late := []*written{w.mustPut(m), w.mustPut(m)}
+	lost := m.e.Log().Writer()
+	by := w.nodes[0]
+	if _, err := by.e.DeviceLost(context.Background(), w.owner, lost, "lost"); err != nil {
+		w.fail("%s is not revoked: %v", m.host, err)
+	}
+	for _, p := range late {
+		p.maybe = true
+	}
+	w.rest(30 * time.Second)
+	late = append(late, w.mustPut(m))
+	late[2].maybe, m.out = true, true
+	w.settle()
+	time.Sleep(converge)
+	for _, x := range w.up() {
+		for _, p := range x.n.Peers() {
+			if p.Writer == lost {
+				w.fail("%s talks to %s, which was revoked", x.host, m.host)
+			}
+		}
+		for _, p := range late {
+			if _, err := x.e.Stat(context.Background(), "", p.name, engine.At{}); err == nil {
+				w.fail("%s shows %s, which was written after the cut", x.host, p.name)
+			}
+		}
+	}
+	w.some(2, w.up())
+	w.settle()
+}
+
+// lasting are the faults that a cluster ends with: a machine is out for good.
+var lasting = []fault{
+	{"revocation", false, (*world).revocation},
+	{"far-future clock", false, (*world).farFuture},
 }
 
 // two returns two machines.
@@ -247,5 +389,3 @@ func (w *world) sealAll(m *machine) {
 		w.fail("%s does not seal: %v", m.host, err)
 	}
 }
-
-var _ = fcp.ZoneOwner

@@ -96,7 +96,7 @@ func TestSim(t *testing.T) {
 	if *flagSeed > 0 {
 		return
 	}
-	for _, f := range faults {
+	for _, f := range slices.Concat(faults, lasting) {
 		if n := total.Faults[f.name]; n < int(count) {
 			t.Errorf("%s: %d times in %d runs", f.name, n, count)
 		}
@@ -166,6 +166,12 @@ func (w *world) live(length time.Duration) {
 		w.settle()
 		if rest := length - time.Since(w.began); rest > 0 {
 			w.rest(2 * rest / time.Duration(len(list)-i))
+		}
+	}
+	w.checkDeep()
+	for _, f := range lasting {
+		if len(w.up()) > 2 || f.name != "far-future clock" {
+			f.do(w)
 		}
 	}
 	w.checkDeep()

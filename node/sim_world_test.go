@@ -90,7 +90,7 @@ func (w *world) mild() simnet.Link {
 func newWorld(t testing.TB, seed uint64) *world {
 	w := &world{t: t, seed: seed, rnd: mrand.New(mrand.NewPCG(seed, 0xfa17)), counts: map[string]int{}, began: time.Now(), entropy: newSeeded(seed)}
 	w.net = simnet.New(seed, time.Now, simnet.Link{Delay: 2 * time.Millisecond})
-	n := 3 + w.rnd.IntN(2)
+	n := 4
 	ctx := context.Background()
 	var err error
 	if w.owner, err = authority.NewOwnerKey(w.entropy); err != nil {
