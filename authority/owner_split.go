@@ -43,9 +43,19 @@ func DraftRevocation(now time.Time, owner OwnerPublic, s RevocationSpec) ([]byte
 	return d.message, nil
 }
 
-// ReadDraftedRevocation says what a draft would revoke, for whoever is to sign it.
-// It refuses every other draft: a signer signs only what he was shown.
+// ReadDraftedRevocation says what a draft would revoke, for whoever is to sign it. It
+// refuses a draft of another owner (CodeWrongKey) and every other kind of object: a
+// signer signs only what he was shown.
 func ReadDraftedRevocation(owner OwnerPublic, draft []byte) (*UnverifiedRevocation, error) {
+	r, err := ReadDraft(draft)
+	if err != nil {
+		return nil, err
+	}
+	return r, checkIssuer(fcp.SchemaRevocation, r.o.Issuer, owner)
+}
+
+// ReadDraft is ReadDraftedRevocation for whoever has no key.
+func ReadDraft(draft []byte) (*UnverifiedRevocation, error) {
 	b, err := SignedObject(draft, make([]byte, 64))
 	if err != nil {
 		return nil, err
@@ -54,10 +64,7 @@ func ReadDraftedRevocation(owner OwnerPublic, draft []byte) (*UnverifiedRevocati
 	if _, err := decodeSigned(fcp.SchemaRevocation, b, &o); err != nil {
 		return nil, err
 	}
-	if err := o.check(); err != nil {
-		return nil, err
-	}
-	return &UnverifiedRevocation{o: o}, checkIssuer(fcp.SchemaRevocation, o.Issuer, owner)
+	return &UnverifiedRevocation{o: o}, o.check()
 }
 
 // SignedObject puts a signature of 64 bytes into the bytes it covers, a

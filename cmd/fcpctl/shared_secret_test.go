@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"os"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"fcp"
+	"fcp/authority/keystore"
 	"fcp/engine"
 	"fcp/log"
 )
@@ -23,6 +25,16 @@ func scriptMeet(ts *testscript.TestScript, neg bool, args []string) {
 	for i := range stores {
 		ts.Check(pull(stores[i], stores[1-i]))
 	}
+}
+
+// scriptLieSigner makes a signature share one of somebody who lies.
+func scriptLieSigner(ts *testscript.TestScript, neg bool, args []string) {
+	b, err := os.ReadFile(ts.MkAbs(args[0]))
+	ts.Check(err)
+	part, draft, err := keystore.DecodePart(keystore.PartSignature, b, nil)
+	ts.Check(err)
+	part[1] ^= 1
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), keystore.EncodePart(keystore.PartSignature, draft, part), 0o600))
 }
 
 func pull(to, from *engine.Engine) error {

@@ -21,6 +21,7 @@ var fuzzedThrough = map[string]string{
 	"decodePlainHeader":            "FuzzDecodeObject",
 	"authority.decodeHead":         "FuzzAuditHead",
 	"authority.decodeSigned":       "FuzzManifest",
+	"authority.parsePaper":         "FuzzPaperShare",
 	"authority/keystore.decode":    "FuzzIdentityFile",
 	"coding.ParsePayloadID":        "FuzzPayloadID",
 	"engine.decodeSchemaBody":      "FuzzGovernanceBodies",
