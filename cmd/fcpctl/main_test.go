@@ -52,7 +52,7 @@ func TestMain(m *testing.M) {
 //	waitfor FILE TEXT       wait until the file has the text
 //	waitlock DIR            wait until another process has the store DIR open
 //	$P0, $P1, ... $P30      the last position of a fresh store, and those behind it
-//	liesigner FILE          change the signature share in a file
+//	lie FILE                change the signature share in a file
 //	meet DIR DIR            two closed stores exchange their events
 //	later DURATION          the clock of the fcpctl that follow in this process moves on
 //	s3server VAR            start an S3 server with the bucket "bucket"; VAR = its address
@@ -73,24 +73,24 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"fcpctl":    func(ts *testscript.TestScript, neg bool, args []string) { scriptRun(ts, neg, exitOK, args) },
-			"exit":      scriptExit,
-			"input":     scriptInput,
-			"scrub":     scriptScrub,
-			"flip":      scriptFlip,
-			"cut":       scriptCut,
-			"field":     scriptField,
-			"odd":       scriptOdd,
-			"same":      scriptSame,
-			"largest":   scriptLargest,
-			"mkrandom":  scriptRandom,
-			"waitlock":  scriptWaitLock,
-			"waitfor":   scriptWaitFor,
-			"losetail":  scriptLoseTail,
-			"s3server":  scriptS3Server,
-			"later":     scriptLater,
-			"meet":      scriptMeet,
-			"liesigner": scriptLieSigner,
+			"fcpctl":   func(ts *testscript.TestScript, neg bool, args []string) { scriptRun(ts, neg, exitOK, args) },
+			"exit":     scriptExit,
+			"input":    scriptInput,
+			"scrub":    scriptScrub,
+			"flip":     scriptFlip,
+			"cut":      scriptCut,
+			"field":    scriptField,
+			"odd":      scriptOdd,
+			"same":     scriptSame,
+			"largest":  scriptLargest,
+			"mkrandom": scriptRandom,
+			"waitlock": scriptWaitLock,
+			"waitfor":  scriptWaitFor,
+			"losetail": scriptLoseTail,
+			"s3server": scriptS3Server,
+			"later":    scriptLater,
+			"meet":     scriptMeet,
+			"lie":      scriptLie,
 		},
 		Condition: scriptCondition,
 	})

@@ -27,8 +27,8 @@ func scriptMeet(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// scriptLieSigner makes a signature share one of somebody who lies.
-func scriptLieSigner(ts *testscript.TestScript, neg bool, args []string) {
+// scriptLie makes a signature share one of somebody who lies.
+func scriptLie(ts *testscript.TestScript, neg bool, args []string) {
 	b, err := os.ReadFile(ts.MkAbs(args[0]))
 	ts.Check(err)
 	part, draft, err := keystore.DecodePart(keystore.PartSignature, b, nil)
