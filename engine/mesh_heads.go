@@ -46,5 +46,5 @@ func (e *Engine) loadNote(name string, limit int) ([]byte, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	return b, fcp.Wrap(fcp.CodeDisk, err, "read "+name)
+	return b, fcp.Wrap(fcp.CodeDisk, err, "read %s", name)
 }
