@@ -373,3 +373,67 @@ func (e *Engine) Audit(ctx context.Context, ev authority.AuditEvent) error {
 func (e *Engine) noteAct(ctx context.Context, zone fcp.ZoneID, what authority.AuditType, subject fcp.Hash) error {
 	return e.Audit(ctx, authority.AuditEvent{Zone: zone, Type: what, Actor: "owner@" + strings.ToLower(e.node.Writer().String()[:16]), Result: subject})
 }
+
+// DefineRole puts a role in force: as its next version, or its first. spec.Version
+// and spec.Prev are ignored.
+func (e *Engine) DefineRole(ctx context.Context, owner *authority.OwnerKey, spec authority.RoleSpec) (fcp.Hash, error) {
+	spec.Version, spec.Prev = 1, fcp.Hash{}
+	err := e.records(spec.Zone, projRoles, taking(e.genesis.Owner, authority.VerifyRole, func(r *authority.Role) {
+		if r.Spec().ID == spec.ID && r.Number() >= spec.Version {
+			spec.Version, spec.Prev = r.Number()+1, r.Ref()
+		}
+	}))
+	if err != nil {
+		return fcp.Hash{}, err
+	}
+	body, err := authority.SignRole(e.env.Now(), owner, spec)
+	if err != nil {
+		return fcp.Hash{}, err
+	}
+	_, err = e.AppendSigned(ctx, spec.Zone, fcp.KindRoleDefined, body)
+	return authority.RefOf(body), err
+}
+
+// AssignRole gives a principal a role, signed by the owner or by an admin with
+// authority.ActionRole.
+func (e *Engine) AssignRole(ctx context.Context, by authority.AdminKey, spec authority.AssignmentSpec) (fcp.Hash, error) {
+	body, err := authority.SignAssignment(by, spec)
+	if err != nil {
+		return fcp.Hash{}, err
+	}
+	f, err := e.ZoneFacts(spec.Zone)
+	if err != nil {
+		return fcp.Hash{}, err
+	}
+	u, err := authority.OpenAssignment(body)
+	if err != nil {
+		return fcp.Hash{}, err
+	}
+	if _, err := u.Authorize(&f.Authorities); err != nil {
+		return fcp.Hash{}, err
+	}
+	_, err = e.AppendSigned(ctx, spec.Zone, fcp.KindRoleAssigned, body)
+	return u.Ref(), err
+}
+
+// Approve appends an approval, signed by the owner or by an admin with
+// authority.ActionApprove, and returns it.
+func (e *Engine) Approve(ctx context.Context, by authority.AdminKey, spec authority.ApprovalSpec) (*authority.Approval, error) {
+	body, err := authority.SignApproval(e.env.Rand, by, spec)
+	if err != nil {
+		return nil, err
+	}
+	a, err := authority.VerifyApproval(body)
+	if err != nil {
+		return nil, err
+	}
+	f, err := e.ZoneFacts(spec.Zone)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Authorities.Permit(a.Issuer(), authority.ActionApprove, spec.Zone, spec.IssuedAt); err != nil {
+		return nil, err
+	}
+	_, err = e.AppendSigned(ctx, spec.Zone, fcp.KindApprovalGranted, body)
+	return a, err
+}

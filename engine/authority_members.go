@@ -94,6 +94,12 @@ func (e *Engine) holders(zone fcp.ZoneID, added fcp.WriterID) ([]authority.Recip
 	return out, nil // SealManifest orders them
 }
 
+// NewestManifest returns the zone key manifest with the highest version. CodeZone for
+// a zone without one here.
+func (e *Engine) NewestManifest(zone fcp.ZoneID) (*authority.Manifest, error) {
+	return e.newestManifest(zone)
+}
+
 // newestManifest returns the zone key manifest with the highest version.
 func (e *Engine) newestManifest(zone fcp.ZoneID) (newest *authority.Manifest, err error) {
 	err = e.records(zone, projManifests, func(body []byte) error { // ascending by version

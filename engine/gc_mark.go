@@ -95,11 +95,11 @@ func (e *Engine) newMark(ctx context.Context, zone fcp.ZoneID, grace time.Durati
 	}
 	switch {
 	case len(all) == 0:
-		return nil, fcp.Errorf(fcp.CodeUnauthorized, "zone %s has no checkpoint of its owner, and without one nothing is dropped", zone).
-			WithNext("sign one with `fcpctl zone checkpoint --identity FILE`; a day later `fcpctl segment compact` may use it")
+		return nil, fcp.Errorf(fcp.CodeUnauthorized, "zone %s has no retention mark of its owner, and without one nothing is dropped", zone).
+			WithNext("sign one with `fcpctl zone retain --identity FILE`; a day later `fcpctl segment compact` may use it")
 	case at < 0:
 		ready := all[0].at.Add(max(grace, GCGrace))
-		return nil, fcp.Errorf(fcp.CodeUnauthorized, "the oldest checkpoint of zone %s is of %s, and what it makes garbage is kept until %s",
+		return nil, fcp.Errorf(fcp.CodeUnauthorized, "the oldest retention mark of zone %s is of %s, and what it makes garbage is kept until %s",
 			zone, all[0].at.UTC().Format(time.RFC3339), ready.UTC().Format(time.RFC3339)).WithNext("run this again after " + ready.UTC().Format(time.RFC3339))
 	}
 	m.checkpoint, m.retention = all[at], all[at].Retention()

@@ -76,19 +76,19 @@ func checkpointKey(owner authority.OwnerPublic, ev *Event, key []byte) []byte {
 func checkpointRow(owner authority.OwnerPublic, body []byte) (string, map[string]any, error) {
 	if c, err := authority.VerifyCheckpoint(owner, body); err == nil {
 		r := c.Retention()
-		return c.Hash().String(), map[string]any{"number": c.Seq(), "created": c.CreatedAt(), "root": c.Root().String(),
+		return c.Hash().String(), map[string]any{"form": "retention mark", "number": c.Seq(), "created": c.CreatedAt(), "root": c.Root().String(),
 			"feeds": len(c.Feeds()), "history": r.History.String(), "versions": r.Versions, "pins": len(c.Pins())}, nil
 	}
 	if c, err := authority.DecodeZoneCheckpoint(body); err == nil {
 		s := c.Spec()
-		return c.Ref().String(), map[string]any{"number": s.Seq, "created": s.At, "revocations": s.Revocations.Seq,
+		return c.Ref().String(), map[string]any{"form": "checkpoint", "number": s.Seq, "created": s.At, "revocations": s.Revocations.Seq,
 			"audit": s.AuditSeq, "policy": s.Policy.Version, "members": len(s.Members), "signers": c.Signers()}, nil
 	}
 	g, err := authority.VerifyGenesis(body)
 	if err != nil {
 		return "", nil, err
 	}
-	return g.ID.String(), map[string]any{"owner": g.Owner.String(), "writer": g.Writer.String(), "created": g.CreatedAt}, nil
+	return g.ID.String(), map[string]any{"form": "genesis", "owner": g.Owner.String(), "writer": g.Writer.String(), "created": g.CreatedAt}, nil
 }
 
 func zoneKey(owner authority.OwnerPublic, ev *Event, key []byte) []byte {

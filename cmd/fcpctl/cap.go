@@ -23,7 +23,8 @@ the token offline; whoever uses it proves possession of its key, and every use i
 decided against what the store knows at that moment.`}
 	group(cmd)
 	cmd.AddCommand(a.capGrantCommand(), a.capMintCommand(), a.capAttenuateCommand(), a.capUseCommand(), a.capRevokeCommand(),
-		a.capInspectCommand(), a.capSuggestCommand(), a.capListCommand())
+		a.capInspectCommand(), a.capSuggestCommand(), a.capListCommand(),
+		a.capBindCommand(), a.capDelegateCommand(), a.capWithdrawCommand(), a.capApproveCommand())
 	return cmd
 }
 

@@ -186,6 +186,7 @@ var scrubs = []struct {
 	word string
 }{
 	{regexp.MustCompile(`\b[0-9a-f]{64}\b`), "<hash>"},
+	{regexp.MustCompile(`"signed":"[0-9A-Za-z+/]{40,}=*"`), `"signed":"<base64>"`},
 	{regexp.MustCompile(`\b[0-9a-f]{32}\b`), "<token>"},
 	{regexp.MustCompile(`\b[0-9a-f]{16}\b`), "<id>"},
 	{regexp.MustCompile(`\b[0-9a-f]{12}\b`), "<short>"},

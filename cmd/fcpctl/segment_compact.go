@@ -28,7 +28,7 @@ type compactView struct {
 type compactZoneView struct {
 	Zone       fcp.ZoneID       `json:"zone"`
 	Skipped    string           `json:"skipped,omitempty"`
-	Checkpoint uint64           `json:"checkpoint,omitempty"` // number
+	Checkpoint uint64           `json:"retention_mark,omitempty"` // number
 	Horizon    uint64           `json:"horizon,omitempty"`    // first position that can be read afterwards
 	HorizonAt  string           `json:"horizon_at,omitempty"`
 	Versions   uint64           `json:"versions"` // that stay
@@ -77,8 +77,8 @@ func (a *app) segmentCompactCommand() *cobra.Command {
 		Long: `compact copies what is kept out of segments that are partly garbage and drops the
 rest: bodies of versions that were replaced or removed longer ago than the zone's
 history, and of uploads that never came to a name. Names, events and every proof
-stay. It needs a checkpoint that the owner signed at least a day ago (see
-` + "`fcpctl zone checkpoint`" + `); without one it drops nothing. Afterwards reads as of
+stay. It needs a retention mark that the owner signed at least a day ago (see
+` + "`fcpctl zone retain`" + `); without one it drops nothing. Afterwards reads as of
 positions below the horizon fail and name it. --dry-run says exactly what would go.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if zone != "" {
@@ -97,7 +97,7 @@ positions below the horizon fail and name it. --dry-run says exactly what would 
 	_ = cmd.RegisterFlagCompletionFunc("zone", completeZones)
 	f.Uint64Var(&o.MaxBytes, "max-bytes", 0, "drop at most so many bytes (default a quarter of all bodies, at least 64 MiB)")
 	f.IntVar(&o.MinGarbage, "min-garbage", 25, "rewrite segments that are garbage to so many percent")
-	f.Var(&grace, "grace", "how old a checkpoint must be; at least a day")
+	f.Var(&grace, "grace", "how old a retention mark must be; at least a day")
 	dryRunFlag(cmd, &dryRun)
 	return cmd
 }
@@ -124,9 +124,9 @@ func (a *app) compact(ctx context.Context, e *engine.Engine, o engine.CompactOpt
 		case z.Skipped != "":
 			fields = append(fields, field{z.Zone.String(), "skipped: " + z.Skipped})
 		case z.Horizon > 0:
-			fields = append(fields, field{z.Zone.String(), fmt.Sprintf("checkpoint %d, horizon at position %d (%s)", z.Checkpoint, z.Horizon, z.HorizonAt)})
+			fields = append(fields, field{z.Zone.String(), fmt.Sprintf("retention mark %d, horizon at position %d (%s)", z.Checkpoint, z.Horizon, z.HorizonAt)})
 		default:
-			fields = append(fields, field{z.Zone.String(), fmt.Sprintf("checkpoint %d, nothing worth a rewrite, %d bytes of garbage", z.Checkpoint, z.Garbage)})
+			fields = append(fields, field{z.Zone.String(), fmt.Sprintf("retention mark %d, nothing worth a rewrite, %d bytes of garbage", z.Checkpoint, z.Garbage)})
 		}
 	}
 	if err := a.record("Compaction", e.Position(), v, decimal(v.Bytes), fields...); err != nil {

@@ -17,7 +17,8 @@ import (
 func (a *app) zoneCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "zone", Short: "Zones: levels, policies, checkpoints, network rules"}
 	group(cmd)
-	cmd.AddCommand(a.zoneListCommand(), a.zoneDefineCommand(), a.zonePolicyCommand(), a.zoneACLCommand(), a.zoneCheckpointCommand())
+	cmd.AddCommand(a.zoneListCommand(), a.zoneDefineCommand(), a.zonePolicyCommand(), a.zoneACLCommand(), a.zoneRetainCommand(), a.zoneCheckpointCommand(),
+		a.zoneAnchorsCommand(), a.zoneRekeyCommand(), a.zoneIssuersCommand(), a.zoneRoleCommand(), a.zoneAssignCommand())
 	return cmd
 }
 
@@ -84,8 +85,8 @@ func (v *objectsFlag) Set(s string) error {
 	return nil
 }
 
-// checkpointView is a checkpoint as JSON.
-type checkpointView struct {
+// retentionView is a retention mark as JSON.
+type retentionView struct {
 	Zone     fcp.ZoneID `json:"zone"`
 	Number   uint64     `json:"number"`
 	Root     string     `json:"root"`
@@ -97,7 +98,7 @@ type checkpointView struct {
 	DryRun   bool       `json:"dry_run,omitempty"`
 }
 
-type checkpointOptions struct {
+type retainOptions struct {
 	zone     string
 	identity *identityOptions
 	history  ageFlag
@@ -107,18 +108,18 @@ type checkpointOptions struct {
 	dryRun   bool
 }
 
-func (a *app) zoneCheckpointCommand() *cobra.Command {
-	o := &checkpointOptions{}
+func (a *app) zoneRetainCommand() *cobra.Command {
+	o := &retainOptions{}
 	cmd := &cobra.Command{
-		Use: "checkpoint", Short: "Sign how far the zones reached and what is to be kept", Args: args(0, 0),
-		Long: `checkpoint signs, with the owner's identity, how far each zone reached. It is what
+		Use: "retain", Short: "Sign how far the zones reached and what is to be kept", Args: args(0, 0),
+		Long: `retain signs, with the owner's identity, how far each zone reached: a retention mark. It is what
 ` + "`fcpctl segment compact`" + ` starts from: what nothing needs as of a checkpoint may be
 dropped a day after it was signed, and without one nothing is ever dropped. It also
 says what is kept besides the present versions; what is not said stays as the
 checkpoint before had it (at first: a history of 90 days).`,
-		Example: "  fcpctl zone checkpoint --identity ~/fcp-identity --history 30d --versions 3",
+		Example: "  fcpctl zone retain --identity ~/fcp-identity --history 30d --versions 3",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withStore(cmd.Context(), openMode(!o.dryRun), func(e *engine.Engine) error { return a.checkpoint(cmd.Context(), e, o) })
+			return a.withStore(cmd.Context(), openMode(!o.dryRun), func(e *engine.Engine) error { return a.retain(cmd.Context(), e, o) })
 		},
 	}
 	o.identity = identityFlags(cmd, "identity file of the owner")
@@ -133,9 +134,9 @@ checkpoint before had it (at first: a history of 90 days).`,
 	return cmd
 }
 
-func (a *app) checkpoint(ctx context.Context, e *engine.Engine, o *checkpointOptions) error {
+func (a *app) retain(ctx context.Context, e *engine.Engine, o *retainOptions) error {
 	if o.identity.path == "" {
-		return fcp.Errorf(fcp.CodeUnauthorized, "a checkpoint is signed by the owner").WithNext("name the identity file with --identity FILE")
+		return fcp.Errorf(fcp.CodeUnauthorized, "what is kept is signed by the owner").WithNext("name the identity file with --identity FILE")
 	}
 	owner, err := a.loadOwner(o.identity)
 	if err != nil {
@@ -150,9 +151,9 @@ func (a *app) checkpoint(ctx context.Context, e *engine.Engine, o *checkpointOpt
 		}
 		zones = []fcp.ZoneID{id}
 	}
-	l := a.list("Checkpoint", e.Position(), "ZONE", "NUMBER", "HISTORY", "VERSIONS", "PINS", "ROOT")
+	l := a.list("Retention", e.Position(), "ZONE", "NUMBER", "HISTORY", "VERSIONS", "PINS", "ROOT")
 	for _, zone := range zones {
-		if err := a.checkpointZone(ctx, e, zone, owner, o, l); err != nil {
+		if err := a.retainZone(ctx, e, zone, owner, o, l); err != nil {
 			return err
 		}
 	}
@@ -168,7 +169,7 @@ func (a *app) checkpoint(ctx context.Context, e *engine.Engine, o *checkpointOpt
 	return nil
 }
 
-func (a *app) checkpointZone(ctx context.Context, e *engine.Engine, zone fcp.ZoneID, owner *authority.OwnerKey, o *checkpointOptions, l *list) error {
+func (a *app) retainZone(ctx context.Context, e *engine.Engine, zone fcp.ZoneID, owner *authority.OwnerKey, o *retainOptions, l *list) error {
 	req := engine.CheckpointOptions{Owner: owner, Zones: []fcp.ZoneID{zone}, Pin: o.pin, Unpin: o.unpin, DryRun: o.dryRun}
 	if o.history.set || o.versions >= 0 {
 		kept, err := e.RetentionOf(zone)
@@ -185,7 +186,7 @@ func (a *app) checkpointZone(ctx context.Context, e *engine.Engine, zone fcp.Zon
 	}
 	out, err := e.Checkpoint(ctx, req)
 	for _, r := range out {
-		v := checkpointView{r.Zone, r.Seq, r.Root.String(), r.Feeds, ageText(r.Retention.History), r.Retention.Versions, r.Pins, r.Position, o.dryRun}
+		v := retentionView{r.Zone, r.Seq, r.Root.String(), r.Feeds, ageText(r.Retention.History), r.Retention.Versions, r.Pins, r.Position, o.dryRun}
 		if err := l.add(v, v.Zone.String(), v.Zone.String(), decimal(v.Number), v.History, decimal(v.Versions), decimal(uint64(v.Pins)), a.short(v.Root)); err != nil {
 			return err
 		}
