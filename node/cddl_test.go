@@ -102,6 +102,7 @@ func TestMessagesMatchTheCDDL(t *testing.T) {
 	}
 	for rule, v := range map[string]any{
 		"TransportAttestation": attestation{Enrollment: make([]byte, 100), Until: 5, Signature: make([]byte, 64)},
+		"SeenList":             seenList{Entries: []seenEntry{{fcp.WriterID{1}, 5}}},
 		"MemberMeta":           meta{Vector: fcp.Hash{1}, Feeds: 2, Segments: 3},
 	} {
 		b, err := fcp.Marshal(v)

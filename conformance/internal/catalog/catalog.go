@@ -67,7 +67,8 @@ type Catalog struct {
 func New() (*Catalog, error) {
 	c := &Catalog{}
 	for _, step := range []func(*Catalog){(*Catalog).keys, (*Catalog).zones, (*Catalog).revocations, (*Catalog).delegations,
-		(*Catalog).checkpoints, (*Catalog).audit, (*Catalog).tokens, (*Catalog).approvals, (*Catalog).unsigned, (*Catalog).core} {
+		(*Catalog).checkpoints, (*Catalog).audit, (*Catalog).tokens, (*Catalog).approvals, (*Catalog).unsigned, (*Catalog).core,
+		(*Catalog).leases, (*Catalog).secrets} {
 		if step(c); c.err != nil {
 			return nil, c.err
 		}

@@ -52,7 +52,7 @@ type Param struct{ Name, Meaning string }
 
 // Operations returns the table, by name.
 func Operations() []Operation {
-	all := slices.Concat(encodingOps, identityOps, signedOps, sealedOps, meshOps, symbolOps)
+	all := slices.Concat(encodingOps, identityOps, signedOps, sealedOps, meshOps, symbolOps, sharedOps)
 	slices.SortFunc(all, func(a, b Operation) int { return strings.Compare(a.Name, b.Name) })
 	return all
 }

@@ -128,6 +128,8 @@ var verifiers = map[fcp.Hash]verifier{
 	fcp.SchemaRoleAssignment.Hash():         verifyAuthorized(authority.OpenAssignment),
 	fcp.SchemaCapability.Hash():             byIssuer(authority.VerifyGrant, func(g *authority.Grant) [32]byte { return g.Issuer() }),
 	fcp.SchemaApprovalToken.Hash():          byIssuer(authority.VerifyApproval, func(a *authority.Approval) [32]byte { return a.Issuer() }),
+	fcp.SchemaLeaseRequest.Hash():           verifyLeaseRequest,
+	fcp.SchemaSecret.Hash():                 verifyAuthorized(authority.OpenSecret),
 	authority.SchemaSecretAccess.Hash():     verifySecretAccess,
 	authority.SchemaSanitizerReceipt.Hash(): verifySanitizer,
 }

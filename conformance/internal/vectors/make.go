@@ -30,7 +30,7 @@ func All() ([]Case, error) {
 		return nil, err
 	}
 	m := &maker{c: c}
-	for _, step := range []func(){m.encoding, m.identity, m.objects, m.signed, m.tokens, m.sealed, m.frames, m.session, m.symbols, m.decisions} {
+	for _, step := range []func(){m.encoding, m.identity, m.objects, m.signed, m.tokens, m.sealed, m.frames, m.session, m.symbols, m.decisions, m.shared} {
 		step()
 	}
 	slices.SortFunc(m.out, func(a, b Case) int { return strings.Compare(a.Class+"/"+a.Name, b.Class+"/"+b.Name) })
@@ -191,13 +191,16 @@ func (m *maker) objects() {
 	m.cbor("objects", "event-cut", "an event that ends early", "event.check", m.c.Find("event").Bytes[:60], fcp.CodeMalformed)
 }
 
-// bySecond and byNode sign; everything else the owner does.
+// byNode are signed by the first node; everything else by the owner, but what asks
+// for a lease.
 var byNode = map[string]bool{"decision": true, "decision-small": true, "intent": true, "intent-small": true, "receipt": true, "receipt-small": true,
 	"audit-head": true, "audit-head-cosigned": true, "fork-proof": true, "sanitizer": true}
 
 func (m *maker) signed() {
 	owner, node, second := m.c.Owner.Public(), m.c.Node.Public().Signing, m.c.Second.Public().Signing
-	skip := map[string]bool{"zone-checkpoint": true, "zone-checkpoint-owner": true, "blob": true, "card": true, "resource": true,
+	skip := map[string]bool{"lease": true, "lease-proposed": true, "lease-release": true, "lease-promise": true, "lease-fence": true, "state-root": true,
+		"state-root-crdt": true, "state": true, "state-first": true, "state-delta": true, "state-snapshot": true,
+		"zone-checkpoint": true, "zone-checkpoint-owner": true, "blob": true, "card": true, "resource": true,
 		"audit-event": true, "audit-event-small": true, "credential-1": true, "credential-2": true, "credential-3": true}
 	for i := range m.c.Objects {
 		o := &m.c.Objects[i]
@@ -207,6 +210,9 @@ func (m *maker) signed() {
 		key := owner[:]
 		if byNode[o.Name] {
 			key = node[:]
+		}
+		if o.Name == "lease-request" {
+			key = second[:]
 		}
 		params := []string{"key", hexed(key), "keys", hexed(second[:])}
 		m.cbor("signed", o.Name, "a good object; its ref", "signed.verify", o.Bytes, 0, params...)
