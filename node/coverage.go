@@ -87,3 +87,34 @@ func (n *Node) awaitNoted(ctx context.Context) error {
 		}
 	}
 }
+
+// WaitSettled waits until this node has all that the peers who are there told of: its
+// own enrollment among it, and somebody being there if there is anybody else.
+// CodeTimeout when ctx ends before.
+func (n *Node) WaitSettled(ctx context.Context) error {
+	t := time.NewTicker(5 * time.Millisecond)
+	defer t.Stop()
+	for {
+		enrolled, others := false, 0
+		for _, m := range n.id.enrolled() {
+			if m.Writer == n.self {
+				enrolled = true
+			} else if !m.Revoked {
+				others++
+			}
+		}
+		n.mu.Lock()
+		settled := n.core.Settled() && (others == 0 || len(n.sessions) > 0)
+		n.mu.Unlock()
+		if enrolled && settled {
+			return nil
+		}
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return fcp.Errorf(fcp.CodeTimeout, "what others have is not all here")
+		case <-n.life.Done():
+			return context.Cause(n.life)
+		}
+	}
+}

@@ -26,6 +26,7 @@ func demoParts() []demoPart {
 		{"storage", "put, the past, a kill -9, a backup, a restore", (*demo).storage},
 		{"symbols", "any 2 of 5 directories rebuild everything; damage, loss, heal", (*demo).symbols},
 		{"authority", "grant, narrow offline, use, revoke, refused and proved offline", (*demo).authority},
+		{"mesh", "three processes, one killed; read from the survivors; a revocation refused elsewhere", (*demo).mesh},
 	}
 }
 

@@ -252,6 +252,13 @@ func (a *app) addNodes(ctx context.Context, identity *identityOptions, hints *da
 				return err
 			}
 		}
+		// The zones' next checkpoints name the new members: without one they know of no
+		// moment at which what they know was all there was, and decide nothing.
+		for _, zone := range e.Zones() {
+			if _, err := e.SettleCheckpoint(ctx, owner, zone); err != nil {
+				return err
+			}
+		}
 		return nil
 	})
 }

@@ -33,7 +33,8 @@ func (a *app) waitCommand() *cobra.Command {
 		Use: "wait", Short: "Wait until the nodes of this machine are ready, agree, or know of a revocation", Args: args(0, 0),
 		Long: `wait returns when all that is asked for came to pass on every node of this machine that
 runs; exit code 3 when it did not in time. --ready: each answers and has met every
-member that is here. --converged: the roots of all zones are equal. --placed: every
+member that is here. --converged: what the others have is here, and the roots of all
+zones are equal on the nodes of this machine. --placed: every
 sealed segment is spread as the policy says. --revocation: each has the revocation.`,
 		Example: "  fcpctl wait --ready --converged\n  fcpctl wait --revocation REF --timeout 5s",
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -51,7 +52,7 @@ sealed segment is spread as the policy says. --revocation: each has the revocati
 	}
 	f := cmd.Flags()
 	f.BoolVar(&o.ready, "ready", false, "until each node is ready and they have met")
-	f.BoolVar(&o.converged, "converged", false, "until the zone roots are equal")
+	f.BoolVar(&o.converged, "converged", false, "until each has what the others have, and the zone roots are equal")
 	f.BoolVar(&o.placed, "placed", false, "until every sealed segment is spread")
 	f.StringArrayVar(&o.revocations, "revocation", nil, "until each node has this revocation; may be repeated")
 	f.DurationVar(&o.timeout, "timeout", 30*time.Second, "give up after this time")
@@ -105,9 +106,16 @@ func (a *app) wait(ctx context.Context, o *waitOptions) error {
 		v.For = append(v.For, "ready")
 		err = a.awaitPeers(ctx, all)
 	}
-	if err == nil && o.converged {
+	if o.converged {
 		v.For = append(v.For, "converged")
-		err = a.awaitEqualRoots(ctx, all)
+		for _, r := range all {
+			if err == nil {
+				err = r.Wait(ctx, api.WaitSettled, fcp.Hash{})
+			}
+		}
+		if err == nil {
+			err = a.awaitEqualRoots(ctx, all)
+		}
 	}
 	for _, r := range all {
 		if err == nil && o.placed {

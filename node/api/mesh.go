@@ -148,6 +148,7 @@ func stateOf(m *engine.Member, n *node.Node) string {
 const (
 	WaitPlaced     = "placed"     // what is open is sealed, and every segment of this node is where the policy wants it
 	WaitRevocation = "revocation" // a revocation is at every member
+	WaitSettled    = "settled"    // all that the peers who are there told of is here
 	WaitPeers      = "peers"      // every member that is not revoked is there
 )
 
@@ -173,6 +174,8 @@ func (c *callState) wait() error {
 	switch q.For {
 	case WaitPlaced:
 		return c.node.Place(c.ctx)
+	case WaitSettled:
+		return c.node.WaitSettled(c.ctx)
 	case WaitPeers:
 		members, err := c.engine.Members()
 		if err != nil {
