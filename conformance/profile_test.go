@@ -93,16 +93,24 @@ func TestEveryFoundingTestIsARow(t *testing.T) {
 	}
 }
 
-// goTest runs go test -json over a module with one test file.
-func goTest(t *testing.T, source string) []byte {
+// goTest runs go test -json over a module with one package for each source.
+func goTest(t *testing.T, sources map[string]string) []byte {
 	t.Helper()
+	files := map[string]string{"go.mod": "module tried\n\ngo 1.26\n"}
+	for name, source := range sources {
+		files[name+"/x_test.go"] = "package tried\n\nimport \"testing\"\n\n" + source
+	}
 	dir := t.TempDir()
-	for name, text := range map[string]string{"go.mod": "module tried\n\ngo 1.26\n", "x_test.go": "package tried\n\nimport \"testing\"\n\n" + source} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+	for name, text := range files {
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.CommandContext(t.Context(), "go", "test", "-json", "./...")
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-vet=off", "-json", "./...")
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "GOFLAGS=-mod=mod", "GOWORK=off")
 	b, err := cmd.Output()
@@ -117,8 +125,7 @@ func goTest(t *testing.T, source string) []byte {
 // that passes, and then of one that was renamed, removed, fails, is skipped, fails in
 // a part or does not build.
 func TestARowHoldsOnlyWithItsTest(t *testing.T) {
-	row := []profile.Profile{{Name: "p", Requirements: []profile.Requirement{{ID: "R", Text: "r", Tests: []string{"tried TestIt"}}}}}
-	for _, c := range []struct {
+	cases := []struct {
 		name, source, why string
 		holds             bool
 	}{
@@ -127,17 +134,29 @@ func TestARowHoldsOnlyWithItsTest(t *testing.T) {
 		{"removed", "var _ testing.TB", "did not run", false},
 		{"fails", "func TestIt(t *testing.T) { t.Error(`no`) }", "failed", false},
 		{"skipped", "func TestIt(t *testing.T) { t.Skip(`not here`) }", "skipped", false},
-		{"part fails", "func TestIt(t *testing.T) { t.Run(`part`, func(t *testing.T) { t.Error(`no`) }) }", "failed", false},
-		{"part skipped", "func TestIt(t *testing.T) { t.Run(`part`, func(t *testing.T) { t.Skip() }) }", "skipped", false},
+		{"part-fails", "func TestIt(t *testing.T) { t.Run(`part`, func(t *testing.T) { t.Error(`no`) }) }", "failed", false},
+		{"part-skipped", "func TestIt(t *testing.T) { t.Run(`part`, func(t *testing.T) { t.Skip() }) }", "skipped", false},
 		{"panics", "func TestIt(t *testing.T) { panic(`no`) }", "failed", false},
-		{"does not build", "func TestIt(t *testing.T) { undefined() }", "did not run", false},
-	} {
-		var shown bytes.Buffer
-		results, err := profile.ReadResults(bytes.NewReader(goTest(t, c.source)), &shown)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r := profile.Judge(row, results)
+		{"does-not-build", "func TestIt(t *testing.T) { undefined() }", "did not run", false},
+	}
+	sources := map[string]string{}
+	for _, c := range cases {
+		sources[c.name] = c.source
+	}
+	output := goTest(t, sources)
+	var shown bytes.Buffer
+	results, err := profile.ReadResults(bytes.NewReader(output), &shown)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(shown.String(), "x_test.go:5: no") || !strings.Contains(shown.String(), "undefined: undefined") || !strings.Contains(shown.String(), "ok  \ttried/passes") {
+		t.Errorf("what go test says is not shown:\n%s", shown.String())
+	}
+	row := func(tests ...string) []profile.Profile {
+		return []profile.Profile{{Name: "p", Requirements: []profile.Requirement{{ID: "R", Text: "r", Tests: tests}}}}
+	}
+	for _, c := range cases {
+		r := profile.Judge(row("tried/"+c.name+" TestIt"), results)
 		got := r[0].Rows[0]
 		if got.Holds != c.holds || r[0].Holds != c.holds || !strings.Contains(got.Why, c.why) {
 			t.Errorf("%s: %+v", c.name, got)
@@ -150,18 +169,17 @@ func TestARowHoldsOnlyWithItsTest(t *testing.T) {
 		if err != nil || json.Unmarshal(b, &back) != nil || back[0].Rows[0].Holds != c.holds {
 			t.Errorf("%s: %s (%v)", c.name, b, err)
 		}
-		if c.name == "fails" && !strings.Contains(shown.String(), "x_test.go:5: no") {
-			t.Errorf("what a failing test says is not shown:\n%s", shown.String())
+		if both := profile.Judge(row("tried/passes TestIt", "tried/"+c.name+" TestIt"), results); both[0].Holds != c.holds {
+			t.Errorf("one good test makes up for one that %s", c.name)
 		}
 	}
 	// The worst of several runs counts, and a row without tests never holds.
-	twice := append(goTest(t, "func TestIt(t *testing.T) {}"), goTest(t, "func TestIt(t *testing.T) { t.Skip() }")...)
-	results, err := profile.ReadResults(bytes.NewReader(twice), nil)
-	if err != nil || profile.Judge(row, results)[0].Holds {
+	failed := strings.ReplaceAll(string(output), "tried/fails", "tried/passes")
+	results, err = profile.ReadResults(strings.NewReader(failed+string(output)), nil)
+	if err != nil || profile.Judge(row("tried/passes TestIt"), results)[0].Holds {
 		t.Errorf("one good run of two: %v %v", results, err)
 	}
-	row[0].Requirements[0].Tests = nil
-	if r := profile.Judge(row, results); r[0].Holds || r[0].Rows[0].Why != "no test shows it" || profile.Judge([]profile.Profile{{Name: "empty"}}, results)[0].Holds {
+	if r := profile.Judge(row(), results); r[0].Holds || r[0].Rows[0].Why != "no test shows it" || profile.Judge([]profile.Profile{{Name: "empty"}}, results)[0].Holds {
 		t.Errorf("without tests: %+v", r)
 	}
 }
