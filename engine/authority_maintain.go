@@ -199,7 +199,7 @@ func (e *Engine) signEpochHead(ctx context.Context, f log.FeedState, u *Upkeep) 
 func (e *Engine) witness(ctx context.Context, f log.FeedState, signers authority.Signers, u *Upkeep) error {
 	s := &e.upkeep
 	seen := s.heads[f.ID]
-	if seen.size == 0 || seen.witnessed || seen.size > f.Seq || s.known[f.Feed] {
+	if seen.size == 0 || seen.witnessed || seen.size > f.Seq || s.known[f.Feed] || f.Feed.Writer == e.node.Writer() { // of another incarnation
 		return nil
 	}
 	h, err := authority.VerifyHead(seen.body, signers)

@@ -72,11 +72,15 @@ func (n *Node) giveEvents(s *Session, g *giving) error {
 			return none()
 		}
 	}
-	for _, r := range g.ranges {
+	for i, r := range g.ranges {
 		if r[0] > head.Seq {
 			continue
 		}
-		err := n.giveRange(s, no, r[0], min(r[1], head.Seq), &head, g.asked)
+		last := min(r[1], head.Seq)
+		if i == len(g.ranges)-1 {
+			last = head.Seq // the feed grew since it was asked for: only up to a signed head is a feed told of
+		}
+		err := n.giveRange(s, no, r[0], last, &head, g.asked)
 		if errors.Is(err, fcp.CodeHorizon) {
 			return none()
 		}
