@@ -19,6 +19,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -26,6 +27,8 @@ import (
 	"time"
 
 	"golang.org/x/term"
+
+	"fcp/cmd/internal/nodump"
 )
 
 func main() { os.Exit(realMain()) }
@@ -34,6 +37,10 @@ func main() { os.Exit(realMain()) }
 const patience = 10 * time.Second
 
 func realMain() int {
+	if err := nodump.Protect(); err != nil {
+		fmt.Fprintln(os.Stderr, "fcpctl: this process cannot be kept out of core files:", err)
+		return exitFailed
+	}
 	// A reader that went away is no error; see app.run.
 	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -29,7 +29,7 @@ type compactZoneView struct {
 	Zone       fcp.ZoneID       `json:"zone"`
 	Skipped    string           `json:"skipped,omitempty"`
 	Checkpoint uint64           `json:"retention_mark,omitempty"` // number
-	Horizon    uint64           `json:"horizon,omitempty"`    // first position that can be read afterwards
+	Horizon    uint64           `json:"horizon,omitempty"`        // first position that can be read afterwards
 	HorizonAt  string           `json:"horizon_at,omitempty"`
 	Versions   uint64           `json:"versions"` // that stay
 	Segments   int              `json:"segments"`

@@ -14,9 +14,14 @@ import (
 
 	"fcp"
 	"fcp/cmd/internal/daemon"
+	"fcp/cmd/internal/nodump"
 )
 
 func main() {
+	if err := nodump.Protect(); err != nil {
+		fmt.Fprintln(os.Stderr, "fcpd: this process cannot be kept out of core files:", err)
+		os.Exit(1)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	if err := daemon.Command("fcpd").ExecuteContext(ctx); err != nil {
