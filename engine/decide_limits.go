@@ -11,7 +11,16 @@ import (
 )
 
 // spent is what was used of one token or grant.
-type spent struct{ calls, bytes, until uint64 }
+type spent struct {
+	calls, bytes, until uint64
+	root                fcp.Hash // of a narrowed token: the ref of the first of its chain; else zero
+}
+
+// MaxNarrowed is how many limited tokens, narrowed from one that a node minted, can be
+// in use here at a time. A holder narrows as often as it likes, and each of its
+// tokens is remembered until it ends: more than these are refused, so that no holder
+// fills the memory that the limits of others are in.
+const MaxNarrowed = 1024
 
 // limits implements authority.Limits over what this node spent, for one request.
 type limits struct {
@@ -43,8 +52,34 @@ func (l locked) Used(ref fcp.Hash) (calls, bytes uint64) {
 	if s.restored > 0 && !l.issued(ref).After(time.Unix(int64(s.restored), 0)) {
 		return usedUp, usedUp // the backup does not know what was used before and since
 	}
-	u := s.used[ref]
+	u, known := s.used[ref]
+	if !known && l.crowded(ref) {
+		return usedUp, usedUp
+	}
 	return u.calls, u.bytes
+}
+
+// root returns the ref of the first token of the chain for one narrowed from it; zeros
+// for any other ref.
+func (l limits) root(ref fcp.Hash) (root fcp.Hash) {
+	if refs := l.r.Token.Refs(); slices.Index(refs, ref) > 0 {
+		root = refs[0]
+	}
+	return root
+}
+
+// crowded reports whether too many narrowed tokens of the same origin are in use.
+func (l locked) crowded(ref fcp.Hash) bool {
+	root, now, n := l.root(ref), l.e.env.Now().Unix(), 0
+	if root.IsZero() {
+		return false
+	}
+	for _, u := range l.e.decisions.used {
+		if u.root == root && int64(u.until) >= now {
+			n++
+		}
+	}
+	return n >= MaxNarrowed
 }
 
 // issued returns when a token of the request or a grant was signed; long ago for
@@ -85,7 +120,7 @@ func (e *Engine) spend(f *ZoneFacts, r *authority.Request, d authority.Decision)
 	}
 	for ref, until := range e.limited(f, r, &d) {
 		u := s.used[ref]
-		s.used[ref] = spent{u.calls + 1, u.bytes + r.Bytes, max(u.until, until)}
+		s.used[ref] = spent{u.calls + 1, u.bytes + r.Bytes, max(u.until, until), limits{e, f, r}.root(ref)}
 	}
 	return d, e.saveSpent(now)
 }
@@ -132,6 +167,7 @@ type spentEntry struct {
 	Calls uint64   `cbor:"calls"`
 	Bytes uint64   `cbor:"bytes"`
 	Until uint64   `cbor:"until"` // unix seconds; behind it the entry is dropped
+	Root  fcp.Hash `cbor:"root"`  // of a narrowed token, else zeros
 }
 
 // loadSpent reads the file once. The caller holds decisions.mu.
@@ -166,7 +202,7 @@ func decodeSpent(b []byte) (map[fcp.Hash]spent, uint64, error) {
 		if i > 0 && slices.Compare(file.Used[i-1].Ref[:], x.Ref[:]) >= 0 {
 			return nil, 0, fcp.Errorf(fcp.CodeCorrupt, "the file %s is not in order", fileSpent)
 		}
-		used[x.Ref] = spent{x.Calls, x.Bytes, x.Until}
+		used[x.Ref] = spent{x.Calls, x.Bytes, x.Until, x.Root}
 	}
 	return used, file.Restored, nil
 }
@@ -180,7 +216,7 @@ func (e *Engine) saveSpent(now time.Time) error {
 			delete(e.decisions.used, ref)
 			continue
 		}
-		file.Used = append(file.Used, spentEntry{ref, u.calls, u.bytes, u.until})
+		file.Used = append(file.Used, spentEntry{ref, u.calls, u.bytes, u.until, u.root})
 	}
 	slices.SortFunc(file.Used, func(a, b spentEntry) int { return slices.Compare(a.Ref[:], b.Ref[:]) })
 	b, err := fcp.Marshal(file)

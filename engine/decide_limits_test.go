@@ -209,3 +209,43 @@ func TestARestoreGivesNoCallBack(t *testing.T) {
 	s.must(use(fresh.Ref()))
 	wantReason(t, use(fresh.Ref()), authority.ReasonLimitCalls)
 }
+
+// TestAHolderCannotFillTheMemoryOfLimits narrows one token ever again and uses each
+// child: beyond MaxNarrowed they are refused, what others have left is untouched, and
+// there is room again when they ended.
+func TestAHolderCannotFillTheMemoryOfLimits(t *testing.T) {
+	s := newEntitled(t, 544, notes())
+	free, other := s.chain, s.mintLimited()
+	info, err := authority.InspectToken(free.Tokens()[0])
+	s.must(err)
+	one := info.Constraints
+	one.MaxCalls = 1
+	child := func() *authority.Chain {
+		now := s.clock.Now()
+		c, err := authority.Attenuate(s.env.Rand, now, s.holder, free, authority.Narrowing{Principal: testPrincipal, Holder: s.Node().Writer(),
+			Confirm: s.holder.Public(), NotBefore: info.NotBefore, Expires: now.Add(time.Minute).Truncate(time.Second), Grants: []fcp.Hash{s.grant}, Rights: info.Rights, Constraints: one})
+		s.must(err)
+		return c
+	}
+	// Fill the memory as uses would, without a file for each.
+	refs := free.Refs()
+	s.decisions.mu.Lock()
+	s.must(s.loadSpent())
+	for i := range MaxNarrowed {
+		s.decisions.used[fcp.Hash{1, byte(i), byte(i >> 8)}] = spent{1, 0, uint64(s.clock.Now().Add(time.Minute).Unix()), refs[0]}
+	}
+	s.decisions.mu.Unlock()
+	s.chain = child()
+	wantReason(t, s.putFor(s.caller(), "notes/1", "x"), authority.ReasonLimitCalls)
+	s.chain = other
+	s.must(s.putFor(s.caller(), "notes/2", "x"))
+	s.reopen()
+	s.chain = child()
+	wantReason(t, s.putFor(s.caller(), "notes/1", "x"), authority.ReasonLimitCalls)
+	s.clock.Advance(2 * time.Minute)
+	s.chain = child()
+	s.must(s.putFor(s.caller(), "notes/3", "x"))
+	if n := len(s.decisions.used); n > 3 {
+		t.Errorf("%d entries are left", n)
+	}
+}
