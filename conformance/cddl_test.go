@@ -251,8 +251,10 @@ func encodings(t testing.TB) map[string][][]byte {
 		}
 		out[rule] = append(out[rule], o.Body())
 	}
-	for rule, list := range storeEncodings(t, rules) {
-		out[rule] = append(out[rule], list...)
+	for _, more := range []map[string][][]byte{storeEncodings(t, rules), hashedEncodings(t, c)} {
+		for rule, list := range more {
+			out[rule] = append(out[rule], list...)
+		}
 	}
 	return out
 }

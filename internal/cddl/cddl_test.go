@@ -33,6 +33,7 @@ func TestMatch(t *testing.T) {
 		{`a = 0x10`, "10", "00"},
 		{`a = "IETF"`, "6449455446", "60 4449455446"},
 		{`a = h'01ff'`, "4201ff", "4201fe"},
+		{`a = 'IETF'`, "4449455446", "6449455446 40"},
 		{`a = 1..3`, "01 03", "00 04 21"},
 		{`a = 1...3`, "01 02", "03"},
 		{`a = -2..1`, "21 20 01", "22 02"},
@@ -115,7 +116,7 @@ func items(t *testing.T, s string) (out [][]byte) {
 
 func TestParseRefuses(t *testing.T) {
 	for _, s := range []string{
-		"a = b", "a", "a = ", "= uint", "a = uint\na = tstr", "a /= uint", "a = {x: }", "a = [uint", "a = {uint", `a = "x`, "a = h'0'", "a = h'zz'",
+		"a = b", "a", "a = ", "= uint", "a = uint\na = tstr", "a /= uint", "a = {x: }", "a = [uint", "a = {uint", `a = "x`, "a = h'0'", "a = h'zz'", "a = 'x",
 		"a = b<uint>", "a = #6.2(uint)", "a = uint .bits 1", "a = uint .lt tstr", `a = tstr .regexp "("`, "a = tstr .regexp 1", "a = 1..x", "a = uint %",
 		"uint = tstr", "a = uint tstr", "b = (uint, tstr)\na = b / uint", "a = {b: c}\nc = (x: uint, y: uint)", "a = 99999999999999999999",
 	} {

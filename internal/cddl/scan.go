@@ -78,6 +78,12 @@ func scanToken(s string) (token, int, error) {
 			return token{}, 0, fmt.Errorf("byte string: %w", err)
 		}
 		return token{kind: tokValue, val: Value{Major: majorBytes, N: uint64(len(b)), Bytes: b}}, end + 3, nil
+	case c == '\'':
+		end := strings.IndexByte(s[1:], '\'')
+		if end < 0 {
+			return token{}, 0, fmt.Errorf("a byte string without an end")
+		}
+		return token{kind: tokValue, val: Value{Major: majorBytes, N: uint64(end), Bytes: []byte(s[1 : 1+end])}}, end + 2, nil
 	case letter(c):
 		n := name(s)
 		return token{kind: tokName, text: s[:n]}, n, nil
