@@ -26,6 +26,7 @@ func rowSources() []func() ([]Row, error) {
 		plain(atRows),
 		plain(codecRows),
 		plain(codecMemoryRows),
+		plain(secretRows),
 	}
 }
 
