@@ -75,17 +75,20 @@ func (w *write) stageBody(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Add(&ev); err != nil {
+	encrypt, err := s.Add(&ev)
+	if err != nil {
 		return errors.Join(err, s.Abort())
 	}
+	encrypt()
 	_, err = s.Commit(ctx)
 	w.staged = err == nil
 	return err
 }
 
-// upload streams chunks into the log in three steps that work side by side: the
-// caller's goroutine reads, one worker per processor hashes and encrypts, and one
-// goroutine writes them in order.
+// upload streams chunks into the log in steps that work side by side: the caller's
+// goroutine reads, one worker per processor hashes and encrypts, and one goroutine
+// gives them their places and writes them in order. No more goroutines than
+// processors have much to do, or the one that writes would wait for its turn.
 type upload struct {
 	w      *write
 	ctx    context.Context
@@ -96,6 +99,7 @@ type upload struct {
 	free  chan *piece
 	todo  chan *piece
 	order chan *piece // in the body's order
+	last  chan func() // encrypts a segment; closed when everything is written
 
 	total   uint64         // bytes read; owned by run
 	ids     []fcp.ObjectID // one for each chunk; owned by the writing goroutine, as what follows
@@ -125,7 +129,7 @@ const piecesAhead = 8
 func newUpload(ctx context.Context, w *write, dry bool) *upload {
 	inFlight := runtime.GOMAXPROCS(0) + piecesAhead
 	u := &upload{w: w, dry: dry, fresh: map[fcp.ObjectID]bool{}, free: make(chan *piece, inFlight),
-		todo: make(chan *piece, inFlight), order: make(chan *piece, inFlight)}
+		todo: make(chan *piece, inFlight), order: make(chan *piece, inFlight), last: make(chan func(), inFlight)}
 	u.ctx, u.cancel = context.WithCancelCause(ctx)
 	u.raws = make(chan []byte, runtime.GOMAXPROCS(0)+1)
 	for range cap(u.raws) {
@@ -143,14 +147,7 @@ func (u *upload) run(body io.Reader) error {
 	defer u.cancel(nil)
 	var working sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
-		working.Go(func() {
-			for p := range u.todo {
-				p.err = u.prepare(p)
-				u.raws <- p.raw
-				p.raw = nil
-				p.done <- struct{}{}
-			}
-		})
+		working.Go(u.work)
 	}
 	written := make(chan error, 1)
 	go func() {
@@ -158,16 +155,45 @@ func (u *upload) run(body io.Reader) error {
 		if err != nil {
 			u.cancel(err)
 		}
+		close(u.last)
 		written <- err
 	}()
 	err := u.read(body)
-	close(u.todo)
-	working.Wait()
 	close(u.order)
-	if werr := <-written; werr != nil {
+	werr := <-written
+	working.Wait()
+	if werr != nil {
 		return werr
 	}
 	return err
+}
+
+// work does what takes the processor, the last step of earlier chunks before the
+// first of later ones, until everything is written.
+func (u *upload) work() {
+	for {
+		select {
+		case encrypt, ok := <-u.last:
+			if !ok {
+				return
+			}
+			encrypt()
+			continue
+		default:
+		}
+		select {
+		case encrypt, ok := <-u.last:
+			if !ok {
+				return
+			}
+			encrypt()
+		case p := <-u.todo:
+			p.err = u.prepare(p)
+			u.raws <- p.raw
+			p.raw = nil
+			p.done <- struct{}{}
+		}
+	}
 }
 
 // read cuts the body into chunks until it ends or something fails.
@@ -313,9 +339,11 @@ func (u *upload) stage(s *log.Stage, ev *log.StagedEvent) (_ *log.Stage, err err
 			return nil, err
 		}
 	}
-	if err := s.Add(ev); err != nil {
+	encrypt, err := s.Add(ev)
+	if err != nil {
 		return nil, errors.Join(err, s.Abort())
 	}
+	u.last <- encrypt
 	return s, nil
 }
 

@@ -46,7 +46,7 @@ type stagedSegment struct {
 	done       chan error
 }
 
-// stageAhead is how many segments are encrypted side by side.
+// stageAhead is how many segments are on their way to the table.
 const stageAhead = 4
 
 // MaxStage bounds what one Stage takes, in bytes of event contents, and shortStage
@@ -191,16 +191,21 @@ func (s *Stage) Full() bool {
 // Len returns how many events were added.
 func (s *Stage) Len() int { return len(s.events) }
 
-// Add gives an event its place and writes its segment. Its body must not be empty. The
-// event's memory stays with the Stage; the event gets other memory for the next
-// Prepare. After an error the Stage can only be aborted.
-func (s *Stage) Add(e *StagedEvent) error {
+// Add gives an event its place and has its segment written. Its body must not be empty.
+// The event's memory stays with the Stage; the event gets other memory for the next
+// Prepare. What encrypts the segment is returned, to be called once, in any
+// goroutine: later calls of Add, Commit and Abort wait for that. After an error the
+// Stage can only be aborted.
+func (s *Stage) Add(e *StagedEvent) (encrypt func(), err error) {
 	l, d := s.l, &e.draft
 	if l.full.Load() {
-		return l.diskFull()
+		return nil, l.diskFull()
 	}
 	if d.Zone != s.feed.Zone {
-		return fcp.Errorf(fcp.CodeCrossZone, "%s and %s", s.feed.Zone, d.Zone)
+		return nil, fcp.Errorf(fcp.CodeCrossZone, "%s and %s", s.feed.Zone, d.Zone)
+	}
+	if err := s.write(stageAhead - 1); err != nil {
+		return nil, err
 	}
 	prev := s.end.head.hash
 	t := max(l.clock.Reserve(1), s.end.time+1)
@@ -215,13 +220,12 @@ func (s *Stage) Add(e *StagedEvent) error {
 	w.plain, e.buf = e.buf, w.plain
 	w.pack.out = frontBlock(&h, w.plain)
 	w.pack.blocks = append(w.pack.blocks, sealBlock{s.end.seq, 0, len(w.pack.out)})
-	go func() { w.done <- l.encryptTo(w.draft, &w.pack, w.buffer) }()
 	s.under = append(s.under, w)
 	s.round = append(s.round, w.draft)
 	s.events = append(s.events, Applied{Placed: Placed{Seq: s.end.seq, Time: t, Hash: s.end.hash}, Under: d.Under, Content: d.Content})
 	s.salts = append(s.salts, d.Salt[:]...)
 	s.bytes += int64(len(d.content))
-	return s.write(stageAhead - 1)
+	return func() { w.done <- l.encryptTo(w.draft, &w.pack, w.buffer) }, nil
 }
 
 // frontBlock writes what a block has in front of its one content into the room before

@@ -29,6 +29,14 @@ func prepare(e *StagedEvent, d Draft) error {
 	return e.Prepare(d, len(body), func(dst []byte) []byte { return append(dst, body...) })
 }
 
+func add(s *Stage, e *StagedEvent) error {
+	encrypt, err := s.Add(e)
+	if err == nil {
+		go encrypt()
+	}
+	return err
+}
+
 // stage puts events through a Stage of their own.
 func stage(t testing.TB, l *Log, drafts ...Draft) []Placed {
 	t.Helper()
@@ -38,7 +46,7 @@ func stage(t testing.TB, l *Log, drafts ...Draft) []Placed {
 	}
 	var e StagedEvent
 	for _, d := range drafts {
-		if err := errors.Join(prepare(&e, d), s.Add(&e)); err != nil {
+		if err := errors.Join(prepare(&e, d), add(s, &e)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -135,7 +143,7 @@ func TestAbortedStageLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	var e StagedEvent
-	if err := errors.Join(prepare(&e, bigDraft(fcp.ZonePrivate, 100_000, 1)), s.Add(&e), s.Abort()); err != nil {
+	if err := errors.Join(prepare(&e, bigDraft(fcp.ZonePrivate, 100_000, 1)), add(s, &e), s.Abort()); err != nil {
 		t.Fatal(err)
 	}
 	after := mustAppend(t, l, draft(10, 2)).Events[0]
@@ -167,7 +175,7 @@ func TestAppendsWaitForTheStageOfTheirFeed(t *testing.T) {
 	var waiting sync.WaitGroup
 	waiting.Go(func() { mustAppend(t, l, draft(10, 1)) })
 	var e StagedEvent
-	if err := errors.Join(prepare(&e, bigDraft(fcp.ZonePrivate, 100_000, 1)), s.Add(&e)); err != nil {
+	if err := errors.Join(prepare(&e, bigDraft(fcp.ZonePrivate, 100_000, 1)), add(s, &e)); err != nil {
 		t.Fatal(err)
 	}
 	placed, err := s.Commit(context.Background())
@@ -195,7 +203,7 @@ func TestStageOfManyTables(t *testing.T) {
 		s.turn = 200_000
 		var e StagedEvent
 		for i := range uint64(9) {
-			if err := errors.Join(prepare(&e, bigDraft(fcp.ZonePrivate, 100_000, i)), s.Add(&e)); err != nil {
+			if err := errors.Join(prepare(&e, bigDraft(fcp.ZonePrivate, 100_000, i)), add(s, &e)); err != nil {
 				t.Fatal(err)
 			}
 		}

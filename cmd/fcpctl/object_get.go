@@ -15,6 +15,7 @@ import (
 
 	"fcp"
 	"fcp/engine"
+	"fcp/internal/directio"
 	"fcp/node/api"
 )
 
@@ -295,6 +296,9 @@ func writeNew(dir, name string, overwrite bool, r io.WriterTo) error {
 	return writeIn(root, name, overwrite, r)
 }
 
+// pastCache is from what size on an object is written past the page cache.
+const pastCache = 16 << 20
+
 // writeIn writes under another name first, so that a read that fails half-way
 // leaves nothing that looks whole.
 func writeIn(root *os.Root, name string, overwrite bool, r io.WriterTo) (err error) {
@@ -315,8 +319,12 @@ func writeIn(root *os.Root, name string, overwrite bool, r io.WriterTo) (err err
 			err = errors.Join(err, root.Remove(temp))
 		}
 	}()
-	_, err = r.WriteTo(f)
-	if closeErr := f.Close(); err == nil {
+	var to io.WriteCloser = f
+	if o, ok := r.(interface{ Info() engine.Info }); ok && o.Info().Size >= pastCache {
+		to = directio.NewWriter(f)
+	}
+	_, err = r.WriteTo(to)
+	if closeErr := to.Close(); err == nil {
 		err = inputError(closeErr, "the target "+name)
 	}
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"fcp"
 	"fcp/engine"
+	"fcp/internal/directio"
 	"fcp/node/api"
 )
 
@@ -94,9 +95,13 @@ func openInput(path string) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, inputError(err, "the input")
 	}
-	if st, err := f.Stat(); err == nil && st.IsDir() {
+	st, err := f.Stat()
+	switch {
+	case err == nil && st.IsDir():
 		f.Close()
 		return nil, fcp.Errorf(fcp.CodeInvalidArgument, "%s is a directory", path).WithNext("put a whole directory with -r")
+	case err == nil && st.Mode().IsRegular():
+		return directio.NewReader(f), nil
 	}
 	return f, nil
 }

@@ -14,8 +14,11 @@ import (
 	"unsafe"
 )
 
-// BufferSize is how many bytes go to the disk at once. A Writer has two such buffers.
-const BufferSize = 1 << 20
+// BufferSize is how many bytes go to the disk at once.
+const BufferSize = 2 << 20
+
+// depth is how many buffers a Writer has.
+const depth = 3
 
 // align is what address, offset and length of a direct write are multiples of: no
 // block device or file system in use asks for more.
@@ -46,17 +49,22 @@ var buffers = sync.Pool{New: func() any {
 
 // Create makes the file, or empties it.
 func Create(path string) (*Writer, error) {
-	f, direct, err := create(path)
+	f, err := os.Create(path)
 	if err != nil {
 		return nil, err
 	}
-	w := &Writer{f: f, direct: direct, full: make(chan []byte, 1), free: make(chan []byte, 2),
+	return NewWriter(f), nil
+}
+
+// NewWriter takes over a file that is empty.
+func NewWriter(f *os.File) *Writer {
+	w := &Writer{f: f, direct: setDirect(f, true) == nil, full: make(chan []byte, depth), free: make(chan []byte, depth),
 		failed: make(chan struct{}), done: make(chan struct{})}
-	for range 2 {
+	for range depth {
 		w.free <- (*buffers.Get().(*[]byte))[:0]
 	}
 	go w.run()
-	return w, nil
+	return w
 }
 
 // run writes full buffers one after the other.
@@ -86,7 +94,7 @@ func (w *Writer) writeAt(b []byte, at int64) error {
 		if !errors.Is(err, errUnaligned) {
 			return err
 		}
-		if err := buffered(w.f); err != nil { // a device with larger blocks
+		if err := setDirect(w.f, false); err != nil { // a device with larger blocks
 			return err
 		}
 		w.direct = false
@@ -138,7 +146,7 @@ func (w *Writer) Finish() error {
 		if w.buf != nil {
 			w.free <- w.buf
 		}
-		for range 2 {
+		for range depth {
 			b := <-w.free
 			b = b[:cap(b)]
 			buffers.Put(&b)
