@@ -57,6 +57,14 @@ var rootRules = map[fcp.Kind]rootRule{
 	fcp.KindAuditHead:         rootNone,
 	fcp.KindForkProven:        rootNone,
 	fcp.KindBackupDrilled:     rootNone,
+	fcp.KindLeaseGranted:      rootNone,
+	fcp.KindLeaseReleased:     rootNone,
+	fcp.KindLeasePromised:     rootNone,
+	fcp.KindFenceRaised:       rootNone,
+	fcp.KindStateDefined:      rootNone, // states ride in control events
+	fcp.KindStateWritten:      rootNone,
+	fcp.KindStateDelta:        rootNone,
+	fcp.KindStateSnapshot:     rootNone,
 }
 
 // mark is what one zone must keep as of a checkpoint.

@@ -275,6 +275,15 @@ func (e *Engine) ProposeLease(r *authority.LeaseRequest, above authority.Fence) 
 		Checkpoint: f.Electorate.Checkpoint.ID, From: from, Until: from.Add(r.For())})
 }
 
+// JudgeLease says whether PromiseLease would sign, and changes nothing.
+func (e *Engine) JudgeLease(r *authority.LeaseRequest, l *authority.UnverifiedLease) error {
+	f, _, err := e.leaseFacts(l.Spec().Thing)
+	if err == nil {
+		_, err = f.Judge(l, r)
+	}
+	return err
+}
+
 // PromiseLease judges a proposed lease, writes the promise down and signs. The
 // signature never leaves before the promise is on disk. Errors are those of
 // authority.LeaseFacts.Judge and of appending.
@@ -380,7 +389,7 @@ func (e *Engine) Effect(ctx context.Context, u *authority.UnverifiedLease, fn fu
 	if err != nil {
 		return err
 	}
-	highest, err := e.highestFence(t)
+	highest, err := e.HighestFence(t)
 	if err != nil {
 		return err
 	}
@@ -406,8 +415,8 @@ func (e *Engine) Effect(ctx context.Context, u *authority.UnverifiedLease, fn fu
 	return fn(ctx)
 }
 
-// highestFence returns what this node let through last.
-func (e *Engine) highestFence(t authority.Thing) (f authority.FenceRecord, err error) {
+// HighestFence returns what this node, as the sink, let through last on a thing.
+func (e *Engine) HighestFence(t authority.Thing) (f authority.FenceRecord, err error) {
 	b, err := e.local(projFences, t)
 	if b == nil || err != nil {
 		return f, err
