@@ -27,6 +27,7 @@ func rowSources() []func() ([]Row, error) {
 		plain(codecRows),
 		plain(codecMemoryRows),
 		plain(secretRows),
+		plain(meshRows),
 	}
 }
 

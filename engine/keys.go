@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"bytes"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/hex"
@@ -234,25 +233,7 @@ func readFile(files vfs.FS, path string, max int) ([]byte, error) {
 
 // writeFile makes or replaces a file in one step that survives a crash.
 func writeFile(files vfs.FS, dir, name string, data []byte) error {
-	path, temp := files.PathJoin(dir, name), files.PathJoin(dir, name+".tmp")
-	err := func() error {
-		f, err := files.Create(temp, vfs.WriteCategoryUnspecified)
-		if err != nil {
-			return err
-		}
-		// A vfs.File may change what it is given to write.
-		if _, err = f.Write(bytes.Clone(data)); err == nil {
-			err = f.Sync()
-		}
-		if err = errors.Join(err, f.Close()); err != nil {
-			return err
-		}
-		if err := files.Rename(temp, path); err != nil {
-			return err
-		}
-		return syncDir(files, dir)
-	}()
-	return fcp.Wrap(fcp.CodeDisk, err, "write %s", name)
+	return writeFiles(files, dir, []namedFile{{name, data}})
 }
 
 func syncDir(files vfs.FS, dir string) error {

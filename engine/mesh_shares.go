@@ -1,12 +1,15 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io/fs"
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"fcp"
 	"fcp/engine/symbols"
@@ -91,32 +94,108 @@ func (e *Engine) checkMember(w fcp.WriterID) error {
 	return nil
 }
 
+// NewShare is a share that came from elsewhere.
+type NewShare struct {
+	Manifest     []byte // signed by its minter
+	File         []byte
+	First, Count uint32
+	// Checked says that the caller compared every symbol with its commitment, and
+	// the commitments with the root that the minter signed.
+	Checked bool
+}
+
 // KeepShare takes a share in for good. Every symbol in it is checked against the
 // root that its minter signed. Errors: those of CheckMinted, CodeChecksum,
 // CodeDiskFull, CodeDisk.
 func (e *Engine) KeepShare(manifest, file []byte, first, count uint32) (HeldShare, error) {
-	h, root, err := e.CheckMinted(manifest, first, count)
+	held, err := e.KeepShares([]NewShare{{manifest, file, first, count, false}})
 	if err != nil {
-		return h, err
+		return HeldShare{}, err
 	}
-	if int64(len(file)) != h.FileSize() {
-		return h, fcp.Errorf(fcp.CodeChecksum, "a share of %d bytes, not %d", len(file), h.FileSize())
-	}
-	s, err := symbols.ParseShare(h.Ref, file)
-	if err != nil {
-		return h, err
-	}
-	if got, ok := s.Recommit(); !ok || got != root || !s.HeadOK {
-		return h, fcp.Errorf(fcp.CodeChecksum, "the share %s does not hold what its minter signed", h.FileName())
+	return held[0], nil
+}
+
+// KeepShares takes shares in for good, all or, after an error, perhaps some. It
+// returns when they are on disk; many at once cost fewer syncs. Errors are those of
+// KeepShare.
+func (e *Engine) KeepShares(shares []NewShare) ([]HeldShare, error) {
+	held := make([]HeldShare, len(shares))
+	files := make([]namedFile, 0, 2*len(shares))
+	for i := range shares {
+		x := &shares[i]
+		h, err := e.checkShare(x)
+		if err != nil {
+			return nil, err
+		}
+		held[i] = h
+		files = append(files, namedFile{h.FileName() + mintSuffix, x.Manifest}, namedFile{h.FileName(), x.File})
 	}
 	dir := e.env.FS.PathJoin(e.dir, dirShares)
 	if err := makeDir(e.env.FS, dir); err != nil {
-		return h, fcp.Wrap(fcp.CodeDisk, err, "make the directory of shares")
+		return nil, fcp.Wrap(fcp.CodeDisk, err, "make the directory of shares")
 	}
-	if err := writeFile(e.env.FS, dir, h.FileName()+mintSuffix, manifest); err != nil {
+	return held, writeFiles(e.env.FS, dir, files)
+}
+
+// checkShare checks a share as far as its caller did not.
+func (e *Engine) checkShare(x *NewShare) (HeldShare, error) {
+	h, root, err := e.CheckMinted(x.Manifest, x.First, x.Count)
+	if err != nil {
 		return h, err
 	}
-	return h, writeFile(e.env.FS, dir, h.FileName(), file)
+	if int64(len(x.File)) != h.FileSize() {
+		return h, fcp.Errorf(fcp.CodeChecksum, "a share of %d bytes, not %d", len(x.File), h.FileSize())
+	}
+	s, err := symbols.ParseShare(h.Ref, x.File)
+	if err != nil {
+		return h, err
+	}
+	commit := s.Recommit
+	if x.Checked {
+		commit = s.Root
+	}
+	if got, ok := commit(); !ok || got != root || !s.HeadOK {
+		return h, fcp.Errorf(fcp.CodeChecksum, "the share %s does not hold what its minter signed", h.FileName())
+	}
+	return h, nil
+}
+
+type namedFile struct {
+	name string
+	data []byte
+}
+
+// writeFiles makes or replaces files of a directory. Of a file that is there after a
+// crash all is there; which are there is not said.
+func writeFiles(files vfs.FS, dir string, list []namedFile) error {
+	temp := func(name string) string { return files.PathJoin(dir, name+".tmp") }
+	errs := make([]error, len(list))
+	var syncs sync.WaitGroup
+	for i, x := range list {
+		f, err := files.Create(temp(x.name), vfs.WriteCategoryUnspecified)
+		if err != nil {
+			errs[i] = err
+			break
+		}
+		// A vfs.File may change what it is given to write.
+		_, err = f.Write(bytes.Clone(x.data))
+		syncs.Go(func() { // syncs at one time share a commit of the file system's journal
+			if err == nil {
+				err = f.Sync()
+			}
+			errs[i] = errors.Join(err, f.Close())
+		})
+	}
+	syncs.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return fcp.Wrap(fcp.CodeDisk, err, "write %d files", len(list))
+	}
+	for _, x := range list {
+		if err := files.Rename(temp(x.name), files.PathJoin(dir, x.name)); err != nil {
+			return fcp.Wrap(fcp.CodeDisk, err, "write %s", x.name)
+		}
+	}
+	return fcp.Wrap(fcp.CodeDisk, syncDir(files, dir), "write %d files", len(list))
 }
 
 // Shares calls fn for every share held, in the order of their names.
@@ -138,6 +217,10 @@ func (e *Engine) Shares(fn func(HeldShare) error) error {
 			continue // not ours
 		}
 		manifest, err := e.readShareFile(name+mintSuffix, symbols.MaxManifest)
+		if errors.Is(err, fcp.CodeNotFound) {
+			e.env.Logger.Warn("a share without its manifest is not counted", "file", name)
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -209,11 +292,37 @@ func (m *Minting) Share(ctx context.Context, first, count uint32, need int) (fil
 	if err != nil {
 		return nil, nil, err
 	}
-	doc := symbols.Manifest{Format: symbols.ManifestFormat, Genesis: m.e.genesis.ID, Minter: m.e.node.Public().Signing,
-		Created: uint64(max(m.e.env.Now().Unix(), 0)), Need: uint64(need),
-		Segments: []symbols.Minted{{Card: m.card, Ranges: []symbols.Range{{First: uint64(first), Count: uint64(count), Root: root}}}}}
-	manifest, err = doc.Sign(m.e.node.Sign)
+	manifest, err = m.e.mintManifest(m.card, uint64(first), uint64(count), root, need)
 	return file, manifest, err
+}
+
+// OwnSource completes the file of a share of all source symbols of a segment, whose
+// symbols are there, and signs for it. CodeChecksum when they are not the segment.
+func (e *Engine) OwnSource(card []byte, r symbols.Ref, file []byte, need int) (NewShare, error) {
+	if int64(len(file)) != r.FileSize() {
+		return NewShare{}, fcp.Errorf(fcp.CodeInvalidArgument, "a share of %d bytes, not %d", len(file), r.FileSize())
+	}
+	c, err := log.CheckCiphertext(card, file[r.HeadSize():][:r.Size])
+	if err != nil {
+		return NewShare{}, err
+	}
+	root, err := r.FillSource(file)
+	if err == nil && root != c.Source {
+		err = fcp.Errorf(fcp.CodeChecksum, "the source symbols of segment %s are not those of its card", c.Segment)
+	}
+	if err != nil {
+		return NewShare{}, err
+	}
+	manifest, err := e.mintManifest(card, uint64(r.First), uint64(r.Count), root, need)
+	return NewShare{Manifest: manifest, File: file, First: r.First, Count: r.Count, Checked: true}, err
+}
+
+// mintManifest signs for one share.
+func (e *Engine) mintManifest(card []byte, first, count uint64, root fcp.Hash, need int) ([]byte, error) {
+	doc := symbols.Manifest{Format: symbols.ManifestFormat, Genesis: e.genesis.ID, Minter: e.node.Public().Signing,
+		Created: uint64(max(e.env.Now().Unix(), 0)), Need: uint64(need),
+		Segments: []symbols.Minted{{Card: card, Ranges: []symbols.Range{{First: first, Count: count, Root: root}}}}}
+	return doc.Sign(e.node.Sign)
 }
 
 // KeepSalts keeps the body salts of a segment whose events are not in this log:

@@ -2,12 +2,14 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
 
 	"fcp"
 	"fcp/authority"
+	"fcp/engine/symbols"
 	"fcp/log"
 )
 
@@ -100,4 +102,22 @@ func BenchmarkRevocation(b *testing.B) {
 		took = append(took, time.Since(at))
 	}
 	percentiles(b, took)
+}
+
+// BenchmarkPin has a new node take in an object of 64 MiB from its writer.
+func BenchmarkPin(b *testing.B) {
+	m := newMesh(b, 2, func(_ int, o *Options) { o.Policy = symbols.Policy{Need: 1, Of: 1} })
+	m.together()
+	const size = 64 << 20
+	for b.Loop() {
+		b.StopTimer()
+		m.put(0, fmt.Sprint("big", b.N, time.Now()), randomBytes(size, uint64(time.Now().UnixNano())))
+		m.seal(0)
+		m.equalRoots(fcp.ZonePrivate)
+		b.StartTimer()
+		if _, err := m.nodes[1].n.Pin(context.Background(), fcp.ZonePrivate); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.SetBytes(size)
 }

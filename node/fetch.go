@@ -159,9 +159,9 @@ type part struct {
 	session *Session
 	ref     symbols.Ref
 	minter  fcp.WriterID
-	card    bool   // the card proves the share's source symbols
-	file    []byte // the share's file, with holes
-	share   *symbols.Share
+	card    bool           // the card proves the share's source symbols
+	file    []byte         // the share's file, with holes
+	share   *symbols.Share // nil: the caller checks all of them at the end
 	got     *roaring.Bitmap
 	asked   map[uint64]*asking // requests under way
 	heard   time.Time          // last symbol, or last request
@@ -231,12 +231,18 @@ func (c *collector) tell(x news) {
 
 // newPart prepares to take symbols of a share whose head is known.
 func (c *collector) newPart(s *Session, ref symbols.Ref, head []byte, by carrier) (*part, error) {
-	p := &part{session: s, ref: ref, got: roaring.New(), asked: map[uint64]*asking{}, carrier: by, block: firstBlock, heard: c.node.now()}
-	p.file = make([]byte, ref.FileSize())
+	p := c.blindPart(s, ref, by)
 	copy(p.file, head)
 	var err error
 	p.share, err = symbols.ParseShare(ref, p.file)
 	return p, err
+}
+
+// blindPart prepares to take symbols of which nothing is known.
+func (c *collector) blindPart(s *Session, ref symbols.Ref, by carrier) *part {
+	p := &part{session: s, ref: ref, got: roaring.New(), asked: map[uint64]*asking{}, carrier: by, block: firstBlock, heard: c.node.now()}
+	p.file = make([]byte, ref.FileSize())
+	return p
 }
 
 // request asks for symbols of a part.
@@ -382,6 +388,10 @@ func (c *collector) take(s *Session, esi uint32, symbol []byte) *part {
 		}
 		c.asked.Remove(esi)
 		p.heard, p.stalls = now, 0
+		if p.share == nil {
+			p.got.Add(esi)
+			return p
+		}
 		if _, ok := p.share.Symbol(&c.hasher, esi); !ok {
 			c.node.metrics.SymbolsFalse.Add(1)
 			c.node.logger.Warn("a peer gave a false symbol and is not asked again", "peer", s.peer.Writer, "segment", c.segment, "esi", esi)
@@ -446,8 +456,8 @@ func (c *collector) hearEnd(x *news) {
 	}
 }
 
-// fetchShare takes one share whole from one peer, over streams. The commitments in
-// it are made from its symbols and must give the root that its minter signed.
+// fetchShare takes one share whole from one peer, over streams. Every symbol of it was
+// compared with its commitment, and those with the root.
 func (n *Node) fetchShare(ctx context.Context, s *Session, ref symbols.Ref, root fcp.Hash) ([]byte, error) {
 	head, err := n.shareHeadFrom(ctx, s, ref, root)
 	if err != nil {
@@ -458,6 +468,21 @@ func (n *Node) fetchShare(ctx context.Context, s *Session, ref symbols.Ref, root
 	if err != nil {
 		return nil, err
 	}
+	return n.collect(ctx, c, p)
+}
+
+// fetchSource takes all source symbols of a segment from one peer, over streams, into
+// the file of a share without its head. Nothing is known of them before the caller
+// compares them with the segment's hash.
+func (n *Node) fetchSource(ctx context.Context, s *Session, ref symbols.Ref) ([]byte, error) {
+	c := n.newCollector(ref.Segment)
+	p := c.blindPart(s, ref, carrierStream)
+	return n.collect(ctx, c, p)
+}
+
+// collect takes all symbols of one share.
+func (n *Node) collect(ctx context.Context, c *collector, p *part) ([]byte, error) {
+	s, ref := p.session, p.ref
 	c.parts = []*part{p}
 	n.fetches.add(c)
 	defer n.fetches.remove(c)
@@ -481,7 +506,7 @@ func (n *Node) fetchShare(ctx context.Context, s *Session, ref symbols.Ref, root
 			case x.refused != 0 && x.session == s && p.asked[x.refused] != nil:
 				return nil, fcp.Errorf(x.code, "the peer refused")
 			default:
-				x.each(func(esi uint32, symbol []byte) error { c.take(s, esi, symbol); return nil })
+				x.each(func(esi uint32, symbol []byte) error { c.take(x.session, esi, symbol); return nil })
 			}
 			c.hearEnd(&x)
 			if p.dead {
@@ -489,7 +514,7 @@ func (n *Node) fetchShare(ctx context.Context, s *Session, ref symbols.Ref, root
 			}
 		case <-t.C:
 			if n.now().Sub(p.heard) > 10*stallAfter {
-				if p.stalls++; p.stalls > maxStalls {
+				if p.stalls++; p.stalls > maxStalls || p.stalls > 2 && p.got.IsEmpty() {
 					return nil, fcp.Errorf(fcp.CodeTimeout, "share %s of %.16s", ref.FileName(), s.peer.Writer)
 				}
 				c.forget(p)
@@ -503,9 +528,8 @@ func (n *Node) fetchShare(ctx context.Context, s *Session, ref symbols.Ref, root
 
 // shareHeadFrom asks a peer for the head of a share and checks it.
 func (n *Node) shareHeadFrom(ctx context.Context, s *Session, ref symbols.Ref, root fcp.Hash) ([]byte, error) {
-	m := &shareHeads{}
-	var err error
-	if m, err = n.queryShare(ctx, s, ref); err != nil {
+	m, err := n.queryShare(ctx, s, ref)
+	if err != nil {
 		return nil, err
 	}
 	for _, h := range m.Shares {

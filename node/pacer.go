@@ -218,7 +218,9 @@ func (p *pacer) queueLocked(delay time.Duration, now time.Time) time.Duration {
 }
 
 // leastLocked is the least window: see pacer.
-func (p *pacer) leastLocked() float64 { return min(max(p.peak*queueTarget.Seconds(), paceLeast), paceMost) }
+func (p *pacer) leastLocked() float64 {
+	return min(max(p.peak*queueTarget.Seconds(), paceLeast), paceMost)
+}
 
 // endRoundLocked decides about the window after a round trip.
 func (p *pacer) endRoundLocked(now time.Time) {

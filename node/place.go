@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"fcp"
+	"fcp/engine"
 	"fcp/engine/symbols"
 	"fcp/gossip"
 	"fcp/log"
@@ -238,7 +239,7 @@ func (n *Node) takeShare(s *Session, manifest []byte, ref symbols.Ref, root fcp.
 	if err != nil {
 		return err
 	}
-	if _, err := n.engine.KeepShare(manifest, file, ref.First, ref.Count); err != nil {
+	if _, err := n.engine.KeepShares([]engine.NewShare{{Manifest: manifest, File: file, First: ref.First, Count: ref.Count, Checked: true}}); err != nil {
 		return err
 	}
 	n.metrics.SharesKept.Add(1)

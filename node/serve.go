@@ -298,7 +298,7 @@ func (n *Node) stretch(list []symbols.Ref) {
 }
 
 // headSize is the part of a share file before its symbols.
-func headSize(r *symbols.Ref) int { return int(r.FileSize()) - int(r.Count)*fcp.SymbolSize }
+func headSize(r *symbols.Ref) int { return r.HeadSize() }
 
 // describeShares answers a query.
 func (n *Node) describeShares(s *Session, q *shareQuery) {
@@ -392,7 +392,7 @@ func (n *Node) serveSymbols(ctx context.Context, s *Session, m *symbolRequest) e
 		return err
 	}
 	began := n.now()
-	file, _, err := n.loadShare(ctx, ref)
+	data, err := n.symbolData(ctx, ref, wanted)
 	if err != nil {
 		return err
 	}
@@ -408,7 +408,7 @@ func (n *Node) serveSymbols(ctx context.Context, s *Session, m *symbolRequest) e
 		return err
 	}
 	h := wire.Header{Flags: wire.DefaultFlags, Object: ref.Segment, SymbolSize: fcp.SymbolSize, ZoneKey: m.ZoneKey, ZoneHash: m.Zone, Epoch: m.Epoch}
-	out := &symbolWriter{ctx: ctx, s: s, carrier: carrier(m.Carrier), head: h, ref: ref, data: file[headSize(&ref):]}
+	out := &symbolWriter{ctx: ctx, s: s, carrier: carrier(m.Carrier), head: h, ref: ref, data: data}
 	if out.carrier == carrierLane {
 		esis := wanted.ToArray()
 		_, err := s.serveLane(ctx, m.ID, out, esis[:min(granted, len(esis))])
@@ -437,6 +437,28 @@ func (n *Node) serveSymbols(ctx context.Context, s *Session, m *symbolRequest) e
 	// The end of the answer: what has not come soon after it is lost.
 	last.Carrier = uint64(out.carrier)
 	return s.send(urgent, &last)
+}
+
+// symbolData returns the symbols of a share. All source symbols of an own segment are
+// its ciphertext: who wants the whole of it costs no coding and no commitments.
+func (n *Node) symbolData(ctx context.Context, ref symbols.Ref, wanted *roaring.Bitmap) ([]byte, error) {
+	t := &n.shares
+	t.mu.Lock()
+	own, ok := t.own[ref.Segment]
+	held := slices.Contains(t.held[ref.Segment], ref)
+	t.mu.Unlock()
+	if ok && !held && own.ref == ref && wanted.GetCardinality() == uint64(ref.Count) {
+		b, err := n.engine.Log().Ciphertext(own.no)
+		if err != nil {
+			return nil, err
+		}
+		return append(b, make([]byte, int(ref.Count)*fcp.SymbolSize-len(b))...), nil
+	}
+	file, _, err := n.loadShare(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	return file[headSize(&ref):], nil
 }
 
 // symbolWriter sends symbols of a share over the carrier that was asked for.

@@ -72,6 +72,22 @@ func (r *Ref) appendHead(b []byte) []byte {
 	return binary.BigEndian.AppendUint32(b, r.Count)
 }
 
+// HeadSize returns the bytes of the share's file before its symbols.
+func (r *Ref) HeadSize() int { return int(r.FileSize()) - int(r.Count)*fcp.SymbolSize }
+
+// FillSource completes the file of a share of all source symbols, of which the symbols
+// are there, and returns the root over its commitments. It is for a file of
+// r.FileSize bytes whose ciphertext was checked.
+func (r *Ref) FillSource(file []byte) (root fcp.Hash, err error) {
+	if !r.Valid() || r.First != 0 || int(r.Count) != r.K() || int64(len(file)) != r.FileSize() {
+		return root, fcp.Errorf(fcp.CodeInvalidArgument, "a share of %d symbols from %d is not all of the source", r.Count, r.First)
+	}
+	head := r.appendHead(file[:0])
+	commits := fcp.SourceCommitments(file[r.HeadSize():][:r.Size], fcp.SymbolSize)
+	copy(file[len(head):r.HeadSize()], commits)
+	return fcp.CommitmentRoot(commits), nil
+}
+
 // FileName returns the share's name below its folder: "<segment id>.<first, 8
 // digits>.<count, 4 digits>.sym".
 func (r *Ref) FileName() string { return fileName(r.Segment, r.First, r.Count) }
