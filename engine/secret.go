@@ -109,7 +109,9 @@ func (e *Engine) Secrets(zone fcp.ZoneID) ([]SecretState, error) {
 		state.Halted = err
 		out = append(out, state)
 	}
-	slices.SortFunc(out, func(a, b SecretState) int { return cmp.Or(cmp.Compare(a.Name, b.Name), bytes.Compare(a.ID[:], b.ID[:])) })
+	slices.SortFunc(out, func(a, b SecretState) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), bytes.Compare(a.ID[:], b.ID[:]))
+	})
 	return out, nil
 }
 
@@ -137,10 +139,16 @@ func (e *Engine) findSecret(f *ZoneFacts, name string, halted bool) (*authority.
 	var fault error
 	for id, v := range all {
 		s, _, err := v.Current()
-		if s.Removed() && err == nil || s.Name() != name && secretText(id) != name {
+		if s.Removed() && err == nil {
 			continue
 		}
-		found, fault = append(found, s), err
+		if secretText(id) == name { // before all names, so that none can stand in its way
+			found, fault = []*authority.Secret{s}, err
+			break
+		}
+		if s.Name() == name {
+			found, fault = append(found, s), err
+		}
 	}
 	switch {
 	case len(found) == 0:

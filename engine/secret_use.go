@@ -26,7 +26,7 @@ type SecretUse struct {
 	Name    string
 	Purpose string // "": "use"; for the access token, at most authority.MaxText bytes of printable UTF-8
 
-	Caller *Caller            // somebody with a capability token for OperationUse; or
+	Caller *Caller            // somebody at this device with a capability token for OperationUse; or
 	By     authority.AdminKey // the owner, or an admin who may grant
 
 	Sources ShareSource // nil: this device's share alone
@@ -110,6 +110,9 @@ func secretRequest(ask *authority.ShareAsk, f *ZoneFacts, name string, device fc
 // permitCaller decides by the caller's token. His proof is over a challenge that all
 // devices of this use take.
 func (e *Engine) permitCaller(ctx context.Context, f *ZoneFacts, s *authority.Secret, c *Caller, ask *authority.ShareAsk) error {
+	if !c.Device.IsZero() && c.Device != e.node.Writer() {
+		return fcp.Errorf(fcp.CodeInvalidArgument, "a secret is rebuilt on the device that its caller is at")
+	}
 	ask.Principal = c.Principal
 	if ask.Principal == "" {
 		tokens := c.Token.Tokens()
@@ -186,6 +189,11 @@ func (e *Engine) judgeAccess(ctx context.Context, f *ZoneFacts, s *authority.Sec
 		Request: fcp.Hash(r.ID), Result: s.Ref()}
 	if err != nil {
 		entry.Type, entry.Reason = authority.AuditDenied, authority.ReasonOf(err)
+		more, one := e.decisions.admitDenial(r.Device, entry.Reason, f.Zone, now)
+		if !one {
+			return err // counted: a flood does not fill the log
+		}
+		entry.More = more
 	} else {
 		entry.Token = access.Ref()
 	}

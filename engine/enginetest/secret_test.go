@@ -3,6 +3,8 @@ package enginetest
 import (
 	"bytes"
 	"context"
+	"crypto/ecdh"
+	"crypto/hpke"
 	"encoding/hex"
 	"errors"
 	"slices"
@@ -193,8 +195,24 @@ func TestAWrongShareIsNamedAndAnotherDeviceAsked(t *testing.T) {
 			t.Errorf("refused is %s", x.Device)
 		}
 	}
-	// A device whose share in the object was spoilt by whoever holds its key: every
-	// byte of the answer that is flipped is refused, and never a wrong value used.
+	// A device that answers with another share, well sealed: named, and on record.
+	before := asker.audits(authority.AuditSecurity)
+	r = m.reach(asker, m.Nodes[1])
+	r.spoil[bad] = func(b []byte) []byte { return forgeAnswer(t, asker, b) }
+	_, used, err = asker.use(engine.SecretUse{Name: "s", By: m.Owner, Sources: r})
+	i := slices.IndexFunc(used.Refused, func(x engine.ShareRefusal) bool { return x.Device == bad.Node().Writer() })
+	if asked := slices.Contains(r.asked, bad); err != nil || asked && (i < 0 || !errors.Is(used.Refused[i].Err, fcp.CodeCorrupt) || asker.audits(authority.AuditSecurity) != before+1) {
+		t.Fatalf("asked: %v, %+v %v", asked, used.Refused, err)
+	}
+	r = m.reach(asker, m.Nodes[1], m.Nodes[2])
+	r.spoil[bad] = func(b []byte) []byte { return forgeAnswer(t, asker, b) }
+	if _, used, err = asker.use(engine.SecretUse{Name: "s", By: m.Owner, Sources: r}); !errors.Is(err, fcp.CodeNotEnough) || !slices.ContainsFunc(used.Refused,
+		func(x engine.ShareRefusal) bool {
+			return x.Device == bad.Node().Writer() && errors.Is(x.Err, fcp.CodeCorrupt)
+		}) {
+		t.Fatalf("%+v %v", used.Refused, err)
+	}
+	// Every byte of an answer that is flipped is refused, and never a wrong value used.
 	for i := 0; i < 200; i++ {
 		r := m.reach(asker)
 		for _, n := range m.Nodes {
@@ -204,6 +222,42 @@ func TestAWrongShareIsNamedAndAnotherDeviceAsked(t *testing.T) {
 			t.Fatalf("byte %d of 200: used as %q", i, value)
 		}
 	}
+}
+
+// forgeAnswer seals other bytes to the asker in place of the share in an answer, with
+// crypto/hpke, as docs/format.md says: nothing but public knowledge is needed.
+func forgeAnswer(t *testing.T, asker *Node, answer []byte) []byte {
+	t.Helper()
+	type box struct {
+		KEM  uint16 `cbor:"kem"`
+		KDF  uint16 `cbor:"kdf"`
+		AEAD uint16 `cbor:"aead"`
+		Enc  []byte `cbor:"enc"`
+		CT   []byte `cbor:"ct"`
+	}
+	var a struct {
+		Format   uint64   `cbor:"format"`
+		Secret   fcp.Hash `cbor:"secret"`
+		Index    uint8    `cbor:"index"`
+		IssuedAt uint64   `cbor:"issued_at"`
+		Box      box      `cbor:"box"`
+	}
+	check := asker.m.check
+	check(fcp.Unmarshal(answer, &a))
+	aad, err := fcp.Marshal(map[string]any{"purpose": []byte("FCP2-SECRET-RELEASE"), "zone_id": []byte(fcp.ZoneWork), "issued_at": a.IssuedAt,
+		"recipient_node_id": []byte(asker.Node().Writer().String())})
+	check(err)
+	key := asker.Node().Encryption
+	pub, err := hpke.DHKEM(ecdh.X25519()).NewPublicKey(key[:])
+	check(err)
+	enc, s, err := hpke.NewSender(pub, hpke.HKDFSHA256(), hpke.ChaCha20Poly1305(), []byte("FCP2-HPKE"))
+	check(err)
+	ct, err := s.Seal(aad, make([]byte, len(a.Box.CT)-16))
+	check(err)
+	a.Box.Enc, a.Box.CT = enc, ct
+	b, err := fcp.Marshal(a)
+	check(err)
+	return b
 }
 
 func TestResharingMakesOldSharesVoid(t *testing.T) {
