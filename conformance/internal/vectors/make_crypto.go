@@ -2,6 +2,7 @@ package vectors
 
 import (
 	"crypto/ecdh"
+	_ "embed"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -14,6 +15,12 @@ import (
 	"fcp/conformance/internal/respond"
 	"fcp/node/wire"
 )
+
+// hybridManifest was made once, with the catalog's keys: boxes of the hybrid KEM
+// cannot be repeated, because crypto/hpke takes no randomness.
+//
+//go:embed fixed/hybrid-manifest.cbor
+var hybridManifest []byte
 
 func (m *maker) tokens() {
 	issuance, other := m.c.Node.Public().Issuance, m.c.Second.Public().Issuance
@@ -65,6 +72,11 @@ func (m *maker) sealed() {
 	m.cbor("sealed", "boxes-stranger", "a node that is no recipient", "manifest.open", m.c.Manifest, fcp.CodeWrongKey, "owner", hexed(owner[:]),
 		"node", hexed(m.c.Node.Secret()), "entropy", "")
 	m.cbor("sealed", "boxes-changed", "a changed box breaks the owner's signature", "manifest.open", flip(m.c.Manifest, find(m.c.Manifest, "enc")+20), fcp.CodeSignature, byNode...)
+
+	m.cbor("sealed", "boxes-hybrid", "boxes of the hybrid KEM, opened by a node", "manifest.open", hybridManifest, 0, byNode...)
+	m.cbor("sealed", "boxes-hybrid-recovery", "and by the recovery key", "manifest.open", hybridManifest, 0, byOwner...)
+	m.cbor("sealed", "boxes-hybrid-stranger", "a node that is no recipient", "manifest.open", hybridManifest, fcp.CodeWrongKey, "owner", hexed(owner[:]),
+		"node", hexed(m.c.Node.Secret()), "entropy", "")
 
 	object, salt := fcp.ObjectID(catalog.Bytes(73, 32)), authority.Salt(catalog.Bytes(74, authority.SaltSize))
 	body := func(name, what string, b []byte, code fcp.Code, id fcp.ObjectID) {
