@@ -88,12 +88,18 @@ func (n *Node) awaitNoted(ctx context.Context) error {
 	}
 }
 
+// settledFor is how long nothing may change before a node counts as settled: two
+// nodes that dial each other at once end one of the sessions.
+const settledFor = 300 * time.Millisecond
+
 // WaitSettled waits until this node has all that the peers who are there told of: its
 // own enrollment among it, and somebody being there if there is anybody else.
 // CodeTimeout when ctx ends before.
 func (n *Node) WaitSettled(ctx context.Context) error {
 	t := time.NewTicker(5 * time.Millisecond)
 	defer t.Stop()
+	var last <-chan struct{} // of sessions
+	since := n.now()
 	for {
 		enrolled, others := false, 0
 		for _, m := range n.id.enrolled() {
@@ -105,8 +111,11 @@ func (n *Node) WaitSettled(ctx context.Context) error {
 		}
 		n.mu.Lock()
 		settled := n.core.Settled() && (others == 0 || len(n.sessions) > 0)
+		if !enrolled || !settled || last != n.changed {
+			last, since = n.changed, n.now()
+		}
 		n.mu.Unlock()
-		if enrolled && settled {
+		if n.now().Sub(since) >= settledFor {
 			return nil
 		}
 		select {

@@ -108,12 +108,11 @@ func (a *app) wait(ctx context.Context, o *waitOptions) error {
 	}
 	if o.converged {
 		v.For = append(v.For, "converged")
-		for _, r := range all {
-			if err == nil {
-				err = r.Wait(ctx, api.WaitSettled, fcp.Hash{})
-			}
-		}
-		if err == nil {
+		switch {
+		case err != nil:
+		case len(all) == 1: // nobody's root to compare with
+			err = all[0].Wait(ctx, api.WaitSettled, fcp.Hash{})
+		default:
 			err = a.awaitEqualRoots(ctx, all)
 		}
 	}

@@ -66,13 +66,13 @@ func (d *process) store(t *testing.T) *api.Remote {
 
 func (d *process) until(t *testing.T, what string, ok func(api.Status) bool) api.Status {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		st, err := d.client.Status(context.Background())
 		if err == nil && ok(st) {
 			return st
 		}
 		if time.Now().After(end) {
-			t.Fatalf("it did not come to pass that %s: %+v, %v", what, st, err)
+			t.Fatalf("it did not come to pass that %s: %+v, %v\n%s", what, st, err, d.log.Bytes())
 		}
 	}
 }
