@@ -29,6 +29,7 @@ const openedSegments = 4
 // meshBodies finds and keeps bodies of segments that are not in the log.
 type meshBodies struct {
 	fetcher atomic.Pointer[Fetcher]
+	tails   atomic.Pointer[TailFetcher]
 	members memberCache
 	proven  memo[Member]                // enrollments, without Revoked
 	revoked memo[map[fcp.WriterID]bool] // whom a revocation takes out
@@ -112,9 +113,12 @@ func (e *Engine) foreignBody(ctx context.Context, zone fcp.ZoneID, id fcp.Object
 		return fcp.Event{}, salt, err
 	}
 	if r == nil {
-		return fcp.Event{}, salt, missing
+		return e.fromTail(ctx, zone, id, missing)
 	}
 	s, err := e.openForeign(ctx, *f, r)
+	if errors.Is(err, fcp.CodeNotEnough) { // its writer died before it was spread
+		return e.fromTail(ctx, zone, id, err)
+	}
 	if err != nil {
 		return fcp.Event{}, salt, err
 	}

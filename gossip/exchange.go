@@ -154,3 +154,15 @@ func (c *Core) HeldBy(w fcp.WriterID) []fcp.SegmentID {
 	}
 	return p.holds.ids()
 }
+
+// Has returns how many members that are there said that they have every event of a
+// feed up to seq.
+func (c *Core) Has(f fcp.Feed, seq uint64) (n int) {
+	id := f.ID()
+	for _, p := range c.peers {
+		if p.up && p.heads[id].seq >= seq {
+			n++
+		}
+	}
+	return n
+}

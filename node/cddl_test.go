@@ -43,6 +43,8 @@ func messageSamples(t *testing.T) []any {
 		&events{Head: head, First: 3, Events: [][]byte{e.AppendTo(nil)}, Proof: []fcp.Hash{{1}}, Salts: salt, Asked: true},
 		&events{Head: head, First: 3, Events: [][]byte{e.AppendTo(nil)}, Salts: salt},
 		&events{Head: head, Events: [][]byte{}, Salts: []byte{}, Asked: true, None: true},
+		&tailPart{ID: 1, Parts: 1, Data: []byte{1}}, &tailPart{ID: 1, Data: []byte{}, Asked: true}, &tailHeld{ID: 1}, &tailHeld{ID: 1, Refused: true},
+		&tailWanted{ID: 2, Zone: fcp.ZoneWork, Object: fcp.ObjectID{1}},
 		&leafWanted{Zone: fcp.ZoneWork, Seq: 1, Size: 2},
 		&leaf{Zone: fcp.ZoneWork, Seq: 1, Size: 2, Leaf: make([]byte, fcp.LeafSize), Path: []fcp.Hash{{1}}},
 		&saltsWanted{Segments: []fcp.SegmentID{{1}}}, &salts{Segment: fcp.SegmentID{1}, Salts: salt},

@@ -230,6 +230,7 @@ func (n *Node) sessionUp(s *Session) {
 	}
 	n.shareAddresses()
 	n.shares.wake()
+	n.tails.wrote()
 	s.spawn(func() { n.live.meet(s.peer.Writer) })
 }
 
@@ -247,6 +248,7 @@ func (n *Node) sessionDown(s *Session) {
 		n.stepLocked(gossip.PeerDown{Peer: s.peer.Writer})
 	}
 	n.mu.Unlock()
+	n.tails.wake()    // another one may have to hold what it held
 	n.fetches.lost(s) // may wait for collectors, which may wait for mu
 }
 

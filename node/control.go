@@ -282,6 +282,9 @@ func (n *Node) noteEvents(batch []log.Applied) {
 	for i := range batch {
 		a := &batch[i]
 		feed := l.Feed(a.Feed)
+		if feed.Plane == fcp.PlaneData {
+			n.tails.wrote()
+		}
 		if feed.Plane != fcp.PlaneControl {
 			continue
 		}

@@ -309,6 +309,9 @@ var messages = []kind{
 		return m.Head.Zone.Valid() && len(m.Events) <= maxBatchEvents && len(m.Salts) == len(m.Events)*log.SaltSize &&
 			len(m.Proof) <= 64 && (m.None || m.First > 0 && len(m.Events) > 0)
 	}),
+	own(schemaTailPart, (*tailPart).ok),
+	own(schemaTailHeld, func(*tailHeld) bool { return true }),
+	own(schemaTailWanted, func(m *tailWanted) bool { return m.Zone.Valid() }),
 	own(schemaLeafWanted, (*leafWanted).ok),
 	own(schemaLeaf, (*leaf).ok),
 	own(schemaSaltsWanted, func(m *saltsWanted) bool { return len(m.Segments) > 0 && len(m.Segments) <= 64 }),

@@ -82,6 +82,7 @@ type Node struct {
 	fetches fetchTable
 	shares  shareTable
 	forks   forkTable
+	tails   tailTable
 	repairs repairTable
 
 	life context.Context
@@ -110,6 +111,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	n.fetches.init()
 	n.shares.init()
 	n.forks.init()
+	n.tails.init()
 	n.repairs.init()
 	if err := n.random(n.cookieKey[:]); err != nil {
 		return nil, err
@@ -138,12 +140,17 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	if err := n.startLiveness(); err != nil {
 		return nil, err
 	}
+	if err := n.knowTails(); err != nil {
+		return nil, err
+	}
 	n.engine.SetFetcher(n.Fetch)
+	n.engine.SetTailFetcher(n.FetchTail)
 	n.spawn(n.acceptLoop)
 	n.spawn(n.tickLoop)
 	n.spawn(n.placeLoop)
 	n.spawn(n.repairLoop)
 	n.spawn(n.memberLoop)
+	n.spawn(n.tailLoop)
 	n.spawn(n.upkeepLoop)
 	n.spawn(n.laneLoop)
 	n.spawn(func() { n.followLog(position) })
@@ -226,6 +233,7 @@ func (n *Node) Close() error {
 		n.step(gossip.Leaving{})
 	}
 	n.engine.SetFetcher(nil)
+	n.engine.SetTailFetcher(nil)
 	var err error
 	if n.live != nil {
 		err = n.live.stop()
@@ -244,6 +252,7 @@ func (n *Node) Close() error {
 // process that must go now.
 func (n *Node) Kill() {
 	n.engine.SetFetcher(nil)
+	n.engine.SetTailFetcher(nil)
 	n.transport.conn.Close() // first, so that nothing more goes out
 	n.stop(fcp.Errorf(fcp.CodeClosed, "the node"))
 	n.transport.quic.Close()
@@ -440,6 +449,12 @@ func (n *Node) handle(s *Session, m any) error {
 		s.give(giving{feed: m.feed(), ranges: m.Ranges, asked: true})
 	case *events:
 		return n.takeEvents(s, m)
+	case *tailPart:
+		return n.takeTail(s, m)
+	case *tailHeld:
+		n.tailAcked(s, m)
+	case *tailWanted:
+		n.giveTail(s, m)
 	case *leafWanted:
 		n.giveLeaf(s, m)
 	case *leaf:

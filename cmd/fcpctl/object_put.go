@@ -40,7 +40,7 @@ in it becomes KEY/its/path; links and special files are left out and named.`,
 	}
 	o = writeFlags(cmd)
 	cmd.Flags().BoolVarP(&recursive, "recursive", "r", false, "PATH is a directory; put every file in it")
-	cmd.Flags().Var(&o.durable, "durable", "what the answer promises: local, on this disk; placed, spread as the policy says (needs fcpd)")
+	cmd.Flags().Var(&o.durable, "durable", "what the answer promises: local, on this disk; peers, on the disks of other devices too; placed, spread as the policy says (needs fcpd)")
 	_ = cmd.RegisterFlagCompletionFunc("durable", cobra.FixedCompletions(durabilities, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
@@ -205,10 +205,11 @@ func (a *app) removeOne(ctx context.Context, e api.Store, o *writeOptions, key s
 // What an acknowledgement can promise.
 const (
 	durableLocal  = "local"
+	durablePeers  = "peers"
 	durablePlaced = "placed"
 )
 
-var durabilities = []string{durableLocal, durablePlaced}
+var durabilities = []string{durableLocal, durablePeers, durablePlaced}
 
 // durableFlag is the value of --durable.
 type durableFlag string
@@ -239,5 +240,8 @@ func (a *app) spread(ctx context.Context, e api.Store, o *writeOptions) error {
 	if !ok {
 		return fcp.Errorf(fcp.CodeInvalidArgument, "it is on this disk; no fcpd runs that could spread it").WithNext("start one with `" + a.command("up") + "`, then `" + a.command("wait", "--placed") + "`")
 	}
-	return r.Wait(ctx, api.WaitPlaced, fcp.Hash{})
+	if o.durable.String() == durablePeers {
+		return r.Wait(ctx, api.WaitHeld, fcp.Hash{})
+	}
+	return r.Wait(ctx, api.WaitSpread, fcp.Hash{})
 }

@@ -146,6 +146,8 @@ func stateOf(m *engine.Member, n *node.Node) string {
 
 // The things that Remote.Wait can wait for.
 const (
+	WaitHeld       = "held"       // what this node wrote so far is on the disks of as many other devices as may fail
+	WaitSpread     = "spread"     // what this node wrote so far is sealed and all of it where the policy wants it; too few devices are an error
 	WaitPlaced     = "placed"     // what is open is sealed, and every segment of this node is where the policy wants it
 	WaitRevocation = "revocation" // a revocation is at every member
 	WaitSettled    = "settled"    // all that the peers who are there told of is here
@@ -172,6 +174,12 @@ func (c *callState) wait() error {
 		return err
 	}
 	switch q.For {
+	case WaitHeld:
+		_, err := c.node.Durable(c.ctx, node.DurablePeers)
+		return err
+	case WaitSpread:
+		_, err := c.node.Durable(c.ctx, node.DurablePlaced)
+		return err
 	case WaitPlaced:
 		return c.node.Place(c.ctx)
 	case WaitSettled:
