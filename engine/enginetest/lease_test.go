@@ -3,6 +3,7 @@ package enginetest
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -201,4 +202,52 @@ func TestMembershipNeverRepeatsAFence(t *testing.T) {
 	m.check(b.Effect(ctx, &two.UnverifiedLease, func(context.Context) error { return nil }))
 	err = b.Effect(ctx, &one.UnverifiedLease, func(context.Context) error { return nil })
 	wantCode(t, "the lease of the old electorate", err, fcp.CodeFenced)
+}
+
+// TestALostLeaseIsExplained: an operation that needs a lease passes under its fence, and
+// is refused with the reason on record when another device took the lease over.
+func TestALostLeaseIsExplained(t *testing.T) {
+	m := New(t, 25, 2)
+	a, b := m.Nodes[0], m.Nodes[1]
+	now := m.Clock.Now().Truncate(time.Second)
+	x := authority.Thing{Zone: fcp.ZoneWork, Subject: fcp.ObjectID{7}, Purpose: authority.LeaseOperation}
+	right := []authority.Right{{Capability: "mail.send", Operation: "mail.send"}}
+	all := authority.Constraints{ResourceAllow: []string{"mail://"}}
+	got, err := a.Entitle(ctx, m.Owner, engine.EntitleRequest{GrantSpec: authority.GrantSpec{Zone: x.Zone, Principal: "agent:a", Rights: right, Constraints: all,
+		NotBefore: now.Add(-time.Minute), NotAfter: now.Add(time.Hour)}})
+	m.check(err)
+	holder, err := authority.NewHolderKey(Random(98))
+	m.check(err)
+	chain, err := a.MintFrom(engine.MintRequest{Zone: x.Zone, Grant: got.Grant, Constraints: &all, Audience: "fcp.mail:operational:1.0.0", Instance: "mail-1", Confirm: holder.Public()})
+	m.check(err)
+	try := func(id byte, fence authority.Fence) error {
+		t.Helper()
+		r := &authority.Request{ID: fcp.ObjectID{id, 1, 2, 3, 4, 5, 6, 7, 8}, Zone: x.Zone, Principal: "agent:a", Device: a.Node().Writer(), Connector: "fcp.mail:operational:1.0.0",
+			Instance: "mail-1", Capability: "mail.send", Operation: "mail.send", Resource: "mail://out", Tier: authority.TierRisky, Carrier: authority.CarrierLocal,
+			Data: authority.Label{Origin: x.Zone, Levels: facts(t, a, x.Zone).Levels, ID: fcp.Hash{3}}, Token: chain, NeedsLease: true, Subject: x.Subject, LeaseSeq: uint64(fence)}
+		challenge := authority.Challenge{Kind: authority.ChallengeNonce, Value: [32]byte{id}}
+		r.Proof, err = authority.VerifyProof(chain, challenge, r.Hash(), holder.Prove(challenge, chain.Leaf(), r.Hash()))
+		m.check(err)
+		_, err := a.Authorize(ctx, r)
+		return err
+	}
+	wantReason(t, "without a lease", try(1, 1), authority.ReasonLeaseMissing)
+	one, err := a.acquire(x, time.Minute)
+	m.check(err)
+	m.check(try(2, one.Spec().Fence))
+	m.check(a.ReleaseLease(ctx, x, one.Spec().Fence))
+	err = try(3, one.Spec().Fence)
+	wantReason(t, "given back", err, authority.ReasonLeaseReleased)
+	wantCode(t, "given back", err, fcp.CodeFenced)
+	two, err := b.acquire(x, time.Minute)
+	m.check(err)
+	m.Sync(x.Zone)
+	err = try(4, one.Spec().Fence)
+	wantReason(t, "taken over", err, authority.ReasonLeaseHolder)
+	wantCode(t, "taken over", err, fcp.CodeLeaseHeld)
+	why, err := a.FindRefusal("0401020304050607")
+	m.check(err)
+	if why.Reason() != authority.ReasonLeaseHolder || !slices.Contains(why.Evidence(), two.Ref()) {
+		t.Fatal(why.Reason(), why.Explanation(), why.Evidence())
+	}
 }
