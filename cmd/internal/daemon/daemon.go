@@ -111,7 +111,7 @@ func Run(ctx context.Context, o *Options) (err error) {
 			return err
 		}
 	}
-	traces, err := startTraces(ctx, o.TraceEndpoint, logger)
+	traces, err := startTraces(o.TraceEndpoint, o.Now, logger)
 	if err != nil {
 		return err
 	}
