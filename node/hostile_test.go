@@ -19,7 +19,7 @@ import (
 
 // lie makes a node hold a share of a segment whose symbols are of another
 // ciphertext, with a manifest that the node signs for.
-func lie(t *testing.T, x *member, rem *log.Remainder, first, count uint32) symbols.Ref {
+func lie(t testing.TB, x *member, rem *log.Remainder, first, count uint32) symbols.Ref {
 	t.Helper()
 	card, err := fcp.DecodeCard(rem.Card)
 	if err != nil {

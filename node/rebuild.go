@@ -25,6 +25,7 @@ type rebuilding struct {
 	began   time.Time
 	done    bool // the decoder has the block
 	judging bool // its hash was wrong: liars are looked for
+	news    bool // while judging: an answer came since they were looked for last
 }
 
 func (f *rebuilding) run(ctx context.Context) ([]byte, error) {
@@ -54,8 +55,12 @@ func (f *rebuilding) run(ctx context.Context) ([]byte, error) {
 		if err := f.ask(); err != nil {
 			return nil, err
 		}
-		if f.judging && f.quiet() {
-			return f.searchLiar(ctx)
+		if all := f.judging && f.quiet(); all || f.judging && f.news {
+			f.news = false
+			b, err := f.searchLiar(ctx)
+			if err == nil || all || !errors.Is(err, fcp.CodeChecksum) {
+				return b, err
+			}
 		}
 		select {
 		case x := <-f.in:
@@ -64,6 +69,7 @@ func (f *rebuilding) run(ctx context.Context) ([]byte, error) {
 			}
 			if x.ended != 0 {
 				soon.Reset(graceAfter)
+				f.news = true
 			}
 		case <-lane.C:
 			now := f.node.now()
@@ -227,7 +233,9 @@ func (f *rebuilding) hear(ctx context.Context, x *news) error {
 				f.node.logger.Warn("a peer describes a share that is not good", "peer", x.session.peer.Writer, "err", err)
 				continue
 			}
-			f.parts = append(f.parts, p)
+			if !f.node.distrusts(p) {
+				f.parts = append(f.parts, p)
+			}
 		}
 	case x.lost:
 		for _, p := range f.parts {
@@ -470,10 +478,23 @@ func without(suspects []fcp.WriterID) (out [][]fcp.WriterID) {
 
 // tryWithout decodes from what came, without what some minters alone vouch for.
 func (f *rebuilding) tryWithout(ctx context.Context, out []fcp.WriterID) ([]byte, error) {
+	have := roaring.New()
+	for _, p := range f.parts {
+		if !slices.Contains(out, p.minter) {
+			have.Or(p.got)
+		} else if p.card {
+			own := p.got.Clone()
+			own.RemoveRange(uint64(p.ref.K()), 1<<32)
+			have.Or(own)
+		}
+	}
+	if have.GetCardinality() < uint64(symbols.Ref{Size: f.size}.K()) {
+		return nil, fcp.Errorf(fcp.CodeNotEnough, "segment %s", f.segment)
+	}
 	if err := f.dec.Reset(f.card.Segment, f.size); err != nil {
 		return nil, err
 	}
-	have := roaring.New()
+	have.Clear()
 	for _, p := range f.parts {
 		for _, esi := range p.got.ToArray() {
 			if slices.Contains(out, p.minter) && !p.proven(esi) || !have.CheckedAdd(esi) {
@@ -519,6 +540,14 @@ func (n *Node) distrust(w fcp.WriterID) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.liars[w] = true
+}
+
+// distrusts reports whether a share's minter lied before, and the card does not prove
+// each of its symbols: then they are not even asked for.
+func (n *Node) distrusts(p *part) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.liars[p.minter] && !(p.card && int(p.ref.End()) <= p.ref.K())
 }
 
 // Liars returns the minters that were found to have signed false symbols.

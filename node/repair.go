@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -150,7 +149,9 @@ func (n *Node) segments(p *placement.Policy, devices []placement.Device) []place
 		}
 		n.mu.Lock()
 		for _, h := range n.core.Holders(s.ID) {
-			hold(h.Peer, h.Symbols)
+			if !n.liars[h.Peer] {
+				hold(h.Peer, h.Symbols)
+			}
 		}
 		n.mu.Unlock()
 		mine := roaring.New()
@@ -260,7 +261,7 @@ func (n *Node) Repair(ctx context.Context, o RepairOptions) ([]RepairStep, error
 
 // repair rebuilds a segment if it must, mints, and has the shares taken.
 func (n *Node) repair(ctx context.Context, p *placement.Policy, devices []placement.Device, known knownSegment, r *placement.Repair) error {
-	m, err := n.mintFor(ctx, known.zone, r.Segment)
+	m, err := n.mintFor(ctx, r.Segment)
 	if err != nil {
 		return err
 	}
@@ -317,24 +318,19 @@ func (n *Node) repair(ctx context.Context, p *placement.Policy, devices []placem
 }
 
 // mintFor returns a segment ready to make symbols of: from the log, or rebuilt.
-func (n *Node) mintFor(ctx context.Context, zone fcp.ZoneID, id fcp.SegmentID) (*loadedMint, error) {
+func (n *Node) mintFor(ctx context.Context, id fcp.SegmentID) (*loadedMint, error) {
 	n.shares.mu.Lock()
 	own, ok := n.shares.own[id]
 	n.shares.mu.Unlock()
 	if ok {
 		return n.mint(ctx, own)
 	}
-	var found *log.Remainder
-	done := errors.New("found")
-	err := n.engine.DataSegments(zone, func(r *log.Remainder) error {
-		if fcp.SegmentID(r.Segment) == id {
-			found = r
-			return done
-		}
-		return nil
-	})
+	found, err := n.remainder(id)
+	if err != nil {
+		return nil, err
+	}
 	if found == nil {
-		return nil, errors.Join(err, fcp.Errorf(fcp.CodeNotFound, "segment %s", id))
+		return nil, fcp.Errorf(fcp.CodeNotFound, "segment %s", id)
 	}
 	ciphertext, err := n.Fetch(ctx, found)
 	if err != nil {

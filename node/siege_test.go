@@ -1,0 +1,322 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	mrand "math/rand/v2"
+	"net"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/RoaringBitmap/roaring/v2"
+	"github.com/quic-go/quic-go"
+
+	"fcp"
+	"fcp/engine"
+	"fcp/gossip"
+	"fcp/log"
+)
+
+// siege is three honest nodes and many hostile peers: members that misbehave, and
+// others that are none.
+type siege struct {
+	*mesh
+	honest int
+	target []net.Addr // honest nodes
+	ctx    context.Context
+	work   sync.WaitGroup
+	sent   atomic.Int64
+}
+
+// at lets a peer act at a steady rate until the siege ends.
+func (s *siege) at(perSecond int, act func(rnd *mrand.Rand)) {
+	s.work.Add(1)
+	go func() {
+		defer s.work.Done()
+		rnd := mrand.New(mrand.NewPCG(uint64(perSecond), uint64(s.sent.Add(1))))
+		t := time.NewTicker(time.Second / time.Duration(min(perSecond, 100)))
+		defer t.Stop()
+		for {
+			select {
+			case <-t.C:
+				for range max(1, perSecond/100) {
+					act(rnd)
+					s.sent.Add(1)
+				}
+			case <-s.ctx.Done():
+				return
+			}
+		}
+	}()
+}
+
+// against returns a member's session with an honest node.
+func (s *siege) against(i int, rnd *mrand.Rand) *Session {
+	return s.nodes[i].n.session(s.nodes[rnd.IntN(s.honest)].n.self)
+}
+
+func randomOf(rnd *mrand.Rand, n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(rnd.Uint32())
+	}
+	return b
+}
+
+// member starts what enrolled nodes may do wrong, a kind for each in turn.
+func (s *siege) member(i, kind int, segment fcp.SegmentID, rem *log.Remainder) {
+	x := s.nodes[i]
+	share := func() *roaring.Bitmap {
+		b := roaring.New()
+		b.AddRange(0, 1<<14)
+		return b
+	}
+	switch kind {
+	case 0: // questions without end
+		s.at(500, func(rnd *mrand.Rand) {
+			if v := s.against(i, rnd); v != nil {
+				_ = v.send(normal, &shareQuery{Segment: segment})
+				_ = v.send(normal, &saltsWanted{Segments: []fcp.SegmentID{segment, fcp.SegmentID(randomOf(rnd, 32))}})
+			}
+		})
+	case 1: // inventories of what it does not have, and of what nobody has
+		bits, err := share().ToBytes()
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.at(50, func(rnd *mrand.Rand) {
+			if v := s.against(i, rnd); v != nil {
+				_ = v.send(normal, &gossip.Update{Entries: []gossip.Entry{{Segment: segment, Symbols: bits}}})
+				_ = v.send(normal, &gossip.Update{Entries: []gossip.Entry{{Segment: fcp.SegmentID(randomOf(rnd, 32)), Symbols: bits}}})
+			}
+		})
+	case 2: // symbols of something else, signed for
+		lie(s.t, x, rem, uint32(200_000+1000*i), 150)
+	case 3: // one session datagram again and again, and many that do not authenticate
+		s.at(500, func(rnd *mrand.Rand) {
+			if v := s.against(i, rnd); v != nil {
+				b := randomOf(rnd, 1200)
+				copy(b, v.id[:])
+				_, _ = v.node.transport.quic.WriteTo(b, v.conn.RemoteAddr())
+				_ = v.conn.SendDatagram(b[:600])
+			}
+		})
+	case 4: // streams of noise, some of which never end
+		s.at(10, func(rnd *mrand.Rand) {
+			if v := s.against(i, rnd); v != nil {
+				if st, err := v.conn.OpenUniStream(); err == nil {
+					_, _ = st.Write(randomOf(rnd, 1+rnd.IntN(4000)))
+					if rnd.IntN(2) == 0 {
+						_ = st.Close()
+					}
+				}
+			}
+		})
+	case 5: // a clock that is a year ahead
+		s.at(5, func(rnd *mrand.Rand) {
+			_, _ = x.e.Put(s.ctx, engine.PutRequest{Key: fmt.Sprint("future/", rnd.Uint64()), Bytes: []byte("x")})
+		})
+	case 6: // symbols asked for and never taken: the same request at once many times
+		s.at(50, func(rnd *mrand.Rand) {
+			if v := s.against(i, rnd); v != nil {
+				b := roaring.New()
+				b.AddRange(0, 64)
+				wanted, err := b.ToBytes()
+				if err == nil {
+					_ = v.send(normal, &symbolRequest{ID: v.nextRequest.Add(1), Segment: segment, First: 0, Count: 64, Wanted: wanted, Max: 64, Carrier: uint64(carrierStream), At: uint64(time.Now().UnixMilli())})
+				}
+			}
+		})
+	case 7: // offers of shares that it then does not give, and vectors of feeds that do not exist
+		s.at(50, func(rnd *mrand.Rand) {
+			if v := s.against(i, rnd); v != nil {
+				_ = v.send(normal, &offer{Manifest: randomOf(rnd, 500), First: 0, Count: 10})
+				_ = v.send(normal, &want{Zone: fcp.ZonePrivate, Writer: v.peer.Writer, Incarnation: rnd.Uint64(), Ranges: [][2]uint64{{1, 1 << 60}}})
+			}
+		})
+	}
+}
+
+// outsider starts what anybody can do who reaches the port.
+func (s *siege) outsider(kind int) {
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	dialler := &quic.Transport{Conn: conn}
+	s.t.Cleanup(func() {
+		dialler.Close()
+		conn.Close()
+	})
+	to := func(rnd *mrand.Rand) net.Addr { return s.target[rnd.IntN(len(s.target))] }
+	switch kind % 4 {
+	case 0: // noise
+		s.at(300, func(rnd *mrand.Rand) { _, _ = conn.WriteTo(randomOf(rnd, rnd.IntN(1400)), to(rnd)) })
+	case 1: // what looks like the first packet of a connection
+		s.at(100, func(rnd *mrand.Rand) {
+			b := randomOf(rnd, 1200)
+			copy(b, []byte{0xc3, 0, 0, 0, 1, 8})
+			_, _ = conn.WriteTo(b, to(rnd))
+		})
+	case 2: // connections without a certificate
+		s.at(3, func(rnd *mrand.Rand) {
+			ctx, cancel := context.WithTimeout(s.ctx, time.Second)
+			defer cancel()
+			c, err := dialler.Dial(ctx, to(rnd), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{protocol}}, nil)
+			if err == nil {
+				_ = c.CloseWithError(0, "")
+			}
+		})
+	case 3: // slow loris: connections that are begun and left
+		s.at(3, func(rnd *mrand.Rand) {
+			ctx, cancel := context.WithTimeout(s.ctx, 5*time.Millisecond)
+			defer cancel()
+			_, _ = dialler.Dial(ctx, to(rnd), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{protocol}}, nil)
+		})
+	}
+}
+
+// round is what the honest nodes do: one puts, another sees it, a third rebuilds a
+// segment from symbols.
+func (s *siege) round(i int, rem *log.Remainder) error {
+	key := fmt.Sprint("honest/", i)
+	s.put(0, key, []byte(key))
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	for {
+		r, err := s.nodes[1].e.Get(ctx, engine.GetRequest{Key: key})
+		if err == nil {
+			b, err := io.ReadAll(r)
+			if err = errors.Join(err, r.Close()); err != nil || string(b) != key {
+				return fmt.Errorf("%s: %q %v", key, b, err)
+			}
+			break
+		}
+		if !errors.Is(err, fcp.CodeNotFound) {
+			return err
+		}
+		time.Sleep(200 * time.Microsecond)
+	}
+	b, err := s.nodes[2].n.Fetch(ctx, rem)
+	if err == nil && len(b) == 0 {
+		err = errors.New("an empty segment")
+	}
+	return err
+}
+
+func (s *siege) rounds(d time.Duration, from int, rem *log.Remainder) (perSecond float64, next int) {
+	began := time.Now()
+	next = from
+	for ; time.Since(began) < d; next++ {
+		if err := s.round(next, rem); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	return float64(next-from) / time.Since(began).Seconds(), next
+}
+
+func memory() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapInuse + m.StackInuse
+}
+
+// TestSiege lets hostile peers loose on three nodes that work on: what is written
+// arrives, segments are rebuilt, memory is bounded, and nothing false is believed. With
+// FCP_LONG there are fifty of them for twenty seconds, and the honest nodes keep 70 % of
+// their speed.
+func TestSiege(t *testing.T) {
+	evil, outsiders, length := 8, 8, 2*time.Second
+	long := os.Getenv("FCP_LONG") != ""
+	if long {
+		evil, outsiders, length = 16, 34, 20*time.Second
+	}
+	s := &siege{honest: 3}
+	s.mesh = newMesh(t, 3+evil, func(i int, o *Options) {
+		if i >= 3 {
+			o.Rand = rand.Reader
+		}
+	})
+	s.together()
+	for _, x := range s.nodes[:3] {
+		s.target = append(s.target, x.n.Addr())
+	}
+	body := randomBytes(400_000, 1)
+	s.put(0, "big", body)
+	s.sealed(0)
+	segment := s.nodes[0].n.ownSegments()[0]
+	rem, err := s.nodes[2].n.remainder(segment)
+	if err != nil {
+		t.Fatal(err)
+	}
+	calm, next := s.rounds(length/2, 0, rem)
+	runtime.GC()
+	before := memory()
+	var stop context.CancelFunc
+	s.ctx, stop = context.WithCancel(context.Background())
+	defer func() {
+		stop()
+		s.work.Wait()
+	}()
+	for i := range evil {
+		if i%8 == 5 { // from now on its clock is wrong
+			x := s.nodes[3+i]
+			x.n.Kill()
+			if err := x.e.Close(); err != nil {
+				t.Fatal(err)
+			}
+			future := func() time.Time { return time.Now().Add(365 * 24 * time.Hour) }
+			if x.e, err = engine.Open(context.Background(), x.dir, engine.Options{NoBallast: true, Environment: engine.Environment{Now: future}}); err != nil {
+				t.Fatal(err)
+			}
+			s.start(x)
+		}
+		s.member(3+i, i%8, segment, rem)
+	}
+	for i := range outsiders {
+		s.outsider(i)
+	}
+	peak := before
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		for s.ctx.Err() == nil {
+			peak = max(peak, memory())
+			time.Sleep(200 * time.Millisecond)
+		}
+	}()
+	under, _ := s.rounds(length, next, rem)
+	stop()
+	s.work.Wait()
+	<-watched
+	grown := int64(peak) - int64(before)
+	t.Logf("%d hostile peers acted %d times; %.0f rounds a second before, %.0f under siege (%.0f %%), memory grew by %d MiB, attackers and all",
+		evil+outsiders, s.sent.Load(), calm, under, 100*under/calm, grown>>20)
+	if grown > 256<<20 {
+		t.Errorf("memory grew by %d MiB", grown>>20)
+	}
+	if long && under < 0.7*calm { // on a busy machine the attackers' own work counts too
+		t.Errorf("%.1f rounds a second, %.1f before", under, calm)
+	}
+	// Nothing of the future was taken in, and what is there is what was put.
+	for i := range 3 {
+		err := s.nodes[i].e.List(context.Background(), engine.ListRequest{Prefix: "future/"}, func(e *engine.Entry) error {
+			return fmt.Errorf("node %d has %s", i+1, e.Key)
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		if got, err := s.get(i, "big"); err != nil || !bytes.Equal(got, body) {
+			t.Errorf("node %d: %v", i+1, err)
+		}
+	}
+}
