@@ -178,3 +178,10 @@ func (e *Engine) collect(ctx context.Context, b *ballot, r *authority.LeaseReque
 	}
 	return nil, nil
 }
+
+// isHeld returns what a refusal says about a lease that is in the way.
+func isHeld(err error) (*authority.HeldError, bool) {
+	var h *authority.HeldError
+	ok := errors.As(err, &h)
+	return h, ok
+}
