@@ -154,7 +154,7 @@ type structField struct {
 // cborStructs returns the product's struct types with cbor tags, as package.Type.
 func cborStructs(t testing.TB) map[string][]structField {
 	out := map[string][]structField{}
-	for dir, files := range source(t) {
+	for _, files := range source(t) {
 		for _, f := range files {
 			ast.Inspect(f, func(n ast.Node) bool {
 				spec, ok := n.(*ast.TypeSpec)
@@ -176,7 +176,6 @@ func cborStructs(t testing.TB) map[string][]structField {
 					}
 					name, rest, _ := strings.Cut(tag, ",")
 					key := f.Name.Name + "." + spec.Name.Name
-					_ = dir
 					out[key] = append(out[key], structField{name, strings.Contains(rest, "omitempty")})
 				}
 				return true

@@ -66,6 +66,9 @@ func storeEncodings(t testing.TB, rules map[string]string) map[string][][]byte {
 			t.Error(err)
 		}
 	}
+	for _, b := range s.tails {
+		put("Tail", b)
+	}
 	put("Signed", s.file("/store/SIGNED"))
 	put("Spent", s.file("/store/SPENT"))
 	return out
@@ -94,6 +97,7 @@ type store struct {
 	owner   *authority.OwnerKey
 	engines []*engine.Engine
 	zone    fcp.ZoneID
+	tails   [][]byte // as other members keep them
 }
 
 func newStore(t testing.TB) *store {
@@ -142,6 +146,7 @@ func (s *store) live() {
 	s.put(e, "middle", catalog.Bytes(60, 4000))
 	s.put(e, "large", catalog.Bytes(61, 2<<20+5))
 	s.put(e, "small", []byte("again"))
+	s.keepTail(e)
 	_, err := e.Remove(ctx, engine.RemoveRequest{Key: "middle"})
 	s.check(err)
 	_, err = e.Log().Seal(ctx, log.SealOptions{All: true})
@@ -172,6 +177,21 @@ func (s *store) live() {
 	s.clock.advance(2 * engine.GCGrace)
 	_, err = e.Compact(ctx, engine.CompactOptions{})
 	s.check(err)
+}
+
+// keepTail encodes what is not sealed of the zone's data feed.
+func (s *store) keepTail(e *engine.Engine) {
+	s.Helper()
+	for _, f := range e.Log().Feeds() {
+		if f.Feed.Plane != fcp.PlaneData || f.Feed.Zone != s.zone {
+			continue
+		}
+		tail, err := e.MakeTail(s.Context(), f.No, f.Seq, f.Seq)
+		s.check(err)
+		b, err := tail.Encode()
+		s.check(err)
+		s.tails = append(s.tails, b)
+	}
 }
 
 // spend grants a limited use of the store to an agent, uses it, and is refused.

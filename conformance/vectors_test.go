@@ -3,7 +3,9 @@ package conformance
 import (
 	"bytes"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -73,7 +75,7 @@ func TestVectorsCoverTheOperations(t *testing.T) {
 			t.Errorf("%s/%s: %+v", c.Class, c.Name, got)
 		}
 	}
-	total := map[string]bool{"kid": true, "writer.id": true, "feed.id": true, "content.id": true, "content.unscoped": true, "replay.accept": true, "symbol.commit": true,
+	total := map[string]bool{"kid": true, "writer.id": true, "content.unscoped": true, "replay.accept": true, "symbol.commit": true,
 		"segment.source": true, "hello.cookie": true, "checkpoints.judge": true}
 	for _, o := range respond.Operations() {
 		if good[o.Name] == 0 || bad[o.Name] == 0 && !total[o.Name] {
@@ -158,19 +160,25 @@ func TestTheRunnerFindsEachKindOfError(t *testing.T) {
 	}
 }
 
+// FuzzAnswer changes the input and one parameter of a vector.
 func FuzzAnswer(f *testing.F) {
 	cases := loadVectors(f)
 	for i := range cases {
-		if len(cases[i].Input) < 2000 {
-			f.Add(i, cases[i].Input)
+		for _, p := range slices.Sorted(maps.Keys(cases[i].Params)) {
+			if len(cases[i].Input) < 2000 && len(cases[i].Params[p]) < 2000 {
+				f.Add(i, cases[i].Input, p, cases[i].Params[p])
+			}
 		}
 	}
-	f.Fuzz(func(t *testing.T, i int, in []byte) {
-		if i < 0 || i >= len(cases) || len(in) > 1<<16 {
+	f.Fuzz(func(t *testing.T, i int, in []byte, param, value string) {
+		if i < 0 || i >= len(cases) || len(in) > 1<<14 || len(value) > 1<<14 {
 			return
 		}
 		c := cases[i]
-		c.Input = in
+		c.Input, c.Params = in, maps.Clone(c.Params)
+		if _, ok := c.Params[param]; ok {
+			c.Params[param] = value
+		}
 		a := respond.Answer(c.Request(1))
 		if a.OK == (a.Error != "") || a.Error == "FCP-9001" {
 			t.Errorf("%s: %+v", c.Op, a)

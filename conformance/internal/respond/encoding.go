@@ -65,7 +65,7 @@ var identityOps = []Operation{
 	}},
 	{Name: "feed.id", Input: "nothing", Params: []Param{{"zone", "zone id"}, {"writer", "writer id, hex"}, {"incarnation", "number"}, {"plane", "1 to 3"}},
 		Output: "the feed id", run: func(_ []byte, p *params) ([]byte, error) {
-			f := fcp.Feed{Zone: fcp.ZoneID(p.text("zone")), Writer: fcp.WriterID(p.hash("writer")), Incarnation: p.number("incarnation"), Plane: fcp.Plane(p.number("plane"))}
+			f := fcp.Feed{Zone: p.zone("zone"), Writer: fcp.WriterID(p.hash("writer")), Incarnation: p.number("incarnation"), Plane: fcp.Plane(p.number("plane"))}
 			id := f.ID()
 			return id[:], nil
 		}},
@@ -82,7 +82,7 @@ var identityOps = []Operation{
 	{Name: "content.id", Input: "content", Params: []Param{{"key", "object-id key, hex"}, {"zone", "zone id"}, {"schema", "schema id as text"}},
 		Output: "the keyed object id", run: func(in []byte, p *params) ([]byte, error) {
 			key := p.key("key")
-			id := fcp.KeyedObjectID(&key, fcp.ZoneID(p.text("zone")), p.schema("schema").Hash(), in)
+			id := fcp.KeyedObjectID(&key, p.zone("zone"), p.schema("schema").Hash(), in)
 			return id[:], nil
 		}},
 	{Name: "content.unscoped", Input: "content", Output: "the unscoped id", run: func(in []byte, _ *params) ([]byte, error) {

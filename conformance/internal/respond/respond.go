@@ -167,6 +167,14 @@ func (p *params) time(name string) time.Time {
 	return time.Unix(int64(min(p.number(name), 253402300799)), 0).UTC()
 }
 
+func (p *params) zone(name string) fcp.ZoneID {
+	z, err := fcp.ParseZoneID(p.text(name))
+	if err != nil {
+		p.bad(name, err)
+	}
+	return z
+}
+
 func (p *params) schema(name string) fcp.Schema {
 	id, err := fcp.ParseSchemaID(p.text(name))
 	if err != nil {

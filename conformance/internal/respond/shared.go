@@ -16,7 +16,7 @@ var sharedOps = []Operation{
 				return nil, fcp.Errorf(fcp.CodeInvalidArgument, "a subject of %d bytes", len(in))
 			}
 			var out []byte
-			for _, w := range authority.LeaseCoordinators(fcp.ZoneID(p.text("zone")), fcp.ObjectID(in), members(p)) {
+			for _, w := range authority.LeaseCoordinators(p.zone("zone"), fcp.ObjectID(in), members(p)) {
 				out = append(out, w[:]...)
 			}
 			return out, nil
@@ -74,7 +74,7 @@ func verifyLease(in []byte, p *params) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := authority.Electorate{Zone: fcp.ZoneID(p.text("zone")), Checkpoint: authority.CheckpointRef{ID: p.hash("checkpoint"), Seq: p.number("seq")},
+	e := authority.Electorate{Zone: p.zone("zone"), Checkpoint: authority.CheckpointRef{ID: p.hash("checkpoint"), Seq: p.number("seq")},
 		Members: members(p), MaxFaults: p.small("faults")}
 	if p.err != nil {
 		return nil, p.err

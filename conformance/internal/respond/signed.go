@@ -220,7 +220,7 @@ func judgeCheckpoints(_ []byte, p *params) ([]byte, error) {
 		}
 		set.Add(c)
 	}
-	state, fork := set.Judge(authority.GenesisState(g, fcp.ZoneID(p.text("zone"))), &authority.RevocationSet{})
+	state, fork := set.Judge(authority.GenesisState(g, p.zone("zone")), &authority.RevocationSet{})
 	if fork != nil {
 		return nil, fcp.Errorf(fcp.CodeEquivocation, "two checkpoints may follow")
 	}
