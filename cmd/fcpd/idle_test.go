@@ -12,8 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"fcp"
 	"fcp/authority"
 	"fcp/engine"
+	"fcp/log"
 	"fcp/node/api"
 )
 
@@ -40,6 +42,9 @@ func TestIdle(t *testing.T) {
 	}
 	prepare(t, owner, dir)
 	write(t, filepath.Join(dir(0), "store"), events)
+	for i := 1; i < 3; i++ { // what they would fetch, without the time it takes
+		copyEvents(t, filepath.Join(dir(0), "store"), filepath.Join(dir(i), "store"))
+	}
 	all := []*process{start(t, dir(0))}
 	st := all[0].until(t, "the first is ready", func(api.Status) bool { return true })
 	for i := 1; i < 3; i++ {
@@ -51,7 +56,7 @@ func TestIdle(t *testing.T) {
 		d.until(t, "all events are here", func(st api.Status) bool { return st.Position > events })
 	}
 	t.Logf("all have %d events after %v", events, time.Since(began).Round(time.Millisecond))
-	time.Sleep(10 * time.Second) // flushes and collections of the work before
+	time.Sleep(8 * time.Second) // flushes and collections of the work before
 	const span = 20 * time.Second
 	before := make([]time.Duration, len(all))
 	for i, d := range all {
@@ -95,6 +100,45 @@ func write(t *testing.T, store string, n int) {
 	}
 	if err := e.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// copyEvents takes one store's control events into another, as a peer would.
+func copyEvents(t *testing.T, from, to string) {
+	t.Helper()
+	ctx := context.Background()
+	ok := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	a, err := engine.Open(ctx, from, engine.Options{})
+	ok(err)
+	defer func() { ok(a.Close()) }()
+	b, err := engine.Open(ctx, to, engine.Options{})
+	ok(err)
+	defer func() { ok(b.Close()) }()
+	for _, owners := range []bool{true, false} { // the owner's zone first: it says who the writers are
+		for _, f := range a.Log().Feeds() {
+			if f.Feed.Plane != fcp.PlaneControl || (f.Feed.Zone == fcp.ZoneOwner) != owners {
+				continue
+			}
+			const batch = 1000
+			for first := uint64(1); first <= f.Seq; first += batch {
+				var events []fcp.Event
+				var salts [][log.SaltSize]byte
+				for seq := first; seq <= min(first+batch-1, f.Seq); seq++ {
+					ev, _, err := a.Log().ReadFull(f.No, seq)
+					ok(err)
+					_, salt, err := a.Log().Read(f.No, seq)
+					ok(err)
+					events, salts = append(events, ev), append(salts, salt)
+				}
+				_, err := b.ImportEvents(ctx, events, salts)
+				ok(err)
+			}
+		}
 	}
 }
 
