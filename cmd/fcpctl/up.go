@@ -23,6 +23,8 @@ type upOptions struct {
 	policy   string
 	listen   string
 	peers    []string
+	tailnet  string
+	key      string
 	identity *identityOptions
 }
 
@@ -55,6 +57,8 @@ enrolled with the owner's identity; each gets an fcpd of its own, on loopback. L
 	f.StringVar(&o.policy, "policy", "", "how segments are spread over the members (default any-2-of-3)")
 	f.StringVar(&o.listen, "listen", "", "UDP address for other devices (default a free port of 127.0.0.1, kept)")
 	f.StringArrayVar(&o.peers, "peer", nil, "address of another device; may be repeated")
+	f.StringVar(&o.tailnet, "tailnet", "", "join a Tailscale network under this hostname, and find the other devices there")
+	f.StringVar(&o.key, "tailnet-key", "", "file with a Tailscale auth key, for the first start")
 	return cmd
 }
 
@@ -118,6 +122,12 @@ func (a *app) up(ctx context.Context, o *upOptions) error {
 	}
 	for _, p := range o.peers {
 		flags = append(flags, "--peer", p)
+	}
+	if o.tailnet != "" {
+		flags = append(flags, "--tailnet", o.tailnet)
+	}
+	if o.key != "" {
+		flags = append(flags, "--tailnet-key", o.key)
 	}
 	if len(hints.Nodes) == 0 {
 		err = add(daemon.LocalNode{Name: "this", Dir: a.flags.dir}, flags...)

@@ -17,6 +17,7 @@ import (
 	"fcp/authority"
 	"fcp/engine"
 	"fcp/node/api"
+	"fcp/node/tailnet/tailnettest"
 )
 
 // TestMain makes the test binary a daemon when it is told to be one.
@@ -80,6 +81,32 @@ func (d *process) until(t *testing.T, what string, ok func(api.Status) bool) api
 // TestThreeProcessesAreOneStore is the mesh with real processes: what the first
 // wrote the third reads after the first was killed.
 func TestThreeProcessesAreOneStore(t *testing.T) {
+	t.Run("loopback", func(t *testing.T) {
+		var first api.Status
+		threeProcesses(t, func(i int) []string {
+			if i == 0 {
+				return nil
+			}
+			return []string{"--peer", first.Address}
+		}, func(st api.Status) { first = st })
+	})
+	t.Run("tailnet", func(t *testing.T) {
+		c := tailnettest.Oneself(tailnettest.Control(t))
+		for _, name := range tailnettest.Environment {
+			t.Setenv(name, "true")
+		}
+		key := filepath.Join(t.TempDir(), "key")
+		if err := os.WriteFile(key, []byte("tskey-auth-test\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		// Nobody is told where the others are.
+		threeProcesses(t, func(i int) []string {
+			return []string{"--tailnet", fmt.Sprint("n", i+1), "--tailnet-key", key, "--tailnet-control", tailnettest.URL(c)}
+		}, func(api.Status) {})
+	})
+}
+
+func threeProcesses(t *testing.T, flags func(i int) []string, began func(first api.Status)) {
 	ctx := context.Background()
 	root := t.TempDir()
 	dir := func(i int) string { return filepath.Join(root, fmt.Sprint(i)) }
@@ -88,11 +115,11 @@ func TestThreeProcessesAreOneStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	prepare(t, owner, dir)
-	first := start(t, dir(0))
-	st := first.until(t, "the first is ready", func(api.Status) bool { return true })
+	first := start(t, dir(0), flags(0)...)
+	began(first.until(t, "the first is ready", func(api.Status) bool { return true }))
 	var others []*process
 	for i := 1; i < 3; i++ {
-		others = append(others, start(t, dir(i), "--peer", st.Address, "--enrollment", filepath.Join(dir(i), "enrollment")))
+		others = append(others, start(t, dir(i), append(flags(i), "--enrollment", filepath.Join(dir(i), "enrollment"))...))
 	}
 	all := func(st api.Status) bool { return st.Coverage.Members == 3 }
 	first.until(t, "all have met", all)

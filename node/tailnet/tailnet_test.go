@@ -8,42 +8,20 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http/httptest"
 	"net/netip"
 	"testing"
 	"time"
 
-	"tailscale.com/net/netns"
 	"tailscale.com/tailcfg"
-	"tailscale.com/tstest/integration"
 	"tailscale.com/tstest/integration/testcontrol"
-	"tailscale.com/types/logger"
 
 	"fcp"
 	"fcp/authority"
 	"fcp/engine"
 	"fcp/log"
 	"fcp/node"
+	"fcp/node/tailnet/tailnettest"
 )
-
-// control starts a control server and a relay on loopback.
-func control(t *testing.T) *testcontrol.Server {
-	t.Helper()
-	netns.SetEnabled(false)
-	t.Cleanup(func() { netns.SetEnabled(true) })
-	t.Setenv("QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING", "true")
-	c := &testcontrol.Server{
-		DERPMap:        integration.RunDERPAndSTUN(t, logger.Discard, "127.0.0.1"),
-		DNSConfig:      &tailcfg.DNSConfig{Proxied: true},
-		MagicDNSDomain: "tail-scale.ts.net",
-		TagOwners:      map[string][]string{"tag:fcp-private": {}, "tag:printer": {}},
-		AllOnline:      true,
-	}
-	c.HTTPTestServer = httptest.NewUnstartedServer(c)
-	c.HTTPTestServer.Start()
-	t.Cleanup(c.HTTPTestServer.Close)
-	return c
-}
 
 func join(t *testing.T, c *testcontrol.Server, name string, tags ...string) *Network {
 	t.Helper()
@@ -78,7 +56,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 
 // Who may begin a session: the same user, an FCP tag, or a grant. Others are told why not.
 func TestAdmission(t *testing.T) {
-	c := control(t)
+	c := tailnettest.Control(t)
 	a := join(t, c, "laptop")
 	b := join(t, c, "nas", "tag:fcp-private")
 	p := join(t, c, "printer", "tag:printer")
@@ -121,8 +99,7 @@ func TestAdmission(t *testing.T) {
 // Three nodes find each other in the tailnet, without being told an address; what one
 // wrote the others rebuild from symbols after its death, and a revocation arrives.
 func TestMeshOverTailnet(t *testing.T) {
-	c := control(t)
-	c.AllNodesSameUser = true
+	c := tailnettest.Oneself(tailnettest.Control(t))
 	ctx := within(t, 2*time.Minute)
 	owner, err := authority.NewOwnerKey(rand.Reader)
 	if err != nil {

@@ -31,6 +31,7 @@ import (
 	"fcp/engine"
 	"fcp/node"
 	"fcp/node/api"
+	"fcp/node/tailnet"
 )
 
 // drainWait is how long requests under way may take when the daemon ends.
@@ -50,6 +51,7 @@ type Options struct {
 	Peers                           []string
 	Verbose                         bool
 	TraceEndpoint                   string
+	Tailnet                         Tailnet
 
 	Stderr    io.Writer
 	LookupEnv func(string) (string, bool)
@@ -68,6 +70,7 @@ func Command(name string) *cobra.Command {
 	f.StringVar(&o.Socket, "socket", "", "unix socket for programs (default fcpd.sock in the store's directory)")
 	f.StringVar(&o.Enrollment, "enrollment", "", "file with this device's enrollment, for its first start (default as it came with the store)")
 	f.StringVar(&o.Policy, "policy", "", "how segments are spread (default any-2-of-3)")
+	o.Tailnet.flags(f)
 	f.BoolVar(&o.Verbose, "verbose", false, "log more")
 	f.StringVar(&o.TraceEndpoint, "otlp-endpoint", os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT"), "URL of an OTLP/HTTP collector for traces (default none)")
 	return c
@@ -111,6 +114,12 @@ func Run(ctx context.Context, o *Options) (err error) {
 			return err
 		}
 	}
+	if d.tailnet, err = d.joinTailnet(ctx); err != nil {
+		return err
+	}
+	if d.tailnet != nil {
+		defer func() { err = errors.Join(err, d.tailnet.Close()) }()
+	}
 	traces, err := startTraces(o.TraceEndpoint, o.Now, logger)
 	if err != nil {
 		return err
@@ -129,6 +138,8 @@ type running struct {
 	logger *slog.Logger
 	policy engine.SymbolPolicy
 	hints  *Hints
+
+	tailnet *tailnet.Network // nil: loopback and LAN
 }
 
 // open opens the store and starts its node, each time where it listened before.
@@ -149,8 +160,9 @@ func (d *running) open(ctx context.Context) (_ *engine.Engine, _ *node.Node, err
 	if opt.Listen == "" {
 		opt.Listen = d.hints.Listen
 	}
+	d.useTailnet(&opt)
 	n, err := node.Start(ctx, opt)
-	if err != nil && o.Listen == "" && opt.Listen != "" { // somebody else has the port by now
+	if err != nil && o.Listen == "" && opt.Listen != "" && d.tailnet == nil { // somebody else has the port by now
 		opt.Listen = ""
 		n, err = node.Start(ctx, opt)
 	}

@@ -20,6 +20,10 @@ type Hints struct {
 	Policy     string   `json:"policy,omitempty"` // of placement, when `up` was told one
 	Enrollment []byte   `json:"enrollment,omitempty"`
 
+	// The tailnet it joined last, and that one's control server.
+	Tailnet        string `json:"tailnet,omitempty"`
+	TailnetControl string `json:"tailnet_control,omitempty"`
+
 	// The nodes of `fcpctl up --nodes`, in the store that it was said to.
 	Nodes []LocalNode `json:"nodes,omitempty"`
 }
