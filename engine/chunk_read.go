@@ -140,6 +140,7 @@ func (r *Reader) Decrypted() int64 { return r.decrypted.Load() }
 // ahead reads chunks before they are asked for, a few at once.
 type ahead struct {
 	cancel context.CancelFunc
+	end    func() // of the bulk read
 	free   chan *aheadPiece
 	order  chan *aheadPiece
 	cur    *aheadPiece
@@ -153,8 +154,8 @@ type aheadPiece struct {
 
 // startAhead begins to read the payload's bytes [from, to).
 func (r *Reader) startAhead(from, to int64) *ahead {
-	n := runtime.GOMAXPROCS(0) + 2
-	a := &ahead{free: make(chan *aheadPiece, n), order: make(chan *aheadPiece, n)}
+	n := runtime.GOMAXPROCS(0) + 4
+	a := &ahead{end: r.e.log.BulkRead(), free: make(chan *aheadPiece, n), order: make(chan *aheadPiece, n)}
 	var ctx context.Context
 	ctx, a.cancel = context.WithCancel(r.ctx)
 	for range n {
@@ -188,6 +189,7 @@ func (a *ahead) stop() {
 	for p := range a.order {
 		<-p.done
 	}
+	a.end()
 }
 
 // next returns the bytes that follow; what it returned before is no longer valid.

@@ -124,7 +124,7 @@ type piece struct {
 }
 
 // piecesAhead is how many chunks may be ready while others become durable.
-const piecesAhead = 8
+const piecesAhead = 4
 
 func newUpload(ctx context.Context, w *write, dry bool) *upload {
 	inFlight := runtime.GOMAXPROCS(0) + piecesAhead

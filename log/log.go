@@ -67,6 +67,11 @@ type Log struct {
 	tablesMu  sync.Mutex
 	tableSums map[string]FileSum // by name; guarded by tablesMu
 
+	cache     *pebble.Cache // only while db is open
+	bulkMu    sync.Mutex
+	bulk      int    // bulk reads under way; guarded by bulkMu
+	unreserve func() // gives the cache its size back; guarded by bulkMu
+
 	frames frameCache
 	leaves leafCache // for proofs
 

@@ -71,7 +71,6 @@ func (l *Log) pebbleOptions() *pebble.Options {
 		Logger:                      pebbleLogger{l},
 		ReadOnly:                    l.opts.ReadOnly,
 		ErrorIfNotExists:            !l.opts.Create,
-		CacheSize:                   l.opts.CacheBytes,
 		MemTableSize:                uint64(l.opts.MemTableBytes),
 		MemTableStopWritesThreshold: 16, // never reached: a flush that fails refuses appends first
 		L0CompactionThreshold:       16,
@@ -103,7 +102,11 @@ func (l *Log) pebbleOptions() *pebble.Options {
 }
 
 func (l *Log) openPebble() error {
-	db, err := pebble.Open(l.dir, l.pebbleOptions())
+	o := l.pebbleOptions()
+	l.cache = pebble.NewCache(l.opts.CacheBytes)
+	defer l.cache.Unref() // the store keeps it
+	o.Cache = l.cache
+	db, err := pebble.Open(l.dir, o)
 	switch {
 	case err == nil:
 		l.db = db

@@ -1,6 +1,38 @@
 package log
 
-import "fcp"
+import (
+	"sync"
+
+	"fcp"
+)
+
+// bulkCache is what the block cache is left with during bulk reads: blocks that are
+// read once would fill all of it.
+const bulkCache = 4 << 20
+
+// BulkRead says that much is going to be read once, until end is called, and keeps
+// that from filling the block cache.
+func (l *Log) BulkRead() (end func()) {
+	l.resizeCache(1)
+	return sync.OnceFunc(func() { l.resizeCache(-1) })
+}
+
+func (l *Log) resizeCache(more int) {
+	l.bulkMu.Lock()
+	defer l.bulkMu.Unlock()
+	l.bulk += more
+	if !l.life.Enter() {
+		return // the cache is gone
+	}
+	defer l.life.Leave()
+	switch less := int(l.opts.CacheBytes) - bulkCache; {
+	case l.bulk > 0 && l.unreserve == nil && less > 0:
+		l.unreserve = l.cache.Reserve(less)
+	case l.bulk == 0 && l.unreserve != nil:
+		l.unreserve()
+		l.unreserve = nil
+	}
+}
 
 // Part is a part of an event's body.
 type Part struct {

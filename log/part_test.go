@@ -5,6 +5,8 @@ import (
 	"context"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2"
+
 	"fcp"
 )
 
@@ -61,4 +63,30 @@ func TestPartsAreReadDuringACompaction(t *testing.T) {
 	}
 	_, err = l.ReadPart(nil, kept.Feed, kept.Seq, size, 0, 10)
 	wantCode(t, err, fcp.CodeHorizon)
+}
+
+// TestBulkReadsShrinkTheBlockCache while one of them is under way, and no longer; one
+// that ends after the log was closed does nothing.
+func TestBulkReadsShrinkTheBlockCache(t *testing.T) {
+	l, err := openOn(newDisk(), sealing(small(), 1<<20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.opts.CacheBytes = 32 << 20
+	cache := pebble.NewCache(l.opts.CacheBytes) // one that nothing else uses
+	defer cache.Unref()
+	l.cache = cache
+	a, b := l.BulkRead(), l.BulkRead()
+	a()
+	a()
+	if l.unreserve == nil {
+		t.Error("the cache has its size back during a bulk read")
+	}
+	b()
+	if l.unreserve != nil {
+		t.Error("the cache stays small")
+	}
+	c := l.BulkRead()
+	mustClose(t, l)
+	c()
 }

@@ -47,7 +47,7 @@ type stagedSegment struct {
 }
 
 // stageAhead is how many segments are on their way to the table.
-const stageAhead = 4
+const stageAhead = 3
 
 // MaxStage bounds what one Stage takes, in bytes of event contents, and shortStage
 // what it takes while others wait.
