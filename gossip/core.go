@@ -38,6 +38,7 @@ type Core struct {
 	opt     Options
 	members map[fcp.WriterID]bool
 	peers   map[fcp.WriterID]*peer
+	ups     []*peer // that are there, ascending; nil: to be made anew
 	feeds   map[fcp.FeedID]*feed
 	order   []fcp.FeedID // of feeds, ascending
 	own     Inventory
@@ -141,15 +142,19 @@ func (c *Core) send(p *peer, m Message) { c.emit(Send{p.id, m}) }
 
 func compareWriters(a, b fcp.WriterID) int { return bytes.Compare(a[:], b[:]) }
 
-// upPeers returns the peers that are there, ascending.
+// upPeers returns the peers that are there, ascending. The caller must not change it.
 func (c *Core) upPeers() []*peer {
-	var out []*peer
+	if c.ups != nil {
+		return c.ups
+	}
+	out := []*peer{}
 	for _, p := range c.peers {
 		if p.up {
 			out = append(out, p)
 		}
 	}
 	slices.SortFunc(out, func(a, b *peer) int { return compareWriters(a.id, b.id) })
+	c.ups = out
 	return out
 }
 
@@ -177,6 +182,7 @@ func (c *Core) setMembers(now time.Time, writers []fcp.WriterID) {
 			delete(c.peers, id)
 		}
 	}
+	c.ups = nil
 }
 
 func (c *Core) peerUp(now time.Time, id fcp.WriterID) {
@@ -190,6 +196,7 @@ func (c *Core) peerUp(now time.Time, id fcp.WriterID) {
 		c.peers[id] = p
 	}
 	p.up, p.told, p.digested = true, false, now
+	c.ups = nil
 	p.heads, p.sent = map[fcp.FeedID]known{}, map[fcp.FeedID]uint64{}
 	c.sendVector(p, false)
 	c.sendInventory(p)
@@ -202,6 +209,7 @@ func (c *Core) peerDown(now time.Time, id fcp.WriterID) {
 	}
 	p.up, p.told = false, false
 	p.heads, p.sent = nil, nil
+	c.ups = nil
 	for _, f := range c.inOrder() {
 		if f.fetch != nil && f.fetch.peer == id {
 			c.endFetch(f)

@@ -54,6 +54,8 @@ func TestSim(t *testing.T) {
 		first, count, length = *flagSeed, 1, time.Hour
 	case *flagHours > 0:
 		count, length = uint64(*flagHours), time.Hour
+	case testing.Short():
+		count = 1
 	}
 	if os.Getenv(simChild) != "" {
 		runSeed(t, first, length)
