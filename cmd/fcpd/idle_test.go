@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -68,7 +69,13 @@ func TestIdle(t *testing.T) {
 		rss := residentBytes(t, d.cmd.Process.Pid)
 		t.Logf("node %d: %.2f %% of a core, %.1f MiB resident", i+1, core*100, float64(rss)/(1<<20))
 		if core > idleCore || rss > idleRSS {
-			t.Errorf("node %d: above 1 %% of a core or 150 MiB", i+1)
+			at := d.log.Len()
+			if err := d.cmd.Process.Signal(syscall.SIGQUIT); err != nil { // it says what it does, and ends
+				t.Error(err)
+			}
+			d.cmd.Wait()
+			doing := d.log.Bytes()[at:]
+			t.Errorf("node %d: above 1 %% of a core or 150 MiB; its goroutines:\n%s", i+1, doing[:min(len(doing), 16<<10)])
 		}
 	}
 }
