@@ -40,6 +40,7 @@ var rootRules = map[fcp.Kind]rootRule{
 	fcp.KindZoneDefined:       rootNone,
 	fcp.KindZoneKeyManifest:   rootNone,
 	fcp.KindDeviceEnrolled:    rootNone,
+	fcp.KindSecretShared:      rootNone,
 	fcp.KindCheckpointSigned:  rootNone, // its pins are roots of their own
 	fcp.KindRevocationIssued:  rootNone,
 	fcp.KindStoreRestored:     rootNone,

@@ -70,6 +70,7 @@ var (
 		fcp.CodeDependency:   exitUnreachable,
 		fcp.CodeGuess:        exitGuess,
 		fcp.CodeTimeout:      exitUnreachable,
+		fcp.CodeNoQuorum:     exitUnreachable,
 		fcp.CodeInterrupted:  exitInterrupted,
 	}
 )
