@@ -168,6 +168,18 @@ func (s *compactible) check() {
 			t.Fatalf("dropped event %d has its salt still (%v)", seq, err)
 		}
 	}
+	for first := uint64(1); first <= uint64(len(s.kept)+len(s.gone)); first += 7 {
+		salts, err := s.l.SaltsOf(s.no, first, first+20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range uint64(21) {
+			want, err := s.l.Salt(s.no, first+i)
+			if err != nil || !bytes.Equal(salts[i*SaltSize:][:SaltSize], want[:]) {
+				t.Fatalf("salts from %d: that of event %d is another (%v)", first, first+i, err)
+			}
+		}
+	}
 	for _, workers := range []int{1, 3} {
 		durable := s.l.Durable() // the sealer may go on
 		all, err := scanned(s.l, workers)

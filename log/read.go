@@ -202,6 +202,36 @@ func (l *Log) Salt(no FeedNo, seq uint64) (salt [SaltSize]byte, err error) {
 	return salt, nil
 }
 
+// SaltsOf returns the key-table entries of the events first to last of a feed, SaltSize
+// bytes each, zeros for one that has none or was forgotten.
+func (l *Log) SaltsOf(no FeedNo, first, last uint64) ([]byte, error) {
+	if first == 0 || last < first || last-first >= maxSaltsOf {
+		return nil, fcp.Errorf(fcp.CodeInvalidArgument, "salts of events %d to %d", first, last)
+	}
+	out := make([]byte, (last-first+1)*SaltSize)
+	it, err := l.iter(keyOfSeq(keySalts, no, 0), keyOfSeq(keySalts, no, last+1))
+	if err != nil {
+		return nil, err
+	}
+	defer it.Close()
+	end := out // what the runs behind did not fill
+	for ok := it.Last(); ok; ok = it.Prev() {
+		_, from := splitSeqKey(it.Key())
+		v := it.Value()
+		if from <= first {
+			copy(end, v[min(uint64(len(v)), (first-from)*SaltSize):])
+			break
+		}
+		at := (from - first) * SaltSize
+		copy(end[at:], v)
+		end = end[:at]
+	}
+	return out, iterError(it)
+}
+
+// maxSaltsOf bounds one call of SaltsOf.
+const maxSaltsOf = 1 << 20
+
 // Salts calls fn for every run of salts in the key table, by feed and sequence
 // number. The slice holds SaltSize bytes for each event from first on and is
 // valid during the call.

@@ -111,6 +111,13 @@ func (n *Node) giveRange(s *Session, no log.FeedNo, first, last uint64, head *go
 		from-- // its hash is what the first names
 	}
 	err := l.ScanFeed(s.ctx, no, from, last, log.VerifyChain, func(run []log.Applied) error {
+		if len(run) == 0 {
+			return nil
+		}
+		salts, err := l.SaltsOf(no, run[0].Seq, run[len(run)-1].Seq)
+		if err != nil {
+			return err
+		}
 		for i := range run {
 			a := &run[i]
 			if a.Seq >= first {
@@ -118,10 +125,7 @@ func (n *Node) giveRange(s *Session, no log.FeedNo, first, last uint64, head *go
 					return fcp.Errorf(fcp.CodeHorizon, "event %d was compacted away", a.Seq)
 				}
 				ev := fcp.Event{Feed: feed, Seq: a.Seq, Prev: prev, Time: a.Time, Under: a.Under, Content: a.Content}
-				salt, err := l.Salt(no, a.Seq)
-				if err != nil {
-					return err
-				}
+				salt := salts[(a.Seq-run[0].Seq)*log.SaltSize:][:log.SaltSize]
 				if err := n.addEvent(s, no, &b, &ev, salt, a.Hash, asked); err != nil {
 					return err
 				}
@@ -136,7 +140,7 @@ func (n *Node) giveRange(s *Session, no log.FeedNo, first, last uint64, head *go
 	return n.sendBatch(s, no, &b)
 }
 
-func (n *Node) addEvent(s *Session, no log.FeedNo, b *batch, ev *fcp.Event, salt [log.SaltSize]byte, hash fcp.Hash, asked bool) error {
+func (n *Node) addEvent(s *Session, no log.FeedNo, b *batch, ev *fcp.Event, salt []byte, hash fcp.Hash, asked bool) error {
 	enc := ev.AppendTo(nil)
 	if len(b.m.Events) > 0 && (b.bytes+len(enc) > maxBatchBytes || len(b.m.Events) == maxBatchEvents) {
 		if err := n.sendBatch(s, no, b); err != nil {
@@ -148,7 +152,7 @@ func (n *Node) addEvent(s *Session, no log.FeedNo, b *batch, ev *fcp.Event, salt
 		b.m.First = ev.Seq
 	}
 	b.m.Events = append(b.m.Events, enc)
-	b.m.Salts = append(b.m.Salts, salt[:]...)
+	b.m.Salts = append(b.m.Salts, salt...)
 	b.bytes += len(enc)
 	b.last, b.seq = hash, ev.Seq
 	switch ev.Kind {
