@@ -32,7 +32,8 @@ type Upkeep struct {
 type upkeep struct {
 	mu    sync.Mutex // held over a call
 	heads map[fcp.FeedID]seenHead
-	known map[fcp.Feed]bool // forks that were told of
+	quiet map[fcp.FeedID]uint64 // of own feeds: nothing but heads follows the newest head up to here
+	known map[fcp.Feed]bool     // forks that were told of
 }
 
 // seenHead is the newest recorded head of a feed.
@@ -57,11 +58,11 @@ func (e *Engine) Maintain(ctx context.Context) (u Upkeep, err error) {
 	if err := e.renewAttestations(ctx, &u); err != nil {
 		return u, err
 	}
-	if err := e.seeHeads(); err != nil {
-		return u, err
-	}
 	signers, err := e.signers()
 	if err != nil {
+		return u, err
+	}
+	if err := e.seeHeads(signers); err != nil {
 		return u, err
 	}
 	for _, f := range e.log.Feeds() {
@@ -131,12 +132,13 @@ func (e *Engine) renewAttestations(ctx context.Context, u *Upkeep) error {
 	return nil
 }
 
-// seeHeads takes the heads that were recorded since the last call. Their signatures
-// are checked when one is to be witnessed.
-func (e *Engine) seeHeads() error {
+// seeHeads takes the heads that were recorded since the last call, but for those with
+// a signature that is not good: whoever records one with a witness that never signed
+// would keep that witness from it.
+func (e *Engine) seeHeads(signers authority.Signers) error {
 	s := &e.upkeep
 	if s.heads == nil {
-		s.heads, s.known = map[fcp.FeedID]seenHead{}, map[fcp.Feed]bool{}
+		s.heads, s.quiet, s.known = map[fcp.FeedID]seenHead{}, map[fcp.FeedID]uint64{}, map[fcp.Feed]bool{}
 	}
 	for _, f := range e.log.Feeds() {
 		no, ok := e.fold.zoneNumber(f.Feed.Zone)
@@ -148,14 +150,13 @@ func (e *Engine) seeHeads() error {
 		seen := s.heads[f.ID]
 		from := binary.BigEndian.AppendUint64(append(prefix, f.ID[:]...), seen.size)
 		err := e.st.Scan(from, last, func(_ []byte, v state.Value) (bool, error) {
-			h, err := authority.OpenHead(bytes.Clone(v.Canonical))
+			h, err := e.heads.verify(v.Canonical, signers)
 			if err != nil {
-				return false, err
+				return true, nil // VerifyAudit names it
 			}
-			spec := h.Spec()
-			mine := slices.Contains(h.Witnesses(), e.node.Writer())
-			if spec.Size > seen.size {
-				seen = seenHead{spec.Size, spec.Epoch, mine, bytes.Clone(v.Canonical)}
+			mine := slices.Contains(h.witnesses, e.node.Writer())
+			if h.spec.Size > seen.size {
+				seen = seenHead{h.spec.Size, h.spec.Epoch, mine, bytes.Clone(v.Canonical)}
 			}
 			seen.witnessed = seen.witnessed || mine
 			return true, nil
@@ -175,12 +176,20 @@ func (e *Engine) signEpochHead(ctx context.Context, f log.FeedState, u *Upkeep) 
 	if seen.size > 0 && fcp.TimeFromWall(e.env.Now()).Epoch() <= seen.epoch {
 		return nil
 	}
-	grew := false
-	err := e.log.ScanFeed(ctx, f.No, seen.size+1, 0, log.VerifyNone, func(events []log.Applied) error {
-		grew = grew || slices.ContainsFunc(events, func(a log.Applied) bool { return a.Content.Kind != fcp.KindAuditHead })
+	from := max(seen.size, e.upkeep.quiet[f.ID]) + 1
+	if from > f.Seq {
+		return nil
+	}
+	err := e.log.ScanFeed(ctx, f.No, from, f.Seq, log.VerifyNone, func(events []log.Applied) error {
+		if slices.ContainsFunc(events, func(a log.Applied) bool { return a.Content.Kind != fcp.KindAuditHead }) {
+			return errEnough
+		}
 		return nil
 	})
-	if err != nil || !grew {
+	if err == nil {
+		e.upkeep.quiet[f.ID] = f.Seq
+	}
+	if !errors.Is(err, errEnough) {
 		return err
 	}
 	h, err := e.FeedHead(f.Feed)
@@ -204,7 +213,7 @@ func (e *Engine) witness(ctx context.Context, f log.FeedState, signers authority
 	}
 	h, err := authority.VerifyHead(seen.body, signers)
 	if err != nil {
-		return nil // not its writer's: VerifyAudit names it
+		return nil // a witness's key is gone since
 	}
 	signed, err := e.CosignHead(h)
 	switch {

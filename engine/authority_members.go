@@ -53,7 +53,7 @@ func (e *Engine) revokedWriters() (map[fcp.WriterID]bool, error) {
 func (e *Engine) devices() (map[fcp.WriterID]*authority.Device, error) {
 	out := map[fcp.WriterID]*authority.Device{}
 	err := e.records(fcp.ZoneOwner, projDevices, func(body []byte) error {
-		d, err := authority.VerifyDevice(e.genesis.Owner, body)
+		d, err := e.enrollment(body)
 		if err == nil && (out[d.Writer()] == nil || d.EnrolledAt().After(out[d.Writer()].EnrolledAt())) {
 			out[d.Writer()] = d
 		}

@@ -222,29 +222,6 @@ func auditRow(_ authority.OwnerPublic, body []byte) (string, map[string]any, err
 	return string(a.Type), row, nil
 }
 
-func headKey(_ authority.OwnerPublic, ev *Event, key []byte) []byte {
-	h, err := authority.OpenHead(ev.Content.Body)
-	if err != nil || h.Feed().Zone != ev.From.Feed.Zone {
-		return nil
-	}
-	id := h.Feed().ID()
-	return binary.BigEndian.AppendUint64(append(key, id[:]...), h.Spec().Size)
-}
-
-func headRow(_ authority.OwnerPublic, body []byte) (string, map[string]any, error) {
-	h, err := authority.OpenHead(body)
-	if err != nil {
-		return "", nil, err
-	}
-	s := h.Spec()
-	var witnesses []string
-	for _, w := range h.Witnesses() {
-		witnesses = append(witnesses, w.String())
-	}
-	return s.Feed.ID().String(), map[string]any{"writer": s.Feed.Writer.String(), "size": s.Size, "root": s.Root.String(),
-		"hash": s.Hash.String(), "epoch": s.Epoch, "witnesses": witnesses}, nil
-}
-
 func forkKey(_ authority.OwnerPublic, ev *Event, key []byte) []byte {
 	f, err := authority.VerifyFork(ev.Content.Body)
 	if err != nil || f.Feed().Zone != ev.From.Feed.Zone {

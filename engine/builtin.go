@@ -15,7 +15,7 @@ const (
 )
 
 // builtins returns the built-in projections. Their order is the order of folding.
-func builtins(owner authority.OwnerPublic) []Projection {
+func builtins(owner authority.OwnerPublic, heads *headMemo) []Projection {
 	return append([]Projection{
 		objectsProjection{}, namesProjection{}, historyProjection{}, clearedProjection{}, bodiesProjection{}, idempotencyProjection{},
 		recordProjection{projCheckpoints, fcp.KindCheckpointSigned, owner, checkpointKey, checkpointRow},
@@ -35,7 +35,7 @@ func builtins(owner authority.OwnerPublic) []Projection {
 		recordProjection{projApprovals, fcp.KindApprovalGranted, owner, approvalKey, approvalRow},
 		recordProjection{projDecisions, fcp.KindDecisionRecorded, owner, decisionKey, decisionRow},
 		recordProjection{projAudit, fcp.KindAuditEntry, owner, auditKey, auditRow},
-		recordProjection{projHeads, fcp.KindAuditHead, owner, headKey, headRow},
+		recordProjection{projHeads, fcp.KindAuditHead, owner, heads.key, heads.row},
 		recordProjection{projForks, fcp.KindForkProven, owner, forkKey, forkRow},
 		recordProjection{projSecrets, fcp.KindSecretShared, owner, secretKey, secretRow},
 		recordProjection{projLeases, fcp.KindLeaseGranted, owner, leaseKey, leaseRow},

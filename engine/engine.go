@@ -53,6 +53,7 @@ type Engine struct {
 	facts      factsCache
 	decisions  decisions
 	upkeep     upkeep
+	heads      headMemo
 	leases     leaseTable
 	opened     bool // Open came to its end: a close leaves a list of the files
 }
@@ -174,7 +175,7 @@ func (e *Engine) openState(seed uint64) (err error) {
 		so.Bulk = true // until Open is done
 		e.st, err = state.Open(e.env.FS, path, so)
 		if err == nil {
-			e.fold, err = newFolder(e.log, e.st, builtins(e.genesis.Owner), e.genesis.Owner)
+			e.fold, err = newFolder(e.log, e.st, builtins(e.genesis.Owner, &e.heads), e.genesis.Owner)
 		}
 		ahead := err == nil && e.st.Cursor() > e.log.Durable()
 		if !ahead && !errors.Is(err, fcp.Corrupt) || attempt > 0 {

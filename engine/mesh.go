@@ -36,7 +36,23 @@ func VerifyMember(owner authority.OwnerPublic, proof []byte) (Member, error) {
 	if err != nil {
 		return Member{}, err
 	}
-	return Member{Writer: d.Writer(), Keys: d.Node(), Name: d.Name(), Tags: d.Tags(), Enrolled: d.EnrolledAt(), Proof: bytes.Clone(proof)}, nil
+	return memberOf(d, bytes.Clone(proof)), nil
+}
+
+func memberOf(d *authority.Device, proof []byte) Member {
+	return Member{Writer: d.Writer(), Keys: d.Node(), Name: d.Name(), Tags: d.Tags(), Enrolled: d.EnrolledAt(), Proof: proof}
+}
+
+// enrollment is authority.VerifyDevice, remembered. The caller leaves body to it.
+func (e *Engine) enrollment(body []byte) (*authority.Device, error) {
+	if d, ok := e.mesh.enrolled.get(body); ok {
+		return d, nil
+	}
+	d, err := authority.VerifyDevice(e.genesis.Owner, body)
+	if err == nil {
+		e.mesh.enrolled.put(body, d)
+	}
+	return d, err
 }
 
 // Members returns every enrolled node, in the order (time of enrollment, writer),
@@ -48,14 +64,11 @@ func (e *Engine) Members() ([]Member, error) {
 	}
 	var out []Member
 	err = e.records(fcp.ZoneOwner, projDevices, func(body []byte) error {
-		m, ok := e.mesh.proven.get(body)
-		if !ok {
-			var err error
-			if m, err = VerifyMember(e.genesis.Owner, body); err != nil {
-				return err
-			}
-			e.mesh.proven.put(body, m)
+		d, err := e.enrollment(body)
+		if err != nil {
+			return err
 		}
+		m := memberOf(d, body)
 		m.Revoked = revoked[m.Writer]
 		out = append(out, m)
 		return nil

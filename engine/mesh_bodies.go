@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"fcp"
+	"fcp/authority"
 	"fcp/engine/internal/state"
 	"fcp/log"
 )
@@ -28,11 +29,11 @@ const openedSegments = 4
 
 // meshBodies finds and keeps bodies of segments that are not in the log.
 type meshBodies struct {
-	fetcher atomic.Pointer[Fetcher]
-	tails   atomic.Pointer[TailFetcher]
-	members memberCache
-	proven  memo[Member]                // enrollments, without Revoked
-	revoked memo[map[fcp.WriterID]bool] // whom a revocation takes out
+	fetcher  atomic.Pointer[Fetcher]
+	tails    atomic.Pointer[TailFetcher]
+	members  memberCache
+	enrolled memo[*authority.Device]     // enrollments
+	revoked  memo[map[fcp.WriterID]bool] // whom a revocation takes out
 
 	mu     sync.Mutex
 	opened list.List // of *openedSegment, most recent first; guarded by mu

@@ -445,7 +445,7 @@ func FuzzGovernanceBodies(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(b)
-	list := builtins(owner.Public())
+	list := builtins(owner.Public(), new(headMemo))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		ev := &Event{&log.Applied{Content: fcp.Content{Body: b}}, &Source{Feed: fcp.Feed{Zone: fcp.ZonePrivate}}}
 		for _, k := range fcp.Kinds() {

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"errors"
@@ -26,6 +27,8 @@ type controlPlane struct {
 	forks []gossip.Forked            // guarded by mu
 	watch map[watched]*Arrival       // revocations of this node on their way; guarded by mu
 	order []watched                  // of watch, oldest first; guarded by mu
+	// of each feed the last head whose signature was found good; guarded by mu
+	proven map[fcp.FeedID]gossip.Head
 	// closed when a revocation reached a peer; guarded by mu
 	arrived chan struct{}
 }
@@ -51,7 +54,7 @@ func (c *controlPlane) init() {
 	for i := range c.feeds {
 		c.feeds[i] = make(chan struct{}, 1)
 	}
-	c.heads, c.watch = map[fcp.FeedID]gossip.Head{}, map[watched]*Arrival{}
+	c.heads, c.proven, c.watch = map[fcp.FeedID]gossip.Head{}, map[fcp.FeedID]gossip.Head{}, map[watched]*Arrival{}
 	c.members, c.arrived = make(chan struct{}, 1), make(chan struct{})
 }
 
@@ -255,11 +258,35 @@ func (n *Node) keepHeads() error {
 func (n *Node) verified(v *gossip.Vector) *gossip.Vector {
 	out := &gossip.Vector{Heads: make([]gossip.Head, 0, len(v.Heads)), Last: v.Last, Reply: v.Reply}
 	for _, h := range v.Heads {
-		if m, ok := n.id.member(h.Writer); ok && h.Verify(ed25519.PublicKey(m.Keys.Signing[:])) {
+		if m, ok := n.id.member(h.Writer); ok && n.control.verify(&h, m.Keys.Signing[:]) {
 			out.Heads = append(out.Heads, h)
 		}
 	}
 	return out
+}
+
+// verify is h.Verify. Every peer tells of every feed time and again, and mostly of a
+// head that is known.
+func (c *controlPlane) verify(h *gossip.Head, key ed25519.PublicKey) bool {
+	id := h.Feed().ID() // has the writer in it, and so the key
+	c.mu.Lock()
+	k, ok := c.proven[id]
+	c.mu.Unlock()
+	if ok && k.Seq == h.Seq && k.Hash == h.Hash && k.Root == h.Root && bytes.Equal(k.Signature, h.Signature) {
+		return true
+	}
+	if !h.Verify(key) {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.proven) >= gossip.MaxHeads {
+		clear(c.proven)
+	}
+	good := *h
+	good.Extras = nil // not signed
+	c.proven[id] = good
+	return true
 }
 
 // followLog tells the core and the peers of every event that becomes durable.
