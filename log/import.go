@@ -66,8 +66,22 @@ func (l *Log) known(feed fcp.Feed, events []fcp.Event) (int, error) {
 		seq = f.durable.seq
 	}
 	l.mu.Unlock()
+	old := 0
+	for old < len(events) && events[old].Seq <= seq {
+		old++
+	}
+	// The hash of the last covers all before it, if each names the one before.
 	skip := 0
-	for skip < len(events) && events[skip].Seq <= seq {
+	if n := chained(events[:old]); n > 0 {
+		_, have, err := l.ReadFull(f.no, events[n-1].Seq)
+		if err != nil && !errors.Is(err, fcp.CodeHorizon) {
+			return 0, err
+		}
+		if events[n-1].Hash() == have {
+			skip = n
+		}
+	}
+	for ; skip < old; skip++ { // which of them is another?
 		_, have, err := l.ReadFull(f.no, events[skip].Seq)
 		if err != nil && !errors.Is(err, fcp.CodeHorizon) { // of a dropped event the hash is left
 			return 0, err
@@ -76,9 +90,21 @@ func (l *Log) known(feed fcp.Feed, events []fcp.Event) (int, error) {
 			return 0, fcp.Errorf(fcp.CodeEquivocation, "event %d of feed %s: %s here, %s there",
 				events[skip].Seq, feed.ID().String()[:16], have.String()[:16], h.String()[:16])
 		}
-		skip++
 	}
-	return skip, nil
+	return old, nil
+}
+
+// chained returns how many of the first events are one stretch of a feed.
+func chained(events []fcp.Event) int {
+	var prev fcp.Hash
+	for i := range events {
+		e := &events[i]
+		if i > 0 && (e.Seq != events[i-1].Seq+1 || e.Prev != prev || e.Feed != events[0].Feed) {
+			return i
+		}
+		prev = e.Hash()
+	}
+	return len(events)
 }
 
 // takeForeign turns the new events into drafts with fixed places.
