@@ -151,6 +151,22 @@ func decodeHead(b []byte) (*AuditHead, error) {
 	return &AuditHead{o: o, message: message}, nil
 }
 
+// VerifyWitnesses checks the signatures of a head from OpenHead, but for the writer's,
+// as VerifyHead does.
+func (h *AuditHead) VerifyWitnesses(witnesses Signers) error {
+	var others signatureSet
+	for _, s := range h.o.Signatures.Signatures {
+		if w, _ := s.Writer(); w != h.o.Feed.Writer {
+			others.Signatures = append(others.Signatures, s)
+		}
+	}
+	if witnesses == nil {
+		witnesses = func(fcp.WriterID) (SigningPublic, bool) { return SigningPublic{}, false }
+	}
+	_, err := others.verify(h.message, witnesses)
+	return err
+}
+
 func (h *AuditHead) verify(witnesses Signers) error {
 	signers, err := h.o.Signatures.verify(h.message, func(w fcp.WriterID) (SigningPublic, bool) {
 		if w == h.o.Feed.Writer {

@@ -11,8 +11,8 @@ import (
 // recordedHead is what a head says that its writer signed.
 type recordedHead struct {
 	spec      authority.HeadSpec
-	witnesses []fcp.WriterID // who signed besides
-	verified  bool           // the witnesses' signatures are good too
+	witnesses []fcp.WriterID       // who signed besides
+	doubted   *authority.AuditHead // nil once the witnesses' signatures were found good
 }
 
 // headMemo opens heads and remembers what they say: the fold asks for each twice,
@@ -30,7 +30,9 @@ func (m *headMemo) open(b []byte) (recordedHead, error) {
 		return recordedHead{}, err
 	}
 	h := recordedHead{spec: o.Spec(), witnesses: o.Witnesses()}
-	h.verified = len(h.witnesses) == 0
+	if len(h.witnesses) > 0 {
+		h.doubted = o
+	}
 	m.put(b, h)
 	return h, nil
 }
@@ -39,13 +41,13 @@ func (m *headMemo) open(b []byte) (recordedHead, error) {
 // once with the keys that witnesses knew then is good.
 func (m *headMemo) verify(b []byte, witnesses authority.Signers) (recordedHead, error) {
 	h, err := m.open(b)
-	if err != nil || h.verified {
+	if err != nil || h.doubted == nil {
 		return h, err
 	}
-	if _, err := authority.VerifyHead(bytes.Clone(b), witnesses); err != nil {
+	if err := h.doubted.VerifyWitnesses(witnesses); err != nil {
 		return recordedHead{}, err
 	}
-	h.verified = true
+	h.doubted = nil
 	m.put(b, h)
 	return h, nil
 }

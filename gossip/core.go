@@ -46,6 +46,7 @@ type Core struct {
 	changed map[fcp.SegmentID]struct{} // of own, likewise
 	flushed time.Time
 	open    int // fetches under way
+	wanted  int // feeds that are
 	writers map[fcp.WriterID]shareOf
 	out     []Effect
 }
@@ -82,6 +83,7 @@ type feed struct {
 	held   time.Time // not fetched before
 	fetch  *fetch
 	failed fcp.WriterID // who did not deliver last
+	wanted bool         // a peer has more, or may have: nobody, once all was looked at
 }
 
 type fetch struct {
@@ -446,8 +448,11 @@ func (c *Core) push(p *peer, f *feed) {
 	}
 }
 
-// pull begins to fetch what a peer that is there has and this node lacks.
+// pull begins to fetch what a peer that is there has and this node lacks. It is called
+// whenever a peer may have more than before; what cannot be fetched yet stays wanted
+// and is tried again at each tick.
 func (c *Core) pull(now time.Time, f *feed) {
+	c.want(f, !f.own && !f.frozen)
 	if f.own || f.frozen || f.fetch != nil || c.open >= c.opt.Fetches || now.Before(f.held) ||
 		c.writers[f.feed.Writer].fetches >= max(1, c.opt.Fetches/4) { // feeds that nobody delivers do not stop the others
 		return
@@ -466,6 +471,7 @@ func (c *Core) pull(now time.Time, f *feed) {
 		best, ranges = p, r
 	}
 	if best == nil {
+		c.want(f, false)
 		return
 	}
 	f.fetch = &fetch{best.id, now.Add(c.opt.FetchWait)}
@@ -475,6 +481,18 @@ func (c *Core) pull(now time.Time, f *feed) {
 	k := best.heads[f.id]
 	h := HeadOf(f.feed, k.seq, fcp.Hash{}, fcp.Hash{})
 	c.emit(Fetch{best.id, ranges, h})
+}
+
+// want notes whether a feed is to be looked at with each tick.
+func (c *Core) want(f *feed, wanted bool) {
+	if f.wanted != wanted {
+		f.wanted = wanted
+		if wanted {
+			c.wanted++
+		} else {
+			c.wanted--
+		}
+	}
 }
 
 // better reports whether a should be asked for a feed rather than b, which comes
@@ -522,12 +540,17 @@ func (c *Core) failedFetch(now time.Time, e Failed) {
 }
 
 func (c *Core) tick(now time.Time) {
-	for _, f := range c.inOrder() {
-		if f.fetch != nil && !now.Before(f.fetch.until) {
-			f.failed = f.fetch.peer
-			c.endFetch(f)
+	if c.wanted > 0 {
+		for _, f := range c.inOrder() {
+			if !f.wanted {
+				continue
+			}
+			if f.fetch != nil && !now.Before(f.fetch.until) {
+				f.failed = f.fetch.peer
+				c.endFetch(f)
+			}
+			c.pull(now, f)
 		}
-		c.pull(now, f)
 	}
 	if now.Sub(c.flushed) >= c.opt.Flush {
 		c.flushed = now

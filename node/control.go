@@ -437,7 +437,7 @@ func (n *Node) takeEvents(s *Session, m *events) error {
 		failed() // its enrollment is on its way in another feed
 		return nil
 	}
-	if !m.Head.Verify(ed25519.PublicKey(writer.Keys.Signing[:])) {
+	if !n.control.verify(&m.Head, writer.Keys.Signing[:]) {
 		return fcp.Errorf(fcp.CodeSignature, "the head of a feed of %.16s", m.Head.Writer)
 	}
 	evs, end, err := decodeEvents(m, feed)
