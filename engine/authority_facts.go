@@ -38,6 +38,7 @@ type ZoneFacts struct {
 	grants      map[fcp.Hash]*authority.Grant
 	bindings    map[fcp.CanonicalID][]*authority.Binding
 	self        fcp.WriterID
+	at          uint64 // of folder.governed; 0 for facts of the past
 }
 
 // factsCache keeps the facts of each zone until something that governs it changes.
@@ -64,6 +65,7 @@ func (e *Engine) ZoneFacts(zone fcp.ZoneID) (*ZoneFacts, error) {
 	}
 	f, err := e.foldFacts(zone, e.records)
 	if err == nil {
+		f.at = c.at
 		c.zones[zone] = f
 	}
 	return f, err

@@ -23,7 +23,7 @@ type leaseTable struct {
 	effects   [16]sync.Mutex // held over an effect: striped by subject
 
 	mu       sync.Mutex
-	at       uint64                        // of folder.governed; guarded by mu
+	at       uint64                        // of the facts that verified is by; guarded by mu
 	verified map[fcp.Hash]*authority.Lease // by RefOf the encoded lease; nil: not valid; guarded by mu
 }
 
@@ -116,12 +116,16 @@ func (e *Engine) eachLease(f *ZoneFacts, key []byte, fn func(*LeaseState) (bool,
 // validLease verifies an encoded lease by the members of the checkpoint it names; nil
 // when it is not valid here.
 func (e *Engine) validLease(f *ZoneFacts, b []byte) *authority.Lease {
-	t, ref, now := &e.leases, authority.RefOf(b), e.fold.governed.Load()
+	t, ref := &e.leases, authority.RefOf(b)
 	t.mu.Lock()
-	if t.verified == nil || t.at != now || len(t.verified) >= maxVerifiedLeases {
-		t.verified, t.at = map[fcp.Hash]*authority.Lease{}, now
+	if t.verified == nil || t.at < f.at || len(t.verified) >= maxVerifiedLeases {
+		t.verified, t.at = map[fcp.Hash]*authority.Lease{}, f.at
 	}
-	l, known := t.verified[ref]
+	var l *authority.Lease
+	known := false
+	if t.at == f.at { // older facts may say something else
+		l, known = t.verified[ref]
+	}
 	t.mu.Unlock()
 	if known {
 		return l
@@ -134,7 +138,7 @@ func (e *Engine) validLease(f *ZoneFacts, b []byte) *authority.Lease {
 		l = nil
 	}
 	t.mu.Lock()
-	if t.at == now {
+	if t.at == f.at {
 		t.verified[ref] = l
 	}
 	t.mu.Unlock()
@@ -372,8 +376,9 @@ func (e *Engine) ReleaseLease(ctx context.Context, t authority.Thing, upTo autho
 // Effect runs fn, which has an effect on the thing of a lease, at this node as the
 // sink: it verifies the lease, refuses a stale fence, writes the fence down, and runs
 // fn before any other effect on the thing. fn must have no effect after it returned
-// and must not call Effect. Errors: those of VerifyLease; CodeFenced for a stale fence;
-// CodeEquivocation for another lease under a fence that was let through; those of fn.
+// and must not call Effect. Errors: those of VerifyLease; CodeDenied for a revoked
+// holder; CodeFenced for a stale fence; CodeEquivocation for another lease under a
+// fence that was let through; those of fn.
 func (e *Engine) Effect(ctx context.Context, u *authority.UnverifiedLease, fn func(context.Context) error) error {
 	t := u.Spec().Thing
 	m := &e.leases.effects[stripe(t.Subject)]
@@ -386,6 +391,9 @@ func (e *Engine) Effect(ctx context.Context, u *authority.UnverifiedLease, fn fu
 	l, err := e.verifyLease(f, u)
 	if err != nil {
 		return err
+	}
+	if s := l.Spec(); f.Revoked(fcp.Hash(s.Holder), e.env.Now(), authority.RevokeDevice, authority.RevokeAttestation) != nil {
+		return fcp.Errorf(fcp.CodeDenied, "fence %d of %.16s: %w", s.Fence, s.Subject, authority.ReasonLeaseStranger)
 	}
 	highest, err := e.HighestFence(t)
 	if err != nil {

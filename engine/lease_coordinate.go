@@ -37,11 +37,17 @@ func (e *Engine) AcquireLease(ctx context.Context, t authority.Thing, ttl time.D
 		return nil, err
 	}
 	u, err := e.askCoordinators(ctx, f, r, peers)
-	if err != nil {
-		// Whoever signed on the way waits for an end that will not come.
+	if u == nil && err == nil {
+		u, err = e.CoordinateLease(ctx, r.Bytes(), t.Zone, peers)
+		// Whoever signed on the way waits for an end that will not come. A release would
+		// end the lease that this node still has, too.
 		if h, ok := isHeld(err); ok && h.Reason == authority.ReasonQuorum {
-			return nil, errors.Join(err, e.ReleaseLease(ctx, t, h.Fence))
+			if _, none := e.OwnLease(t); none != nil {
+				err = errors.Join(err, e.ReleaseLease(ctx, t, h.Fence))
+			}
 		}
+	}
+	if err != nil {
 		return nil, err
 	}
 	if s := u.Spec(); s.Request != r.Ref() || s.Thing != t || s.Holder != f.Self {
@@ -50,6 +56,8 @@ func (e *Engine) AcquireLease(ctx context.Context, t authority.Thing, ttl time.D
 	return e.RecordLease(ctx, u)
 }
 
+// askCoordinators asks the members before this node in that order; nil when it is its
+// own turn. What they say of fences is not believed.
 func (e *Engine) askCoordinators(ctx context.Context, f *authority.LeaseFacts, r *authority.LeaseRequest, peers LeasePeers) (*authority.UnverifiedLease, error) {
 	t := r.Thing()
 	for _, member := range authority.LeaseCoordinators(t.Zone, t.Subject, f.Electorate.Members) {
@@ -67,7 +75,7 @@ func (e *Engine) askCoordinators(ctx context.Context, f *authority.LeaseFacts, r
 			return u, nil
 		}
 	}
-	return e.CoordinateLease(ctx, r.Bytes(), t.Zone, peers)
+	return nil, nil
 }
 
 // CoordinateLease brings the signatures of a quorum together for a request. Errors:

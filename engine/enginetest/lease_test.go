@@ -251,3 +251,64 @@ func TestALostLeaseIsExplained(t *testing.T) {
 		t.Fatal(why.Reason(), why.Explanation(), why.Evidence())
 	}
 }
+
+// TestAFailedRenewalEndsNothing: who could not renew still has what it had until its
+// end, and nobody else gets it before.
+func TestAFailedRenewalEndsNothing(t *testing.T) {
+	m := New(t, 25, 4)
+	m.agree(zone, 1)
+	a, b := m.Nodes[0], m.Nodes[1]
+	x := thing(1)
+	_, err := a.acquire(x, time.Minute)
+	m.check(err)
+	_, err = a.acquire(x, time.Minute, b, m.Nodes[2], m.Nodes[3])
+	wantCode(t, "cut off", err, fcp.CodeNoQuorum)
+	if _, err := a.OwnLease(x); err != nil {
+		t.Fatal("the lease that it has:", err)
+	}
+	m.Sync(zone)
+	_, err = b.acquire(x, time.Minute)
+	wantCode(t, "while another has it", err, fcp.CodeLeaseHeld)
+}
+
+// liars coordinate nothing, and say that they tried a fence that there is not.
+type liars struct{ *peers }
+
+func (liars) Coordinate(context.Context, fcp.WriterID, []byte) ([]byte, error) {
+	return nil, &fcp.Error{Code: fcp.CodeLeaseHeld, Cause: &authority.HeldError{Reason: authority.ReasonQuorum, Fence: 1<<62 | 1}}
+}
+
+// TestNoCoordinatorReleasesForAHolder: what a coordinator says makes no device give
+// up fences that it never had.
+func TestNoCoordinatorReleasesForAHolder(t *testing.T) {
+	m := New(t, 26, 4)
+	m.agree(zone, 1)
+	a := m.Nodes[0]
+	for i := range byte(8) { // others coordinate some of them
+		x := thing(i)
+		if _, err := a.AcquireLease(ctx, x, time.Minute, liars{&peers{m, a, nil}}); err != nil {
+			wantCode(t, "a liar", err, fcp.CodeLeaseHeld)
+		}
+		_, err := a.acquire(x, time.Minute)
+		m.check(err)
+		if _, err := a.OwnLease(x); err != nil {
+			t.Fatal("a liar gave it up:", err)
+		}
+	}
+}
+
+// TestNoEffectForARevokedHolder: a lease does not outlive its holder's membership.
+func TestNoEffectForARevokedHolder(t *testing.T) {
+	m := New(t, 27, 4)
+	m.agree(zone, 1)
+	a, sink := m.Nodes[1], m.Nodes[3]
+	l, err := a.acquire(thing(1), time.Hour)
+	m.check(err)
+	m.Clock.Advance(2 * time.Second)
+	effect := func(context.Context) error { return nil }
+	m.check(sink.Effect(ctx, &l.UnverifiedLease, effect))
+	_, err = m.Nodes[0].Revoke(ctx, m.Owner, authority.RevocationSpec{Zone: fcp.ZoneOwner, Scope: authority.RevokeDevice, Targets: []fcp.Hash{fcp.Hash(a.writer())}})
+	m.check(err)
+	m.Sync()
+	wantReason(t, "revoked", sink.Effect(ctx, &l.UnverifiedLease, effect), authority.ReasonLeaseStranger)
+}
