@@ -114,8 +114,8 @@ type tailJoin struct {
 
 // tailAsk waits for an answer.
 type tailAsk struct {
-	join map[fcp.WriterID]*tailJoin
-	done chan []byte // a whole tail; nil: this peer has none
+	join map[fcp.WriterID]*tailJoin // of peers that did not answer yet
+	done chan []byte                // a whole tail; nil: this peer has none
 }
 
 func (t *tailTable) init() {
@@ -324,21 +324,19 @@ func (n *Node) takeTail(s *Session, m *tailPart) error {
 		if q == nil {
 			return nil // too late
 		}
+		j := q.join[peer]
+		if j == nil {
+			return nil // it was not asked, or has answered
+		}
 		var whole []byte
 		if m.Parts > 0 {
-			j := q.join[peer]
-			if j == nil {
-				return nil
-			}
 			var err error
 			if whole, err = j.add(m); err != nil || whole == nil {
 				return err
 			}
 		}
-		select {
-		case q.done <- whole:
-		default:
-		}
+		delete(q.join, peer)
+		q.done <- whole // has room for one answer of each
 		return nil
 	}
 	t.mu.Lock()
