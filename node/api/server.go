@@ -90,15 +90,12 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	if err := s.open(ctx); err != nil {
 		return nil, err
 	}
-	err := os.Remove(o.Socket)
-	if errors.Is(err, os.ErrNotExist) {
-		err = nil
-	}
+	err := removeSocket(o.Socket)
 	if err == nil {
 		s.listen, err = listenPrivate(o.Socket)
 	}
 	if err != nil {
-		return nil, errors.Join(fcp.Wrap(fcp.CodeDisk, err, "open the socket"), s.closeStore())
+		return nil, errors.Join(err, s.closeStore())
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { answer(w, map[string]string{"status": "live"}) })

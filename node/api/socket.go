@@ -38,6 +38,21 @@ func listenPrivate(socket string) (net.Listener, error) {
 	return l, nil
 }
 
+// removeSocket removes the socket that a dead process left, and nothing that holds
+// something.
+func removeSocket(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err == nil && info.Mode()&os.ModeSocket == 0 && (!info.Mode().IsRegular() || info.Size() > 0):
+		return fcp.Errorf(fcp.CodeInvalidArgument, "%s is there and no socket", path).WithNext("name another place with --socket")
+	case err == nil:
+		err = os.Remove(path)
+	}
+	return fcp.Wrap(fcp.CodeDisk, err, "open the socket")
+}
+
 // maxSocketName is how long a socket's name can be (unix(7): 108 bytes with the
 // zero at the end; 104 on some systems).
 const maxSocketName = 100

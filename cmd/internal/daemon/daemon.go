@@ -22,6 +22,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -137,7 +138,9 @@ type running struct {
 	o      *Options
 	logger *slog.Logger
 	policy engine.SymbolPolicy
-	hints  *Hints
+
+	mu    sync.Mutex
+	hints *Hints // guarded by mu once it serves
 
 	tailnet *tailnet.Network // nil: loopback and LAN
 }
@@ -145,7 +148,10 @@ type running struct {
 // open opens the store and starts its node, each time where it listened before.
 func (d *running) open(ctx context.Context) (_ *engine.Engine, _ *node.Node, err error) {
 	o := d.o
-	enrollment := d.hints.Enrollment
+	d.mu.Lock()
+	hints := *d.hints
+	d.mu.Unlock()
+	enrollment := hints.Enrollment
 	if o.Enrollment != "" {
 		if enrollment, err = os.ReadFile(o.Enrollment); err != nil {
 			return nil, nil, fcp.Wrap(fcp.CodeInvalidArgument, err, "read the enrollment")
@@ -156,9 +162,9 @@ func (d *running) open(ctx context.Context) (_ *engine.Engine, _ *node.Node, err
 		return nil, nil, err
 	}
 	opt := node.Options{Engine: e, Enrollment: enrollment, Listen: o.Listen, Policy: d.policy, Logger: d.logger,
-		Peers: slices.Concat(o.Peers, d.hints.Peers)}
+		Peers: slices.Concat(o.Peers, hints.Peers)}
 	if opt.Listen == "" {
-		opt.Listen = d.hints.Listen
+		opt.Listen = hints.Listen
 	}
 	d.useTailnet(&opt)
 	n, err := node.Start(ctx, opt)
@@ -169,13 +175,15 @@ func (d *running) open(ctx context.Context) (_ *engine.Engine, _ *node.Node, err
 	if err != nil {
 		return nil, nil, errors.Join(err, e.Close())
 	}
+	d.mu.Lock()
 	d.hints.Listen = n.Addr().String()
+	d.mu.Unlock()
 	return e, n, nil
 }
 
 // serve answers until ctx ends.
 func (d *running) serve(ctx context.Context, s *api.Server) (err error) {
-	if err := d.hints.Save(d.o.Dir); err != nil {
+	if err := d.remember(nil); err != nil {
 		d.logger.Warn("where others are is not kept", "err", err)
 	}
 	served := make(chan error, 1)
@@ -206,13 +214,31 @@ func (d *running) serve(ctx context.Context, s *api.Server) (err error) {
 func (d *running) keep(s *api.Server) {
 	peers := s.Peers()
 	slices.Sort(peers)
-	if len(peers) == 0 || slices.Equal(peers, d.hints.Peers) {
+	d.mu.Lock()
+	same := slices.Equal(peers, d.hints.Peers)
+	d.mu.Unlock()
+	if len(peers) == 0 || same {
 		return
 	}
-	d.hints.Peers = peers
-	if err := d.hints.Save(d.o.Dir); err != nil {
+	if err := d.remember(func(h *Hints) { h.Peers = peers }); err != nil {
 		d.logger.Warn("where others are is not kept", "err", err)
 	}
+}
+
+// remember writes down what the daemon knows, and learns just now, of the network. What
+// else is in the file is of the commands that wrote it meanwhile. learn may be nil.
+func (d *running) remember(learn func(*Hints)) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if learn != nil {
+		learn(d.hints)
+	}
+	h, err := LoadHints(d.o.Dir)
+	if err != nil {
+		return err
+	}
+	h.Listen, h.Peers, h.Tailnet, h.TailnetControl = d.hints.Listen, d.hints.Peers, d.hints.Tailnet, d.hints.TailnetControl
+	return h.Save(d.o.Dir)
 }
 
 // tellReady tells who started the daemon that it serves.

@@ -75,7 +75,11 @@ func (h *Hints) Save(dir string) error {
 	}
 	path := filepath.Join(dir, hintsFile)
 	temp := path + ".new"
-	if err := os.WriteFile(temp, append(b, '\n'), 0o600); err != nil {
+	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fcp.Wrap(fcp.CodeDisk, err, "write %s", hintsFile)
+	}
+	if err := errors.Join(write(f, string(b)+"\n"), f.Sync(), f.Close()); err != nil { // on disk before it has its name
 		return fcp.Wrap(fcp.CodeDisk, err, "write %s", hintsFile)
 	}
 	return fcp.Wrap(fcp.CodeDisk, os.Rename(temp, path), "write %s", hintsFile)
