@@ -1,6 +1,8 @@
 package enginetest
 
 import (
+	"bytes"
+	"slices"
 	"testing"
 	"time"
 
@@ -105,5 +107,47 @@ func TestMaintainRenewsAtHalfLife(t *testing.T) {
 	f := facts(t, a, zone)
 	if _, err := f.Attestations.At(a.Node().Writer(), m.Clock.Now()); err != nil {
 		t.Errorf("the renewal does not count: %v", err)
+	}
+}
+
+// TestNoLiarKeepsAHeadFromItsWitness: a head with the signature of a witness who never
+// gave it, recorded by somebody else, is as if it were not there.
+func TestNoLiarKeepsAHeadFromItsWitness(t *testing.T) {
+	m := New(t, 72, 3)
+	a, b, liar := m.Nodes[0], m.Nodes[1], m.Nodes[2]
+	put(t, a, "x", "1")
+	maintain(t, a)
+	m.Sync()
+	var heads []*authority.AuditHead
+	m.check(liar.EachHead(zone, func(h *authority.AuditHead) error {
+		heads = append(heads, h)
+		return nil
+	}))
+	if len(heads) == 0 {
+		t.Fatal("no heads")
+	}
+	for _, h := range heads {
+		forged, err := b.CosignHead(h)
+		m.check(err)
+		body, err := forged.Encode()
+		m.check(err)
+		at := bytes.Index(body, []byte(b.Node().Writer().String()))
+		at += bytes.Index(body[at:], []byte("signature")) + len("signature") + 10
+		body[at] ^= 1
+		_, err = liar.AppendSigned(ctx, zone, fcp.KindAuditHead, body)
+		m.check(err)
+	}
+	m.Sync()
+	before := b.Position()
+	if _, err := b.Maintain(ctx); err != nil {
+		t.Fatal(err)
+	}
+	good := false
+	m.check(b.EachHead(zone, func(h *authority.AuditHead) error {
+		good = good || h.Feed() == heads[0].Feed() && slices.Contains(h.Witnesses(), b.Node().Writer())
+		return nil
+	}))
+	if !good {
+		t.Fatalf("a forged signature of a witness kept it from giving its own: %d events", b.Position()-before)
 	}
 }
