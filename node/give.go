@@ -96,6 +96,7 @@ type batch struct {
 	m      events
 	bytes  int
 	urgent bool
+	large  bool // one of several: they keep their order, and wait for the peer to read
 	sealed []fcp.SegmentID // segments of the data plane told of in it
 	last   fcp.Hash
 	seq    uint64
@@ -143,10 +144,11 @@ func (n *Node) giveRange(s *Session, no log.FeedNo, first, last uint64, head *go
 func (n *Node) addEvent(s *Session, no log.FeedNo, b *batch, ev *fcp.Event, salt []byte, hash fcp.Hash, asked bool) error {
 	enc := ev.AppendTo(nil)
 	if len(b.m.Events) > 0 && (b.bytes+len(enc) > maxBatchBytes || len(b.m.Events) == maxBatchEvents) {
+		b.large = true
 		if err := n.sendBatch(s, no, b); err != nil {
 			return err
 		}
-		*b = batch{m: events{Head: b.m.Head, Asked: asked}}
+		*b = batch{m: events{Head: b.m.Head, Asked: asked}, large: true}
 	}
 	if len(b.m.Events) == 0 {
 		b.m.First = ev.Seq
@@ -184,9 +186,12 @@ func (n *Node) sendBatch(s *Session, no log.FeedNo, b *batch) error {
 		b.m.Proof = p.Hashes
 	}
 	p := normal
-	if b.urgent {
+	switch {
+	case b.large:
+		p = bulk
+	case b.urgent:
 		p = urgent
-	} else if b.m.Asked {
+	case b.m.Asked:
 		p = bulk
 	}
 	n.metrics.EventsSent.Add(uint64(len(b.m.Events)))

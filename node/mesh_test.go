@@ -176,7 +176,7 @@ func eventually(t testing.TB, d time.Duration, what string, ok func() bool) {
 // equalRoots waits until all living nodes have the same zone roots.
 func (m *mesh) equalRoots(zones ...fcp.ZoneID) {
 	m.t.Helper()
-	eventually(m.t, 10*time.Second, "all zone roots are equal", func() bool {
+	eventually(m.t, 30*time.Second, "all zone roots are equal", func() bool {
 		for _, z := range zones {
 			var want fcp.Hash
 			for _, x := range m.nodes {
