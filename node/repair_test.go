@@ -12,7 +12,8 @@ import (
 	"fcp/node/placement"
 )
 
-// repairAll lets every living node repair what falls to it until nothing is left.
+// repairAll lets every living node repair what falls to it until nothing is left; with
+// Now one of them does everything, as it does for a person.
 func (m *mesh) repairAll(o RepairOptions) (bytes uint64) {
 	m.t.Helper()
 	for end := time.Now().Add(30 * time.Second); ; {
@@ -31,6 +32,9 @@ func (m *mesh) repairAll(o RepairOptions) (bytes uint64) {
 				if s.Done {
 					bytes += s.Bytes
 				}
+			}
+			if o.Now {
+				break
 			}
 		}
 		if left == 0 {
