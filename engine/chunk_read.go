@@ -71,7 +71,7 @@ func (r *Reader) chunkPart(dst []byte, scratch *[]byte, i, off, n int) ([]byte, 
 		if err != nil {
 			return nil, err
 		}
-		body, *scratch = part.Bytes, part.Bytes
+		body, *scratch = part.Bytes, part.Buf
 		r.decrypted.Add(int64(part.Decrypted))
 	} else {
 		ev, salt, err := r.e.foreignBody(r.ctx, r.info.Zone, c.id)

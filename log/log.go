@@ -20,12 +20,13 @@ import (
 
 // Log is an open event log. All methods are safe for concurrent use.
 type Log struct {
-	opts Options
-	fs   vfs.FS
-	dir  string
-	wal  *walfs.FS // nil when read-only
-	db   *pebble.DB
-	log  *slog.Logger
+	opts   Options
+	fs     vfs.FS
+	dir    string
+	wal    *walfs.FS // nil when read-only
+	bulkFS *bulkFS
+	db     *pebble.DB
+	log    *slog.Logger
 
 	clock       *fcp.Clock
 	incarnation atomic.Uint64

@@ -92,6 +92,8 @@ func (l *Log) pebbleOptions() *pebble.Options {
 		l.wal = walfs.New(l.fs, walfs.Options{Size: int64(l.opts.MemTableBytes) + 1<<20, Reserve: int64(l.opts.DiskReserve)})
 		o.FS = l.wal
 	}
+	l.bulkFS = newBulkFS(o.FS)
+	o.FS, o.Local.ReadaheadConfig = l.bulkFS, l.bulkFS.ahead
 	for i := range o.Levels {
 		o.Levels[i].BlockSize = 64 << 10
 		o.Levels[i].IndexBlockSize = 256 << 10

@@ -11,7 +11,7 @@ import (
 const bulkCache = 4 << 20
 
 // BulkRead says that much is going to be read once, until end is called, and keeps
-// that from filling the block cache.
+// that from filling the block cache and the page cache.
 func (l *Log) BulkRead() (end func()) {
 	l.resizeCache(1)
 	return sync.OnceFunc(func() { l.resizeCache(-1) })
@@ -21,6 +21,7 @@ func (l *Log) resizeCache(more int) {
 	l.bulkMu.Lock()
 	defer l.bulkMu.Unlock()
 	l.bulk += more
+	l.bulkFS.set(l.bulk > 0)
 	if !l.life.Enter() {
 		return // the cache is gone
 	}
@@ -37,7 +38,8 @@ func (l *Log) resizeCache(more int) {
 // Part is a part of an event's body.
 type Part struct {
 	Bytes     []byte
-	Decrypted int // bytes of segment frames that were decrypted for it
+	Decrypted int    // bytes of segment frames that were decrypted for it
+	Buf       []byte // what Bytes is in, from its beginning: for the next ReadPart when Bytes is done with
 }
 
 // ReadPart returns bytes [from, to) of an event's body, whose length the caller
@@ -72,7 +74,7 @@ func (l *Log) ReadPart(buf []byte, no FeedNo, seq uint64, size, from, to int) (P
 	if err != nil {
 		return Part{}, err
 	}
-	return Part{Bytes: e.Body[from:to]}, nil
+	return Part{Bytes: e.Body[from:to], Buf: buf}, nil
 }
 
 // blockCount returns how many events block i holds.
@@ -129,5 +131,5 @@ func (l *Log) readFramePart(buf []byte, s *openSegment, block, size, from, to in
 	if n != last {
 		return out, fcp.Errorf(fcp.CodeCorrupt, "segment %s lacks frame %d", fcp.SegmentID(s.rem.Segment), n)
 	}
-	return Part{Bytes: plain[from-at : to-at], Decrypted: len(plain)}, nil
+	return Part{Bytes: plain[from-at : to-at], Decrypted: len(plain), Buf: plain}, nil
 }

@@ -37,7 +37,7 @@ func setDirect(f *os.File, direct bool) error {
 var errNoSuchRead = errors.New("directio: no reads past the page cache")
 
 // readPast reads with RWF_DONTCACHE.
-func readPast(f *os.File, p []byte, at int64) (n int, err error) {
+func readPast(f File, p []byte, at int64) (n int, err error) {
 	c, err := f.SyscallConn()
 	if err != nil {
 		return 0, err

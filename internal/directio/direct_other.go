@@ -14,4 +14,4 @@ func setDirect(*os.File, bool) error { return errors.ErrUnsupported }
 
 var errNoSuchRead = errors.New("directio: no reads past the page cache")
 
-func readPast(*os.File, []byte, int64) (int, error) { return 0, errNoSuchRead }
+func readPast(File, []byte, int64) (int, error) { return 0, errNoSuchRead }

@@ -5,14 +5,23 @@ import (
 	"io"
 	"os"
 	"sync/atomic"
+	"syscall"
 )
 
 // Reader reads a file from its beginning to its end without keeping in the page cache
 // what was not there already, on Linux from 6.14 on; elsewhere it reads as always.
 // ReadAt is safe for concurrent use, Read is not.
 type Reader struct {
-	f  *os.File
+	f  File
 	at int64
+}
+
+// File is an *os.File, or what is built on one.
+type File interface {
+	io.ReaderAt
+	io.Closer
+	syscall.Conn
+	Name() string
 }
 
 // Open opens a regular file.
@@ -25,7 +34,7 @@ func Open(path string) (*Reader, error) {
 }
 
 // NewReader reads a regular file from its beginning, and takes it over.
-func NewReader(f *os.File) *Reader { return &Reader{f: f} }
+func NewReader(f File) *Reader { return &Reader{f: f} }
 
 // plain says that the system has no such reads.
 var plain atomic.Bool
