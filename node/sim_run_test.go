@@ -111,7 +111,7 @@ func TestSim(t *testing.T) {
 // runChild runs one seed in a process of its own.
 func runChild(t *testing.T, seed uint64, length time.Duration) (r simResult) {
 	c := exec.Command(os.Args[0], "-test.run", "^TestSim$", "-seed", fmt.Sprint(seed), "-simlength", length.String(), "-test.timeout", "10m")
-	c.Env = append(os.Environ(), simChild+"=1", "GOMAXPROCS=1")
+	c.Env = append(os.Environ(), simChild+"=1", "GOMAXPROCS=1", "GOGC=400")
 	out, err := c.CombinedOutput()
 	_, text, ok := strings.Cut(string(out), resultMark)
 	if ok {

@@ -157,7 +157,7 @@ func (w *world) open(m *machine) {
 	w.t.Helper()
 	var err error
 	m.e, err = engine.Open(context.Background(), "/store", engine.Options{Environment: m.environment(w), Workers: 1, NoBallast: true,
-		CacheBytes: 1 << 20, MemTableBytes: 1 << 20})
+		CacheBytes: 8 << 20, MemTableBytes: 1 << 20})
 	if err != nil {
 		w.fail("%s does not open: %v", m.host, err)
 	}
