@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -118,12 +119,14 @@ func (j largeJob) encode() io.Reader {
 	return bytes.NewReader(b)
 }
 
-// largeWork opens the store a child was given, and closes it behind fn.
+// largeWork opens the store a child was given, and closes it behind fn. It collects garbage as
+// often as fcpctl does.
 func largeWork(in io.Reader, fn func(context.Context, *engine.Engine, string) error) (sum [32]byte, err error) {
 	var job largeJob
 	if err := json.NewDecoder(in).Decode(&job); err != nil {
 		return sum, err
 	}
+	debug.SetGCPercent(50)
 	ctx := context.Background()
 	e, err := engine.Open(ctx, job.Store, engine.Options{})
 	if err != nil {

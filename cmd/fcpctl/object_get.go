@@ -43,6 +43,7 @@ PATH/its/path. A name that would lead out of PATH is refused and named.`,
 			if err := o.check(cmd, args); err != nil {
 				return err
 			}
+			collectOften()
 			return a.withAny(cmd.Context(), reading, func(e api.Store) error {
 				if o.recursive {
 					return a.getTree(cmd.Context(), e, &o, args[0], args[1])

@@ -30,6 +30,7 @@ where it stopped when it is repeated. With -r, PATH is a directory and each regu
 in it becomes KEY/its/path; links and special files are left out and named.`,
 		Example: "  fcpctl object put notes/today note.txt\n  date | fcpctl object put notes/today - --expect 1\n  fcpctl object put -r photos ~/Pictures",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			collectOften()
 			return a.withAny(cmd.Context(), writing, func(e api.Store) error {
 				if recursive {
 					return a.putTree(cmd.Context(), e, o, args[0], args[1])
