@@ -126,6 +126,7 @@ func (w *Wrapped) Set(p Path) {
 // Conn is a socket that sends over a path.
 type Conn struct {
 	net.PacketConn
+	now  func() time.Time // of the timers
 	done chan struct{}
 	once sync.Once
 	wake chan struct{}
@@ -144,7 +145,7 @@ type waiting struct {
 
 // WrapConn makes what a socket sends go over a path.
 func WrapConn(c net.PacketConn, p Path) *Conn {
-	x := &Conn{PacketConn: c, done: make(chan struct{}), wake: make(chan struct{}, 1)}
+	x := &Conn{PacketConn: c, now: time.Now, done: make(chan struct{}), wake: make(chan struct{}, 1)}
 	x.Set(p)
 	go x.send()
 	return x
@@ -159,7 +160,7 @@ func (c *Conn) Set(p Path) {
 
 // WriteTo sends a packet over the path. It never fails because of it.
 func (c *Conn) WriteTo(b []byte, to net.Addr) (int, error) {
-	now := time.Now()
+	now := c.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	d := c.path.Delay
@@ -191,7 +192,7 @@ func (c *Conn) send() {
 	defer t.Stop()
 	for {
 		c.mu.Lock()
-		now := time.Now()
+		now := c.now()
 		n := 0
 		for n < len(c.waiting) && !c.waiting[n].due.After(now) {
 			n++
