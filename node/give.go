@@ -96,7 +96,7 @@ type batch struct {
 	m      events
 	bytes  int
 	urgent bool
-	large  bool // one of several: they keep their order, and wait for the peer to read
+	large  bool            // one of several: they keep their order, and wait for the peer to read
 	sealed []fcp.SegmentID // segments of the data plane told of in it
 	last   fcp.Hash
 	seq    uint64
