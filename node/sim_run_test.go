@@ -43,7 +43,7 @@ const resultMark = "simulated: "
 //
 //	go test ./node -run TestSim                a short form
 //	go test ./node -run TestSim -seed 7        one seed, an hour of its cluster
-//	go test ./node -run TestSim -hours 200     as in CI
+//	go test ./node -run TestSim -hours 24      as in CI; 200 before a release
 //
 // The seed decides the faults, their order and all randomness; the order in which
 // goroutines run is the runtime's. FCP_DEBUG=1 shows the nodes' logs.
