@@ -63,10 +63,10 @@ func (f *tableFile) Abort() { _ = f.file.Close() } // it is given up
 
 const tableBuffer = 64 << 10
 
-// frameTableFormat is the newest format by rows: a row of one frame gains nothing from
+// bulkTableFormat is the newest format by rows, for large tables: a row of one frame gains nothing from
 // columns, and their writer hands each block to another goroutine, which on busy
 // processors waits longer for its turn than the block takes to write.
-const frameTableFormat = sstable.TableFormatPebblev4
+const bulkTableFormat = sstable.TableFormatPebblev4
 
 // tablePaths is how many tables can be on their way at once.
 const tablePaths = 2
@@ -84,7 +84,9 @@ func (l *Log) tablePath(i int) string {
 // where there is one.
 func (l *Log) frameTable(path string, past bool) (*frameTable, error) {
 	f := &tableFile{hash: xxh3.New()}
+	format := l.db.TableFormat()
 	if past && l.fs == vfs.Default {
+		format = bulkTableFormat
 		w, err := directio.Create(path)
 		if err != nil {
 			return nil, wrapDisk(err, "writing a segment")
@@ -100,7 +102,7 @@ func (l *Log) frameTable(path string, past bool) (*frameTable, error) {
 		f.Writer = f.buf
 	}
 	return &frameTable{path: path, file: f, w: sstable.NewWriter(f, sstable.WriterOptions{
-		TableFormat: frameTableFormat, BlockSize: frameSize + 1024, IndexBlockSize: 256 << 10,
+		TableFormat: format, BlockSize: frameSize + 1024, IndexBlockSize: 256 << 10,
 		Compression: block.NoCompression,
 	})}, nil
 }

@@ -9,7 +9,6 @@ import (
 	"fcp"
 	"fcp/engine"
 	"fcp/internal/crashfs"
-	"fcp/log"
 	"fcp/node/simnet"
 )
 
@@ -379,13 +378,5 @@ func (w *world) checkOwn(m *machine) {
 		if !ok || h.Seq < p.seq {
 			w.fail("%s lost %s, event %d, which it acknowledged: it has %d", m.host, p.name, p.seq, h.Seq)
 		}
-	}
-}
-
-// sealAll seals what a machine has open.
-func (w *world) sealAll(m *machine) {
-	w.t.Helper()
-	if _, err := m.e.Log().Seal(context.Background(), log.SealOptions{All: true}); err != nil {
-		w.fail("%s does not seal: %v", m.host, err)
 	}
 }

@@ -63,9 +63,7 @@ type machine struct {
 	n    *Node
 	opt  Options
 
-	image   *crashfs.FS // an older state of its disk
-	imageAt int         // acknowledged puts in it
-	out     bool        // revoked: it does not count any more
+	out bool // revoked: it does not count any more
 }
 
 func (m *machine) now() time.Time { return time.Now().Add(time.Duration(m.skew.Load())) }

@@ -130,12 +130,8 @@ func (c *Client) begin(ctx context.Context, name string, request any, upload io.
 		err := x.send(frameRequest, request)
 		if err == nil && upload != nil {
 			in := &inputReader{r: upload}
-			err = x.sendData(in)
-			if in.err != nil {
-				err = in.err
-			} else {
-				err = nil // the answer says why nobody wanted it
-			}
+			_ = x.sendData(in) // the answer says why nobody wanted it
+			err = in.err
 		}
 		if err != nil {
 			pw.CloseWithError(err)

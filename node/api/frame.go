@@ -274,12 +274,8 @@ type (
 		Prefix []byte
 		At     engine.At
 	}
-	zoneCall struct{ Zone fcp.ZoneID }
-	idCall   struct{ ID string }
-	bodyCall struct {
-		Zone fcp.ZoneID
-		Body []byte
-	}
+	zoneCall   struct{ Zone fcp.ZoneID }
+	idCall     struct{ ID string }
 	refusalRow struct {
 		Receipt  []byte
 		Key      authority.SigningPublic
