@@ -157,7 +157,7 @@ func (m *mesh) together() {
 		if x.n == nil {
 			continue
 		}
-		if err := x.n.WaitPeers(within(m.t, 10*time.Second), len(m.nodes)-1); err != nil {
+		if err := x.n.WaitPeers(within(m.t, time.Minute), len(m.nodes)-1); err != nil {
 			m.t.Fatalf("node %d: %v", i+1, err)
 		}
 	}
