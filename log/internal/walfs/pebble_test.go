@@ -57,7 +57,7 @@ func TestAcknowledgedCommitsSurvivePowerCuts(t *testing.T) {
 				s.Spares += w.Stats().Spares
 				s.SpareFailed += w.Stats().SpareFailed
 			}
-			if acked < rounds*5 || s.Recycled+s.Spares == 0 || s.SpareFailed > 0 {
+			if acked < rounds || s.Recycled+s.Spares == 0 || s.SpareFailed > 0 {
 				t.Fatalf("the rounds were too tame: %d acknowledged, %+v", acked, s)
 			}
 			t.Logf("%d acknowledged, %+v", acked, s)
