@@ -44,7 +44,7 @@ type Config struct {
 // worth something.
 type Result struct {
 	Acked     int // commits acknowledged with Sync before the cut
-	Issued    int // commits begun before the cut
+	Issued    int // commits begun when the cut was done
 	Recovered int // commits in the store opened from the image
 	Image     *crashfs.FS
 }
@@ -70,8 +70,8 @@ func Round(seed uint64, c Config) (Result, error) {
 	disk.SetHook(func(op crashfs.Op) error {
 		if op.Mutation == cutAt {
 			res.Acked = int(acked.Load())
-			res.Issued = int(issued.Load())
 			res.Image = disk.Crash(cutRNG, c.Damage)
+			res.Issued = int(issued.Load()) // after the cut: others may write while this hook runs
 		}
 		return nil
 	})
