@@ -26,6 +26,7 @@ func FuzzRevocation(f *testing.F) { fuzzSigned(f, "revocation") }
 func FuzzZone(f *testing.F)       { fuzzSigned(f, "zone") }
 func FuzzZone2(f *testing.F)      { fuzzSigned(f, "zone 2") }
 func FuzzPolicy(f *testing.F)     { fuzzSigned(f, "policy") }
+func FuzzPolicy2(f *testing.F)    { fuzzSigned(f, "policy 2") }
 
 func FuzzRevocation2(f *testing.F) { fuzzSigned(f, "revocation 2") }
 func FuzzDevice(f *testing.F)      { fuzzSigned(f, "device 2") }

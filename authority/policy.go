@@ -35,6 +35,9 @@ type PolicyRules struct {
 	RiskyOverride    bool          // risky ones too, within MaxAge
 	MaxFaults        uint8         // members that may lie
 	DegradedMinNodes uint8         // below it nothing proceeds in degraded mode
+
+	// Placement says where symbols go; nil: as each node was started with.
+	Placement *PlacementRules
 }
 
 // PrincipalRule limits what some principals may do.
@@ -81,6 +84,18 @@ type policyObject struct {
 	CreatedAt        uint64          `cbor:"created_at"` // unix seconds
 	Issuer           OwnerPublic     `cbor:"issuer"`
 	Signature        []byte          `cbor:"signature,omitempty"`
+
+	// Format 2.
+	Placement *PlacementRules `cbor:"placement,omitempty"`
+}
+
+const policyFormat2 = 2
+
+func (o *policyObject) wantFormat() uint64 {
+	if o.Placement != nil {
+		return policyFormat2
+	}
+	return ObjectFormat
 }
 
 // Policy is a verified policy of a zone, made by VerifyPolicy.
@@ -119,7 +134,7 @@ func (o *policyObject) rules() PolicyRules {
 		Capabilities:   Lists{o.CapabilityAllow, o.CapabilityDeny},
 		PrincipalRules: o.PrincipalRules, FlowRules: o.FlowRules,
 		MaxAge: time.Duration(o.MaxAge) * time.Second, DegradedMode: o.DegradedMode, RiskyOverride: o.RiskyOverride,
-		MaxFaults: o.MaxFaults, DegradedMinNodes: o.DegradedMinNodes,
+		MaxFaults: o.MaxFaults, DegradedMinNodes: o.DegradedMinNodes, Placement: o.Placement,
 	}
 }
 
@@ -152,8 +167,9 @@ func SignPolicy(now time.Time, owner *OwnerKey, s PolicySpec) ([]byte, error) {
 		CapabilityAllow: s.Capabilities.Allow, CapabilityDeny: s.Capabilities.Deny,
 		PrincipalRules: s.PrincipalRules, FlowRules: s.FlowRules, MaxAge: uint64(s.MaxAge / time.Second),
 		DegradedMode: s.DegradedMode, RiskyOverride: s.RiskyOverride, MaxFaults: s.MaxFaults,
-		DegradedMinNodes: s.DegradedMinNodes, CreatedAt: at, Issuer: owner.Public(),
+		DegradedMinNodes: s.DegradedMinNodes, CreatedAt: at, Issuer: owner.Public(), Placement: s.Placement,
 	}
+	o.Format = o.wantFormat()
 	if err := o.check(); err != nil {
 		return nil, err
 	}
@@ -182,7 +198,7 @@ func VerifyPolicy(owner OwnerPublic, b []byte) (*Policy, error) {
 }
 
 func (o *policyObject) check() error {
-	if err := checkCommon(fcp.SchemaZonePolicy, o.Format, o.CreatedAt); err != nil {
+	if err := checkFormat(fcp.SchemaZonePolicy, o.Format, o.wantFormat(), o.CreatedAt); err != nil {
 		return err
 	}
 	switch {
@@ -220,6 +236,9 @@ func (o *policyObject) check() error {
 		if !r.From.Valid() || !r.To.Valid() {
 			return fcp.Errorf(fcp.CodeMalformed, "policy of %s: flow rule %d", o.Zone, i)
 		}
+	}
+	if o.Placement != nil {
+		return o.Placement.check(o.Zone)
 	}
 	return nil
 }

@@ -50,6 +50,7 @@ func signedSamples(t testing.TB) map[string]signedSample {
 		"zone":       {zone, func(b []byte) error { _, err := VerifyZone(o.Public(), b); return err }},
 		"zone 2":     {testZone2(t, o), func(b []byte) error { _, err := VerifyZone(o.Public(), b); return err }},
 		"policy":     {testPolicyBytes(t, o), func(b []byte) error { _, err := VerifyPolicy(o.Public(), b); return err }},
+		"policy 2":   {testPolicy2(t, o), func(b []byte) error { _, err := VerifyPolicy(o.Public(), b); return err }},
 		"manifest 2": {testManifest2(t, o), func(b []byte) error { _, err := VerifyManifest(o.Public(), b); return err }},
 		"revocation": {rev, func(b []byte) error { _, err := VerifyRevocation(o.Public(), b); return err }},
 		"manifest": {testManifestBytes(t, o, testZoneKeys(t, "z:work", 1), testNode(t, 1), testNode(t, 2)),

@@ -182,6 +182,11 @@ func (c *Catalog) zones() {
 			MaxAge:         600 * time.Second, DegradedMode: true, RiskyOverride: true, MaxFaults: 1, DegradedMinNodes: 2,
 		}})
 	c.add("policy", fcp.SchemaZonePolicy, b, err)
+	b, err = authority.SignPolicy(Now, c.Owner, authority.PolicySpec{Zone: fcp.ZoneWork, Version: 3, Prev: authority.RefOf(b),
+		PolicyRules: authority.PolicyRules{Placement: &authority.PlacementRules{Need: 2, Of: 5, MinNodes: 6, MaxFractionBPS: 3000, TargetCoverageBPS: 30000,
+			Domains: 1, MinSources: 2, LowMark: 4, ControlCopies: 4, Preferred: []string{"class:nas"},
+			Excluded: []string{"class:phone", authority.SelectDevice + c.Second.Writer().String()}}}})
+	c.add("policy-format-2", fcp.SchemaZonePolicy, b, err)
 }
 
 // Feed is the feed that the examples speak of: one of Node.
