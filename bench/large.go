@@ -126,7 +126,7 @@ func largeWork(in io.Reader, fn func(context.Context, *engine.Engine, string) er
 	if err := json.NewDecoder(in).Decode(&job); err != nil {
 		return sum, err
 	}
-	debug.SetGCPercent(50)
+	debug.SetGCPercent(20)
 	ctx := context.Background()
 	e, err := engine.Open(ctx, job.Store, engine.Options{})
 	if err != nil {
