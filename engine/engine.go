@@ -134,7 +134,7 @@ func (e *Engine) loadRing() error {
 	if err != nil {
 		return err
 	}
-	ring, err := newKeyring(e.genesis.Owner, e.node, e.opts.Recovery, manifests)
+	ring, err := newKeyring(e.ring.Load(), e.genesis.Owner, e.node, e.opts.Recovery, manifests)
 	if err != nil {
 		return err
 	}
@@ -388,7 +388,7 @@ func (e *Engine) AppendSigned(ctx context.Context, zone fcp.ZoneID, kind fcp.Kin
 	if z == nil {
 		return log.Receipt{}, e.unknownZone(zone)
 	}
-	ev := &Event{&log.Applied{Content: fcp.Content{Kind: kind, Body: body}}, &Source{Feed: fcp.Feed{Zone: zone}}}
+	ev := &Event{&log.Applied{Content: fcp.Content{Kind: kind, Body: body}}, &Source{Feed: fcp.Feed{Zone: zone, Writer: e.node.Writer()}}}
 	for _, p := range e.fold.list {
 		if r, ok := p.(recordProjection); ok && r.kind == kind {
 			if r.Touches(ev, nil) == nil {

@@ -23,6 +23,14 @@ import (
 type keyring struct {
 	zones map[fcp.ZoneID]*zoneKeys
 	byID  map[authority.KeyID]*authority.ZoneKeys
+	known map[[sha256.Size]byte]openedManifest // by the manifest's hash
+}
+
+// openedManifest is a manifest that was verified, and what it gave: opening one anew
+// with each that arrives would cost the square of their number.
+type openedManifest struct {
+	manifest *authority.Manifest
+	keys     *authority.ZoneKeys // nil: this node is no recipient
 }
 
 // zoneKeys are the keys of one zone, the newest first.
@@ -35,29 +43,48 @@ type zoneKeys struct {
 // current returns the keys that new bodies and segments are sealed with.
 func (z *zoneKeys) current() *authority.ZoneKeys { return z.versions[0] }
 
-// newKeyring opens every manifest it can.
-func newKeyring(owner authority.OwnerPublic, node *authority.NodeKeys, recovery *authority.RecoveryKey, manifests [][]byte) (*keyring, error) {
-	k := &keyring{zones: map[fcp.ZoneID]*zoneKeys{}, byID: map[authority.KeyID]*authority.ZoneKeys{}}
+// newKeyring opens every manifest it can. Those that an earlier keyring of the same
+// node opened, nil for none, are not opened again.
+func newKeyring(before *keyring, owner authority.OwnerPublic, node *authority.NodeKeys, recovery *authority.RecoveryKey, manifests [][]byte) (*keyring, error) {
+	k := &keyring{zones: map[fcp.ZoneID]*zoneKeys{}, byID: map[authority.KeyID]*authority.ZoneKeys{}, known: map[[sha256.Size]byte]openedManifest{}}
 	for _, b := range manifests {
-		m, err := authority.VerifyManifest(owner, b)
-		if err != nil {
-			return nil, fcp.Wrap(fcp.CodeCorrupt, err, "a zone key manifest")
+		sum := sha256.Sum256(b)
+		var o openedManifest
+		var ok bool
+		if before != nil {
+			o, ok = before.known[sum]
 		}
-		var keys *authority.ZoneKeys
-		if recovery != nil {
-			keys, err = m.OpenRecovery(recovery)
-		} else {
-			keys, err = m.OpenNode(node)
+		if !ok {
+			var err error
+			if o, err = openManifest(owner, node, recovery, b); err != nil {
+				return nil, err
+			}
 		}
-		if errors.Is(err, fcp.CodeWrongKey) {
-			continue // this node is no recipient: the zone stays closed to it
+		k.known[sum] = o
+		if o.keys != nil {
+			k.add(o.manifest, o.keys)
 		}
-		if err != nil {
-			return nil, err
-		}
-		k.add(m, keys)
 	}
 	return k, nil
+}
+
+// openManifest verifies a manifest and opens it if this node is a recipient: else the
+// zone stays closed to it.
+func openManifest(owner authority.OwnerPublic, node *authority.NodeKeys, recovery *authority.RecoveryKey, b []byte) (openedManifest, error) {
+	m, err := authority.VerifyManifest(owner, b)
+	if err != nil {
+		return openedManifest{}, fcp.Wrap(fcp.CodeCorrupt, err, "a zone key manifest")
+	}
+	var keys *authority.ZoneKeys
+	if recovery != nil {
+		keys, err = m.OpenRecovery(recovery)
+	} else {
+		keys, err = m.OpenNode(node)
+	}
+	if errors.Is(err, fcp.CodeWrongKey) {
+		return openedManifest{manifest: m}, nil
+	}
+	return openedManifest{m, keys}, err
 }
 
 func (k *keyring) add(m *authority.Manifest, keys *authority.ZoneKeys) {

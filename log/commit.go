@@ -370,6 +370,12 @@ func (l *Log) publish() {
 	}
 	l.mu.Unlock()
 	l.durable.Store(l.nextPosition - 1)
+	if l.idle.Load() && l.idle.Swap(false) {
+		select {
+		case l.grew <- struct{}{}:
+		default:
+		}
+	}
 	if wake && l.opts.Sealer != nil {
 		select {
 		case l.kick <- struct{}{}:

@@ -83,6 +83,8 @@ type Log struct {
 	background context.Context    // of the background goroutines; nil when read-only
 	wg         sync.WaitGroup
 	kick       chan struct{} // wakes the sealer
+	grew       chan struct{} // wakes watch when there is a mark to write again
+	idle       atomic.Bool   // watch waits for grew
 	closed     atomic.Bool
 	life       *gate.Gate // entered while Pebble is read; closed before Pebble is
 	doubt      *fcp.Error // why the store is read-only (tail lost), else nil

@@ -253,14 +253,21 @@ func (l *Log) Serve() {
 	}
 }
 
-// watch writes marks and looks at the free space.
+// watchIdle is how often the free space is looked at while nothing is appended.
+const watchIdle = 500 * time.Millisecond
+
+// watch writes marks and looks at the free space. While nothing is appended there is
+// no mark to write, and it looks less often.
 func (l *Log) watch(ctx context.Context) {
-	tick := time.NewTicker(l.opts.MarkInterval)
+	tick := time.NewTimer(l.opts.MarkInterval)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-l.grew:
+			tick.Reset(l.opts.MarkInterval)
+			continue
 		case <-tick.C:
 		}
 		if l.crashed.Load() != nil {
@@ -268,12 +275,17 @@ func (l *Log) watch(ctx context.Context) {
 		}
 		l.watchDisk()
 		if err := l.writeMark(); err != nil {
-			if isDiskFull(err) {
-				l.full.Store(true)
-				continue
+			if !isDiskFull(err) {
+				l.crash(err)
+				return
 			}
-			l.crash(err)
-			return
+			l.full.Store(true)
 		}
+		next := max(watchIdle, l.opts.MarkInterval)
+		if l.idle.Store(true); l.Durable() != l.mark.last.position && l.mark.f != nil { // in this order: publish looks at idle last
+			l.idle.Store(false)
+			next = l.opts.MarkInterval
+		}
+		tick.Reset(next)
 	}
 }

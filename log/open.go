@@ -31,7 +31,7 @@ const pebbleFormat = pebble.FormatNewest
 func Open(dir string, o Options) (l *Log, err error) {
 	o.setDefaults()
 	l = &Log{opts: o, fs: o.FS, dir: dir, log: o.Logger, byFeed: map[fcp.Feed]*feed{}, life: gate.New(), tableSums: map[string]FileSum{},
-		kick: make(chan struct{}, 1), dead: make(chan struct{}), clock: fcp.NewClock(o.Now)}
+		kick: make(chan struct{}, 1), grew: make(chan struct{}, 1), dead: make(chan struct{}), clock: fcp.NewClock(o.Now)}
 	l.frames.limit = o.CacheBytes / 2
 	if err := l.checkBeginning(); err != nil {
 		return nil, err

@@ -168,6 +168,8 @@ type part struct {
 	block   int                // symbols to ask for at once
 	least   time.Duration      // shortest time to a first symbol so far
 	stalls  int
+	refused int       // requests that the peer refused for now
+	again   time.Time // not asked before: it refused
 	dead    bool
 	carrier carrier
 }
@@ -190,6 +192,7 @@ const (
 	newsQueued   = 256
 	stallAfter   = 150 * time.Millisecond
 	maxStalls    = 20
+	maxRefusals  = 6 // for now; the pauses between them grow from 2*stallAfter on
 	collectTick  = 20 * time.Millisecond
 	laneTick     = 2 * time.Millisecond
 	fetchWait    = 30 * time.Second

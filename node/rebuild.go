@@ -248,7 +248,9 @@ func (f *rebuilding) hear(ctx context.Context, x *news) error {
 		for _, p := range f.parts {
 			if p.asked[x.refused] != nil && p.session == x.session {
 				f.giveUp(p, x.refused)
-				p.dead = x.code.Class() != fcp.Transient
+				p.refused++
+				p.dead = x.code.Class() != fcp.Transient || p.refused > maxRefusals
+				p.again = f.node.now().Add(min(stallAfter<<p.refused, fetchWait))
 			}
 		}
 	case x.ended != 0:
@@ -283,7 +285,7 @@ func (p *part) symbol(esi uint32) []byte {
 // ask keeps enough symbols on their way: what the decoder needs and a few more,
 // in blocks, from the peer with the fewest of them outstanding.
 func (f *rebuilding) ask() error {
-	waiting := f.pendingHeads()
+	waiting, now := f.pendingHeads(), f.node.now()
 	for {
 		need := f.dec.Needs() + spareSymbols - int(f.asked.GetCardinality())
 		if f.judging {
@@ -294,7 +296,7 @@ func (f *rebuilding) ask() error {
 		}
 		var best *part
 		for _, p := range f.parts {
-			if p.dead || p.session == nil || len(p.asked) >= p.atOnce() || f.left(p).IsEmpty() {
+			if p.dead || p.session == nil || len(p.asked) >= p.atOnce() || now.Before(p.again) || f.left(p).IsEmpty() {
 				continue
 			}
 			if best == nil || p.outstanding() < best.outstanding() {
