@@ -169,8 +169,9 @@ func (e *Engine) seeHeads(signers authority.Signers) error {
 	return nil
 }
 
-// signEpochHead signs the head of an own feed in which something else than heads was
-// written since the last one: else two devices would witness each other for ever.
+// signEpochHead signs the head of an own feed in which something else than bookkeeping
+// was written since the last one: else two devices would witness each other for ever,
+// and each head be sealed by an event that asks for the next.
 func (e *Engine) signEpochHead(ctx context.Context, f log.FeedState, u *Upkeep) error {
 	seen := e.upkeep.heads[f.ID]
 	if seen.size > 0 && fcp.TimeFromWall(e.env.Now()).Epoch() <= seen.epoch {
@@ -181,7 +182,9 @@ func (e *Engine) signEpochHead(ctx context.Context, f log.FeedState, u *Upkeep) 
 		return nil
 	}
 	err := e.log.ScanFeed(ctx, f.No, from, f.Seq, log.VerifyNone, func(events []log.Applied) error {
-		if slices.ContainsFunc(events, func(a log.Applied) bool { return a.Content.Kind != fcp.KindAuditHead }) {
+		if slices.ContainsFunc(events, func(a log.Applied) bool {
+			return a.Content.Kind != fcp.KindAuditHead && a.Content.Kind != fcp.KindSegmentSealed
+		}) {
 			return errEnough
 		}
 		return nil
