@@ -59,6 +59,11 @@ func (d *Device) Name() string { return d.o.Name }
 // Tags returns what the device is. The caller must not change the slice.
 func (d *Device) Tags() []string { return d.o.Tags }
 
+// Spec returns what the enrollment says.
+func (d *Device) Spec() DeviceSpec {
+	return DeviceSpec{Node: d.Node(), Name: d.o.Name, Hybrid: d.o.Hybrid, Tags: d.o.Tags}
+}
+
 // EnrolledAt returns when the owner signed it, to the second.
 func (d *Device) EnrolledAt() time.Time { return fromUnix(d.o.EnrolledAt) }
 

@@ -54,7 +54,7 @@ func (e *Engine) devices() (map[fcp.WriterID]*authority.Device, error) {
 	out := map[fcp.WriterID]*authority.Device{}
 	err := e.records(fcp.ZoneOwner, projDevices, func(body []byte) error {
 		d, err := e.enrollment(body)
-		if err == nil && (out[d.Writer()] == nil || d.EnrolledAt().After(out[d.Writer()].EnrolledAt())) {
+		if err == nil && (out[d.Writer()] == nil || newerEnrollment(d, out[d.Writer()])) {
 			out[d.Writer()] = d
 		}
 		return err

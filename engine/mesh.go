@@ -25,9 +25,9 @@ type Member struct {
 	Keys     authority.NodePublic
 	Name     string
 	Tags     []string  // what the owner says it is, strictly ascending
-	Enrolled time.Time // to the second
+	Enrolled time.Time // for the first time, to the second
 	Revoked  bool      // a feed of it is cut, or the device or its attestation is revoked
-	Proof    []byte    // the enrollment as the owner signed it
+	Proof    []byte    // the newest enrollment as the owner signed it
 }
 
 // VerifyMember decodes an enrollment and checks that owner signed it.
@@ -55,14 +55,16 @@ func (e *Engine) enrollment(body []byte) (*authority.Device, error) {
 	return d, err
 }
 
-// Members returns every enrolled node, in the order (time of enrollment, writer),
-// revoked ones too: a member keeps its place in that order for good.
+// Members returns every enrolled node, in the order (time of its first enrollment,
+// writer), revoked ones too: a member keeps its place in that order for good. One that
+// was enrolled again is what its newest enrollment says.
 func (e *Engine) Members() ([]Member, error) {
 	revoked, err := e.revokedWriters()
 	if err != nil {
 		return nil, err
 	}
 	var out []Member
+	var newest *authority.Device // of the member that is last in out
 	err = e.records(fcp.ZoneOwner, projDevices, func(body []byte) error {
 		d, err := e.enrollment(body)
 		if err != nil {
@@ -70,7 +72,18 @@ func (e *Engine) Members() ([]Member, error) {
 		}
 		m := memberOf(d, body)
 		m.Revoked = revoked[m.Writer]
-		out = append(out, m)
+		if n := len(out); n > 0 && out[n-1].Writer == m.Writer { // records come by writer
+			first := out[n-1].Enrolled
+			if first.After(m.Enrolled) {
+				first = m.Enrolled
+			}
+			if newerEnrollment(d, newest) {
+				out[n-1], newest = m, d
+			}
+			out[n-1].Enrolled = first
+			return nil
+		}
+		out, newest = append(out, m), d
 		return nil
 	})
 	slices.SortFunc(out, func(a, b Member) int {

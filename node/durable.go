@@ -8,6 +8,7 @@ import (
 
 	"fcp"
 	"fcp/log"
+	"fcp/node/placement"
 )
 
 // Durability says what the acknowledgement of a write promises.
@@ -67,42 +68,51 @@ func tooFew(have, want int) error {
 // waitAllPlaced seals, and waits until every segment is where the policy wants it and
 // the events that tell of it are too.
 func (n *Node) waitAllPlaced(ctx context.Context) error {
-	if have, want := n.others(), n.opt.Policy.Of-1; have < want {
+	feeds := n.ownFeeds(fcp.PlaneData)
+	if have, want := n.others(), n.most(feeds, func(p *placement.Policy) int { return p.Spread.Of - 1 }); have < want {
 		return tooFew(have, want)
 	}
 	if err := n.Place(ctx); err != nil {
 		return err
 	}
-	return n.waitControl(ctx, n.opt.Policy.Of-1)
+	return n.waitControl(ctx, func(zone fcp.ZoneID) int { return n.zonePolicy(zone).Spread.Of - 1 })
+}
+
+// most returns the most that the policies of some feeds' zones ask for; of no feed what
+// the policy asks that this node was started with.
+func (n *Node) most(feeds []log.FeedState, what func(*placement.Policy) int) (most int) {
+	if len(feeds) == 0 {
+		return what(n.policy())
+	}
+	for _, f := range feeds {
+		most = max(most, what(n.zonePolicy(f.Feed.Zone)))
+	}
+	return most
 }
 
 // waitHeld waits for other devices to hold what this node wrote before the call.
 func (n *Node) waitHeld(ctx context.Context) error {
-	if have := n.others(); have < n.copies() {
-		return tooFew(have, n.copies())
+	end := n.ownFeeds(fcp.PlaneData) // as of now: what comes later is not waited for
+	if have, want := n.others(), n.most(end, func(p *placement.Policy) int { return max(1, p.Spread.Of-p.Spread.Need) }); have < want {
+		return tooFew(have, want)
 	}
 	n.tails.wake()
-	var end []log.FeedState // as of now: what comes later is not waited for
-	for _, f := range n.engine.Log().Feeds() {
-		if f.Own && f.Feed.Plane == fcp.PlaneData {
-			end = append(end, f)
-		}
-	}
 	if err := n.await(ctx, func() []string { return n.dataNotHeld(end) }); err != nil {
 		return err
 	}
-	return n.waitControl(ctx, n.copies())
+	return n.waitControl(ctx, n.copies)
 }
 
-// waitControl waits until so many peers have this node's control events.
-func (n *Node) waitControl(ctx context.Context, copies int) error {
-	end := n.ownControl()
+// waitControl waits until so many peers as a zone asks have this node's control events.
+func (n *Node) waitControl(ctx context.Context, copies func(fcp.ZoneID) int) error {
+	end := n.ownFeeds(fcp.PlaneControl)
 	return n.await(ctx, func() []string { return n.controlNotHeld(end, copies) })
 }
 
-func (n *Node) ownControl() (out []log.FeedState) {
+// ownFeeds returns this node's feeds of a plane.
+func (n *Node) ownFeeds(plane fcp.Plane) (out []log.FeedState) {
 	for _, f := range n.engine.Log().Feeds() {
-		if f.Own && f.Feed.Plane == fcp.PlaneControl {
+		if f.Own && f.Feed.Plane == plane {
 			out = append(out, f)
 		}
 	}
@@ -134,31 +144,32 @@ func (n *Node) await(ctx context.Context, missing func() []string) error {
 
 // notHeld says what of this node's writes other devices do not hold.
 func (n *Node) notHeld() []string {
-	var data []log.FeedState
-	for _, f := range n.engine.Log().Feeds() {
-		if f.Own && f.Feed.Plane == fcp.PlaneData {
-			data = append(data, f)
-		}
-	}
-	return append(n.dataNotHeld(data), n.controlNotHeld(n.ownControl(), n.copies())...)
+	return append(n.dataNotHeld(n.ownFeeds(fcp.PlaneData)), n.controlNotHeld(n.ownFeeds(fcp.PlaneControl), n.copies)...)
 }
 
-func (n *Node) controlNotHeld(end []log.FeedState, copies int) (out []string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+func (n *Node) controlNotHeld(end []log.FeedState, copies func(fcp.ZoneID) int) (out []string) {
 	for _, f := range end {
-		if have := n.core.Has(f.Feed, f.Seq); have < copies {
-			out = append(out, fmt.Sprintf("control events of %s, on %d of %d devices", f.Feed.Zone, have, copies))
+		want := copies(f.Feed.Zone)
+		if have := n.hasControl(f.Feed, f.Seq); have < want {
+			out = append(out, fmt.Sprintf("control events of %s, on %d of %d devices", f.Feed.Zone, have, want))
 		}
 	}
 	return out
 }
 
+// hasControl is how many peers that are there said that they have a control feed up to
+// a number.
+func (n *Node) hasControl(f fcp.Feed, seq uint64) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.core.Has(f, seq)
+}
+
 // dataNotHeld looks at the data feeds up to where end says: what is not sealed must be
 // kept by peers, and so must segments of which they do not hold enough symbols.
 func (n *Node) dataNotHeld(end []log.FeedState) (out []string) {
-	copies := n.copies()
 	for _, f := range end {
+		copies := n.copies(f.Feed.Zone)
 		now, ok := n.engine.Log().Head(f.No)
 		if !ok || f.Seq <= now.Sealed {
 			continue
@@ -189,6 +200,7 @@ func (n *Node) segmentsNotHeld(f log.FeedState) (missing int, err error) {
 	t.mu.Lock()
 	safe := t.safe[f.ID]
 	t.mu.Unlock()
+	need, copies := n.zonePolicy(f.Feed.Zone).Spread.Need, n.copies(f.Feed.Zone)
 	err = n.engine.Log().Segments(func(s log.SegmentInfo) error {
 		r := &s.Remainder
 		if r.Feed() != f.Feed || r.First > f.Seq || r.Last <= safe {
@@ -196,7 +208,7 @@ func (n *Node) segmentsNotHeld(f log.FeedState) (missing int, err error) {
 		}
 		have, _, err := n.Placed(s.Card.Segment)
 		switch {
-		case (err != nil || have < n.opt.Policy.Need) && n.tailCovers(f.ID, r.First, r.Last) < n.copies():
+		case (err != nil || have < need) && n.tailCovers(f.ID, r.First, r.Last) < copies:
 			missing++
 		case missing == 0:
 			safe = max(safe, r.Last)

@@ -52,7 +52,7 @@ const maxOffers = 64
 func (n *Node) place() (missing bool, err error) {
 	p, devices := n.policy(), n.devices()
 	made := 0
-	all := n.segments(p, devices)
+	all := n.segments(devices)
 	for i := range all {
 		s := &all[i]
 		if s.Writer != n.self {
@@ -63,7 +63,7 @@ func (n *Node) place() (missing bool, err error) {
 			continue
 		}
 		for _, id := range r.To {
-			ref, ok := placeOf(p, devices, id, s.ID, n.sizeOf(s.ID))
+			ref, ok := placeOf(s.Policy, devices, id, s.ID, n.sizeOf(s.ID))
 			if !ok || id == n.self {
 				continue
 			}
@@ -124,20 +124,24 @@ func (n *Node) Placed(segment fcp.SegmentID) (have, want int, err error) {
 	if !ok {
 		return 0, 0, fcp.Errorf(fcp.CodeNotFound, "segment %s", segment)
 	}
-	p, devices := n.policy(), n.devices()
+	p, devices := n.zonePolicy(own.zone), n.devices()
 	share, left := p.Share(own.ref.K()), 0
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	holders := n.core.Holders(segment)
 	for i := range devices {
-		if d := &devices[i]; !d.Lost && d.ID != n.self {
+		if d := &devices[i]; !d.Lost && d.ID != n.self && !p.Excluded[d.ID] {
 			left++
 			if slices.ContainsFunc(holders, func(h gossip.Holder) bool { return h.Peer == d.ID && int(h.Symbols.GetCardinality()) >= share }) {
 				have++
 			}
 		}
 	}
-	want = min(p.Devices()-1, left)
+	want = p.Devices()
+	if !p.Excluded[n.self] {
+		want--
+	}
+	want = min(want, left)
 	return min(have, want), want, nil
 }
 
@@ -248,15 +252,17 @@ func (n *Node) takeShare(s *Session, manifest []byte, ref symbols.Ref, root fcp.
 }
 
 // noteSegment is called for each event that tells of a segment.
-func (n *Node) noteSegment(body []byte) {
+func (n *Node) noteSegment(by fcp.WriterID, body []byte) {
 	r, err := log.DecodeRemainder(body)
 	if err != nil || r.Plane != uint64(fcp.PlaneData) {
 		return
 	}
 	id := fcp.SegmentID(r.Segment)
 	n.repairs.know(&r)
+	n.releases.know(by, &r)
 	n.segmentTold(id, r.Zone)
 	if r.Feed().Writer == n.self {
+		n.disown(&r)
 		if no, ok, err := n.engine.Log().FindSegment(id); err == nil && ok {
 			n.ownSegment(no, &r)
 		}

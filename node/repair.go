@@ -63,13 +63,6 @@ func (t *repairTable) know(r *log.Remainder) {
 	t.known[card.Segment] = knownSegment{r.Zone, uint32(info.F), r.Feed().Writer}
 }
 
-// Device tags that placement reads: they are in the owner's enrollment of the device,
-// so no device says them of itself.
-const (
-	tagClass = "class:" // phone, laptop, server
-	tagSite  = "site:"  // the failure domain
-)
-
 // devices returns the members as placement sees them, in the order of enrollment.
 func (n *Node) devices() []placement.Device {
 	members := n.id.enrolled()
@@ -84,10 +77,10 @@ func (n *Node) devices() []placement.Device {
 	for i, m := range members {
 		d := placement.Device{ID: m.Writer, Lost: m.Revoked, Online: m.Writer == n.self || n.sessions[m.Writer] != nil}
 		for _, tag := range m.Tags {
-			if v, ok := cutTag(tag, tagClass); ok && placement.Class(v).Valid() {
+			if v, ok := cutTag(tag, placement.TagClass); ok && placement.Class(v).Valid() {
 				d.Class = placement.Class(v)
 			}
-			if v, ok := cutTag(tag, tagSite); ok {
+			if v, ok := cutTag(tag, placement.TagSite); ok {
 				d.Domain = v
 			}
 		}
@@ -114,22 +107,20 @@ func cutTag(tag, prefix string) (string, bool) {
 	return tag[len(prefix):], true
 }
 
-// policy is the node's placement policy.
-func (n *Node) policy() *placement.Policy { return &placement.Policy{Spread: n.opt.Policy} }
-
 // segments returns the segments of the data plane that this node knows of, with who
 // said that he holds what, in the order of their ids.
 //
 // A member that is away and was not met since this node started said nothing yet: it
 // is taken to hold the share that is its own, so that a start of this node does not
 // make a nap of that one a loss.
-func (n *Node) segments(p *placement.Policy, devices []placement.Device) []placement.Segment {
+func (n *Node) segments(devices []placement.Device) []placement.Segment {
 	t := &n.repairs
+	zones := n.policies()
 	t.mu.Lock()
 	all := make([]placement.Segment, 0, len(t.known))
 	for id, k := range t.known {
 		ref := symbols.Ref{Size: k.size}
-		all = append(all, placement.Segment{ID: id, K: ref.K(), SymbolSize: fcp.SymbolSize, Writer: k.writer})
+		all = append(all, placement.Segment{ID: id, K: ref.K(), SymbolSize: fcp.SymbolSize, Writer: k.writer, Policy: zones.zone(k.zone)})
 	}
 	var unmet []fcp.WriterID
 	for i := range devices {
@@ -138,6 +129,7 @@ func (n *Node) segments(p *placement.Policy, devices []placement.Device) []place
 		}
 	}
 	t.mu.Unlock()
+	all = slices.DeleteFunc(all, func(s placement.Segment) bool { return n.superseded(s.ID) })
 	slices.SortFunc(all, func(a, b placement.Segment) int { return slices.Compare(a.ID[:], b.ID[:]) })
 	for i := range all {
 		s := &all[i]
@@ -162,9 +154,9 @@ func (n *Node) segments(p *placement.Policy, devices []placement.Device) []place
 			hold(n.self, mine)
 		}
 		if len(unmet) > 0 {
-			for _, id := range placement.Plan(p, s.ID, devices, []fcp.WriterID{s.Writer}) {
+			for _, id := range placement.Plan(s.Policy, s.ID, devices, []fcp.WriterID{s.Writer}) {
 				if slices.Contains(unmet, id) && !slices.ContainsFunc(s.Holdings, func(h placement.Holding) bool { return h.Device == id }) {
-					s.Holdings = append(s.Holdings, placement.Holding{Device: id, Count: p.Share(s.K), Whole: id == s.Writer})
+					s.Holdings = append(s.Holdings, placement.Holding{Device: id, Count: s.Policy.Share(s.K), Whole: id == s.Writer})
 				}
 			}
 		}
@@ -180,15 +172,15 @@ func (n *Node) sizeOf(id fcp.SegmentID) uint32 {
 }
 
 // placeOf returns the share that belongs to a member: its place in the order of
-// enrollment decides which symbols, so that no two members have the same and a new
-// member's were never used before.
+// enrollment decides which stripe it begins, so that no two members have the same
+// symbols and a new member's were never used before.
 func placeOf(p *placement.Policy, devices []placement.Device, id fcp.WriterID, segment fcp.SegmentID, size uint32) (symbols.Ref, bool) {
 	at := slices.IndexFunc(devices, func(d placement.Device) bool { return d.ID == id })
 	if at < 0 {
 		return symbols.Ref{}, false
 	}
-	share := p.Share(symbols.Ref{Size: size}.K())
-	r := symbols.Ref{Segment: segment, Size: size, First: uint32(at * share), Count: uint32(share)}
+	k := symbols.Ref{Size: size}.K()
+	r := symbols.Ref{Segment: segment, Size: size, First: uint32(at * placement.Stripe(k)), Count: uint32(p.Share(k))}
 	return r, r.Valid()
 }
 
@@ -223,7 +215,7 @@ func (n *Node) Repair(ctx context.Context, o RepairOptions) ([]RepairStep, error
 		}
 	}
 	var steps []RepairStep
-	all := n.segments(p, devices)
+	all := n.segments(devices)
 	for i := range all {
 		s := &all[i]
 		r, ok := placement.PlanRepair(p, s, devices, at, 0)
@@ -238,14 +230,14 @@ func (n *Node) Repair(ctx context.Context, o RepairOptions) ([]RepairStep, error
 		n.repairs.mu.Unlock()
 		step := RepairStep{Repair: r, Zone: known.zone, Bytes: uint64(r.Moves() * s.SymbolSize)}
 		for _, id := range r.To {
-			ref, _ := placeOf(p, devices, id, s.ID, known.size)
+			ref, _ := placeOf(s.Policy, devices, id, s.ID, known.size)
 			step.First = append(step.First, ref.First)
 		}
 		if !o.DryRun {
 			if len(steps) >= repairBurst && !o.Now {
 				break
 			}
-			if step.Err = n.repair(ctx, p, devices, known, &r); step.Err == nil {
+			if step.Err = n.repair(ctx, s.Policy, devices, known, &r); step.Err == nil {
 				step.Done = true
 				n.metrics.Repaired.Add(1)
 				n.metrics.RepairBytes.Add(step.Bytes)
@@ -385,19 +377,19 @@ func (n *Node) repairLoop() {
 // Summary says how well the segments that this node knows of are placed.
 func (n *Node) Summary() placement.Summary {
 	p, devices := n.policy(), n.devices()
-	return placement.Summarize(p, n.segments(p, devices), devices, n.now(), n.memberName)
+	return placement.Summarize(p, n.segments(devices), devices, n.now(), n.memberName)
 }
 
 // WhatIf says what would be left of each segment without some members.
 func (n *Node) WhatIf(lost map[fcp.WriterID]bool) []placement.Loss {
 	p, devices := n.policy(), n.devices()
-	return placement.WhatIf(p, n.segments(p, devices), devices, lost)
+	return placement.WhatIf(p, n.segments(devices), devices, lost)
 }
 
 // Durability returns the durability table of the segments that this node knows of.
 func (n *Node) Durability(h placement.Hazards) placement.Durability {
-	p, devices := n.policy(), n.devices()
-	return placement.DurabilityOf(n.segments(p, devices), devices, h)
+	devices := n.devices()
+	return placement.DurabilityOf(n.segments(devices), devices, h)
 }
 
 func (n *Node) memberName(id fcp.WriterID) string {

@@ -49,7 +49,7 @@ func (m *mesh) repairAll(o RepairOptions) (bytes uint64) {
 // lost sums what a node held, as another knows it: a whole copy as its source symbols.
 func (m *mesh) lost(asSeenBy, i int) (bytes uint64) {
 	n := m.nodes[asSeenBy].n
-	for _, s := range n.segments(n.policy(), n.devices()) {
+	for _, s := range n.segments(n.devices()) {
 		for _, h := range s.Holdings {
 			if h.Device == m.nodes[i].n.self {
 				bytes += uint64(h.Count * s.SymbolSize)

@@ -144,9 +144,6 @@ func (t *tailTable) newsLocked() {
 	t.news = make(chan struct{})
 }
 
-// copies is how many other devices hold what is not sealed: as many as may fail.
-func (n *Node) copies() int { return max(1, n.opt.Policy.Of-n.opt.Policy.Need) }
-
 // knowTails reads what is kept for others.
 func (n *Node) knowTails() error {
 	return n.engine.Tails(func(t *engine.Tail) error {
@@ -201,7 +198,7 @@ func (n *Node) tailLoop() {
 
 // holdersFor returns the peers, of those that are there, that a data feed is streamed
 // to: the same ones while they stay.
-func (n *Node) holdersFor(feed fcp.FeedID) []*Session {
+func (n *Node) holdersFor(zone fcp.ZoneID, feed fcp.FeedID) []*Session {
 	n.mu.Lock()
 	all := make([]*Session, 0, len(n.sessions))
 	for _, s := range n.sessions {
@@ -221,7 +218,7 @@ func (n *Node) holdersFor(feed fcp.FeedID) []*Session {
 		x, y := score(a), score(b)
 		return cmp.Or(slices.Compare(x[:], y[:]), compareWriters(a.peer.Writer, b.peer.Writer))
 	})
-	return all[:min(len(all), n.copies())]
+	return all[:min(len(all), n.copies(zone))]
 }
 
 // streamTails sends each holder what it lacks of the open runs.
@@ -230,7 +227,7 @@ func (n *Node) streamTails() error {
 		if !f.Own || f.Feed.Plane != fcp.PlaneData || f.Seq <= f.Sealed {
 			continue
 		}
-		for _, s := range n.holdersFor(f.ID) {
+		for _, s := range n.holdersFor(f.Feed.Zone, f.ID) {
 			for {
 				more, err := n.streamOne(s, &f)
 				if err != nil {
@@ -452,6 +449,13 @@ func (n *Node) FetchTail(ctx context.Context, zone fcp.ZoneID, id fcp.ObjectID) 
 		}
 		n.logger.Warn("a tail that is kept here is no use", "file", k.name, "err", err)
 	}
+	_, ev, salt, err = n.askTail(ctx, zone, id)
+	return ev, salt, err
+}
+
+// askTail brings the tail that has an object, and the object's event, from a peer.
+func (n *Node) askTail(ctx context.Context, zone fcp.ZoneID, id fcp.ObjectID) (x *engine.Tail, ev fcp.Event, salt [log.SaltSize]byte, err error) {
+	t := &n.tails
 	n.mu.Lock()
 	var peers []*Session
 	for _, s := range n.sessions {
@@ -483,19 +487,18 @@ func (n *Node) FetchTail(ctx context.Context, zone fcp.ZoneID, id fcp.ObjectID) 
 	for ; waiting > 0; waiting-- {
 		select {
 		case b := <-q.done:
-			x, err := engine.DecodeTail(b)
-			if err != nil {
+			if x, err = engine.DecodeTail(b); err != nil {
 				continue // none there
 			}
 			if ev, salt, err = n.engine.OpenTail(x, id); err == nil {
-				return ev, salt, nil
+				return x, ev, salt, nil
 			}
 			n.logger.Warn("a tail that a peer gave is no use", "err", err)
 		case <-ctx.Done():
-			return ev, salt, fcp.Errorf(fcp.CodeNotEnough, "%d peers did not say whether they keep object %s", waiting, id)
+			return nil, ev, salt, fcp.Errorf(fcp.CodeNotEnough, "%d peers did not say whether they keep object %s", waiting, id)
 		}
 	}
-	return ev, salt, fcp.Errorf(fcp.CodeNotEnough, "no peer that is there keeps object %s", id)
+	return nil, ev, salt, fcp.Errorf(fcp.CodeNotEnough, "no peer that is there keeps object %s", id)
 }
 
 // dropTails drops what can be rebuilt without its writer.

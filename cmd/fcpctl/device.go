@@ -16,9 +16,9 @@ import (
 )
 
 func (a *app) deviceCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "device", Short: "Devices: enroll one, declare one lost"}
+	cmd := &cobra.Command{Use: "device", Short: "Devices: enroll one, say what it is, declare one lost"}
 	group(cmd)
-	cmd.AddCommand(a.deviceListCommand(), a.deviceEnrollCommand(), a.deviceLostCommand())
+	cmd.AddCommand(a.deviceListCommand(), a.deviceEnrollCommand(), a.deviceSetCommand(), a.deviceLostCommand())
 	return cmd
 }
 
@@ -28,13 +28,14 @@ type deviceView struct {
 	Name     string       `json:"name"`
 	Enrolled string       `json:"enrolled,omitempty"`
 	State    string       `json:"state"` // this, member, revoked
+	Tags     []string     `json:"tags,omitempty"`
 	Dir      string       `json:"dir,omitempty"`
 	Zones    []fcp.ZoneID `json:"zones,omitempty"`
 	DryRun   bool         `json:"dry_run,omitempty"`
 }
 
 func (a *app) viewDevice(e *engine.Engine, m *engine.Member) deviceView {
-	v := deviceView{Device: m.Writer.String(), Name: m.Name, Enrolled: secondsText(m.Enrolled), State: "member"}
+	v := deviceView{Device: m.Writer.String(), Name: m.Name, Enrolled: secondsText(m.Enrolled), State: "member", Tags: m.Tags}
 	switch {
 	case m.Revoked:
 		v.State = "revoked"
@@ -56,10 +57,10 @@ func (a *app) deviceListCommand() *cobra.Command {
 				slices.SortFunc(members, func(x, y engine.Member) int {
 					return cmp.Or(cmp.Compare(x.Name, y.Name), bytes.Compare(x.Writer[:], y.Writer[:]))
 				})
-				l := a.list("Device", e.Position(), "DEVICE", "NAME", "ENROLLED", "STATE")
+				l := a.list("Device", e.Position(), "DEVICE", "NAME", "ENROLLED", "STATE", "TAGS")
 				for i := range members {
 					v := a.viewDevice(e, &members[i])
-					if err := l.add(v, v.Device, a.short(v.Device), v.Name, v.Enrolled, v.State); err != nil {
+					if err := l.add(v, v.Device, a.short(v.Device), v.Name, v.Enrolled, v.State, strings.Join(v.Tags, ",")); err != nil {
 						return err
 					}
 				}
@@ -77,6 +78,7 @@ type enrollOptions struct {
 	identity *identityOptions
 	to       string
 	zones    []string
+	tags     tagOptions
 	dryRun   bool
 }
 
@@ -86,8 +88,9 @@ func (a *app) deviceEnrollCommand() *cobra.Command {
 		Use: "enroll NAME", Short: "Make the store of another device, with keys of its own", Args: args(1, 1),
 		Long: `enroll makes keys for a new device, has the owner enroll it, seals the keys of the
 zones to it, and writes its store, still without events, to --to. Move that directory
-to the device; it catches up when it meets this one.`,
-		Example: "  fcpctl device enroll laptop --to /media/stick/fcp --identity ~/fcp-identity --zone z:private",
+to the device; it catches up when it meets this one. --class and --site say how long it
+may be away and what fails together with it; ` + "`device set`" + ` changes them.`,
+		Example: "  fcpctl device enroll laptop --to /media/stick/fcp --identity ~/fcp-identity --zone z:private\n  fcpctl device enroll nas --class nas --site home --to /mnt/nas/fcp --identity ~/fcp-identity",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if o.to == "" {
 				return usagef("see `"+cmd.CommandPath()+" --help`", "--to names the directory of the new device's store")
@@ -100,6 +103,7 @@ to the device; it catches up when it meets this one.`,
 	cmd.Flags().StringSliceVar(&o.zones, "zone", nil, "zones whose keys it gets (default every zone)")
 	_ = cmd.RegisterFlagCompletionFunc("zone", completeZones)
 	_ = cmd.MarkFlagDirname("to")
+	o.tags.flags(cmd)
 	dryRunFlag(cmd, &o.dryRun)
 	return cmd
 }
@@ -129,15 +133,19 @@ func (a *app) enroll(ctx context.Context, e *engine.Engine, o *enrollOptions, na
 	if entries, err := os.ReadDir(o.to); err == nil && len(entries) > 0 {
 		return fcp.Errorf(fcp.CodeNotEmpty, "%s", o.to)
 	}
+	tags, err := o.tags.apply(nil)
+	if err != nil {
+		return err
+	}
 	node, err := authority.NewNodeKeys(a.random())
 	if err != nil {
 		return err
 	}
 	defer node.Wipe()
-	v := deviceView{Device: node.Writer().String(), Name: name, State: "member", Dir: o.to, Zones: zones, DryRun: o.dryRun}
+	v := deviceView{Device: node.Writer().String(), Name: name, State: "member", Tags: tags, Dir: o.to, Zones: zones, DryRun: o.dryRun}
 	if o.dryRun {
 		v.Device = ""
-	} else if err := a.enrollAndJoin(ctx, e, owner, node, o.to, name, zones); err != nil {
+	} else if err := a.enrollAndJoin(ctx, e, owner, node, o.to, name, zones, tags); err != nil {
 		return err
 	}
 	err = a.record("Device", e.Position(), v, v.Device, field{"device", v.Device}, field{"name", name}, field{"store", o.to}, field{"zones", joinZones(zones)})
@@ -147,12 +155,12 @@ func (a *app) enroll(ctx context.Context, e *engine.Engine, o *enrollOptions, na
 	return err
 }
 
-func (a *app) enrollAndJoin(ctx context.Context, e *engine.Engine, owner *authority.OwnerKey, node *authority.NodeKeys, dir, name string, zones []fcp.ZoneID) error {
+func (a *app) enrollAndJoin(ctx context.Context, e *engine.Engine, owner *authority.OwnerKey, node *authority.NodeKeys, dir, name string, zones []fcp.ZoneID, tags []string) error {
 	hybrid, err := node.Hybrid()
 	if err != nil {
 		return err
 	}
-	manifests, err := e.Enroll(ctx, engine.EnrollOptions{Owner: owner, Node: node.Public(), Hybrid: hybrid, Name: name, Zones: zones})
+	manifests, err := e.Enroll(ctx, engine.EnrollOptions{Owner: owner, Node: node.Public(), Hybrid: hybrid, Name: name, Zones: zones, Tags: tags})
 	if err != nil {
 		return err
 	}

@@ -246,7 +246,7 @@ func (a *app) addNodes(ctx context.Context, identity *identityOptions, hints *da
 			if err != nil {
 				return err
 			}
-			err = a.enrollAndJoin(ctx, e, owner, node, dir, name, e.Zones())
+			err = a.enrollAndJoin(ctx, e, owner, node, dir, name, e.Zones(), nil)
 			node.Wipe()
 			if err != nil {
 				return err

@@ -17,7 +17,7 @@ import (
 func (a *app) zoneCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "zone", Short: "Zones: levels, policies, checkpoints, network rules"}
 	group(cmd)
-	cmd.AddCommand(a.zoneListCommand(), a.zoneDefineCommand(), a.zonePolicyCommand(), a.zoneACLCommand(), a.zoneRetainCommand(), a.zoneCheckpointCommand(),
+	cmd.AddCommand(a.zoneListCommand(), a.zoneDefineCommand(), a.zonePolicyCommand(), a.zonePlacementCommand(), a.zoneACLCommand(), a.zoneRetainCommand(), a.zoneCheckpointCommand(),
 		a.zoneAnchorsCommand(), a.zoneRekeyCommand(), a.zoneIssuersCommand(), a.zoneRoleCommand(), a.zoneAssignCommand())
 	return cmd
 }

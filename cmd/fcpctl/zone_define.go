@@ -177,6 +177,7 @@ type policyRulesView struct {
 	RiskyOverride    bool               `json:"risky_override,omitempty"`
 	MaxFaults        uint8              `json:"max_faults,omitempty"`
 	DegradedMinNodes uint8              `json:"degraded_min_nodes,omitempty"`
+	Placement        *placementView     `json:"placement,omitempty"` // left out in a file of rules: as it is
 }
 
 type principalRule struct {
@@ -193,7 +194,7 @@ type flowRule struct {
 func viewRules(r authority.PolicyRules) policyRulesView {
 	v := policyRulesView{PrincipalAllow: r.Principals.Allow, PrincipalDeny: r.Principals.Deny, ConnectorAllow: r.Connectors.Allow, ConnectorDeny: r.Connectors.Deny,
 		CapabilityAllow: r.Capabilities.Allow, CapabilityDeny: r.Capabilities.Deny, MaxAgeSeconds: uint32(r.MaxAge / time.Second),
-		DegradedMode: r.DegradedMode, RiskyOverride: r.RiskyOverride, MaxFaults: r.MaxFaults, DegradedMinNodes: r.DegradedMinNodes}
+		DegradedMode: r.DegradedMode, RiskyOverride: r.RiskyOverride, MaxFaults: r.MaxFaults, DegradedMinNodes: r.DegradedMinNodes, Placement: viewPlacement(r.Placement)}
 	for _, x := range r.PrincipalRules {
 		v.PrincipalRules = append(v.PrincipalRules, principalRule(x))
 	}
@@ -207,7 +208,7 @@ func (v *policyRulesView) rules() authority.PolicyRules {
 	r := authority.PolicyRules{Principals: authority.Lists{Allow: v.PrincipalAllow, Deny: v.PrincipalDeny},
 		Connectors:   authority.Lists{Allow: v.ConnectorAllow, Deny: v.ConnectorDeny},
 		Capabilities: authority.Lists{Allow: v.CapabilityAllow, Deny: v.CapabilityDeny}, MaxAge: time.Duration(v.MaxAgeSeconds) * time.Second,
-		DegradedMode: v.DegradedMode, RiskyOverride: v.RiskyOverride, MaxFaults: v.MaxFaults, DegradedMinNodes: v.DegradedMinNodes}
+		DegradedMode: v.DegradedMode, RiskyOverride: v.RiskyOverride, MaxFaults: v.MaxFaults, DegradedMinNodes: v.DegradedMinNodes, Placement: (*authority.PlacementRules)(v.Placement)}
 	for _, x := range v.PrincipalRules {
 		r.PrincipalRules = append(r.PrincipalRules, authority.PrincipalRule(x))
 	}
@@ -304,6 +305,9 @@ func (a *app) changePolicy(ctx context.Context, e *engine.Engine, f *engine.Zone
 		var rules policyRulesView
 		if err := a.readRules(o.file, &rules); err != nil {
 			return nil, err
+		}
+		if rules.Placement == nil {
+			rules.Placement = viewPlacement(f.Rules().Placement)
 		}
 		spec, err = f.Policies.Next(f.Zone, rules.rules())
 	} else {

@@ -24,6 +24,15 @@ type Segment struct {
 	SymbolSize int // bytes
 	Writer     fcp.WriterID
 	Holdings   []Holding
+	Policy     *Policy // of its zone; nil: the one that is given
+}
+
+// policy is what s is placed by.
+func (s *Segment) policy(p *Policy) *Policy {
+	if s.Policy != nil {
+		return s.Policy
+	}
+	return p
 }
 
 // Need is how many symbols count as enough: K and symbols.Spare more, with which a
@@ -50,7 +59,7 @@ func (s *Segment) Rebuilds(counts func(fcp.WriterID) bool) bool {
 // placed is how many symbols the policy asks of the devices for which counts holds
 // and they have: a device counts at most its share, also one that has the whole.
 func (s *Segment) placed(p *Policy, counts func(fcp.WriterID) bool) (total int) {
-	share := p.Share(s.K)
+	share := s.policy(p).Share(s.K)
 	for _, h := range s.Holdings {
 		if counts(h.Device) {
 			if h.Whole {

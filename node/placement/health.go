@@ -24,6 +24,8 @@ type Summary struct {
 	Score       int      // 0 (something is lost) to 100
 	Reasons     []string // why it is not 100, the gravest first
 	Advice      []string // what to do about it, in that order
+
+	asked int // devices by the policies of segments that are below them
 }
 
 // WeakLink is a device that something depends on alone.
@@ -67,14 +69,15 @@ func Summarize(p *Policy, segments []Segment, devices []Device, now time.Time, n
 		}
 		sum.MayLose = min(sum.MayLose, may)
 		sum.MayGo = min(sum.MayGo, s.MayLose(isOnline))
-		holders := 0
+		holders, sp := 0, s.policy(p)
 		for _, h := range s.Holdings {
-			if present(h.Device) && (h.Whole || h.Count >= p.Share(s.K)) {
+			if present(h.Device) && !sp.Excluded[h.Device] && (h.Whole || h.Count >= sp.Share(s.K)) {
 				holders++
 			}
 		}
-		if holders < p.Devices() {
+		if holders < sp.Devices() {
 			sum.BelowPolicy++
+			sum.asked = max(sum.asked, sp.Devices())
 		}
 		for _, id := range s.WeakLinks(notLost) {
 			weak[id]++
@@ -99,14 +102,14 @@ func Summarize(p *Policy, segments []Segment, devices []Device, now time.Time, n
 		sum.Domains = append(sum.Domains, d)
 	}
 	slices.Sort(sum.Domains)
-	sum.judge(p, online, left, name)
+	sum.judge(online, left, name)
 	return sum
 }
 
 // judge gives the score. What cannot be read weighs most, then what a single loss
 // would take, then what the policy asks; each in proportion to the segments that it
 // concerns, and at least one point.
-func (s *Summary) judge(p *Policy, online, left int, name func(fcp.WriterID) string) {
+func (s *Summary) judge(online, left int, name func(fcp.WriterID) string) {
 	s.Score = 100
 	if s.Segments == 0 {
 		return
@@ -131,10 +134,10 @@ func (s *Summary) judge(p *Policy, online, left int, name func(fcp.WriterID) str
 	}
 	if s.BelowPolicy > 0 {
 		advice := "let repair finish: fcpctl repair --now"
-		if left < p.Devices() {
-			advice = fmt.Sprintf("add a device: the policy asks for %d, there are %d", p.Devices(), left)
-		} else if online < p.Devices() {
-			advice = fmt.Sprintf("bring devices back: the policy asks for %d, %d are online", p.Devices(), online)
+		if left < s.asked {
+			advice = fmt.Sprintf("add a device: the policy asks for %d, there are %d", s.asked, left)
+		} else if online < s.asked {
+			advice = fmt.Sprintf("bring devices back: the policy asks for %d, %d are online", s.asked, online)
 		}
 		take(20, s.BelowPolicy, fmt.Sprintf("%d of %d segments have fewer shares than the policy asks", s.BelowPolicy, s.Segments), advice)
 	}

@@ -25,18 +25,26 @@ const (
 	ClassServer Class = "server"
 	ClassLaptop Class = "laptop"
 	ClassPhone  Class = "phone"
+	ClassNAS    Class = "nas"
+)
+
+// Tags of a device's enrollment that placement reads: the owner signs them, so no
+// device says them of itself.
+const (
+	TagClass = "class:" // a Class
+	TagSite  = "site:"  // the failure domain
 )
 
 // Valid reports whether c is one of the classes, or empty.
 func (c Class) Valid() bool {
-	return c == "" || c == ClassServer || c == ClassLaptop || c == ClassPhone
+	return c == "" || c == ClassServer || c == ClassLaptop || c == ClassPhone || c == ClassNAS
 }
 
 // Grace is how long a device of the class may be away before its symbols are made
 // again elsewhere: a nap moves nothing.
 func (c Class) Grace() time.Duration {
 	switch c {
-	case ClassServer:
+	case ClassServer, ClassNAS:
 		return 10 * time.Minute
 	case ClassPhone:
 		return 7 * 24 * time.Hour
@@ -52,6 +60,9 @@ type Device struct {
 	Online bool      // there now
 	Seen   time.Time // when it was there last; not looked at while Online
 	Lost   bool      // revoked, or declared lost: it never counts again
+	// Suspect: it claimed symbols that it did not have. What it proved counts; it gets no
+	// new share.
+	Suspect bool
 }
 
 // domain names the failure domain of d; one without a name is told from all others.
@@ -76,6 +87,9 @@ type Policy struct {
 	MaxFractionBPS    int                   // of all symbols on one device, at most; 1 to 10000, 0: no limit
 	TargetCoverageBPS int                   // symbols over source symbols, at least
 	Domains           int                   // failure domains that may be lost whole
+	LowMark           int                   // shares left below which repair begins; 0: with the first that is lost
+	MinSources        int                   // devices that the symbols of a rebuild come from, where so many are there
+	ControlCopies     int                   // devices that should have every control event; 0: not looked at
 	Preferred         map[fcp.WriterID]bool // chosen before others
 	Excluded          map[fcp.WriterID]bool // never chosen
 }
@@ -88,7 +102,7 @@ func (p *Policy) Valid() bool {
 	return p.Spread.Valid() && p.MinNodes >= 0 && p.MinNodes <= symbols.MaxPlaces &&
 		p.MaxFractionBPS >= 0 && p.MaxFractionBPS <= bps && (p.MaxFractionBPS == 0 || ceil(bps, p.MaxFractionBPS) <= symbols.MaxPlaces) &&
 		p.TargetCoverageBPS >= 0 && p.TargetCoverageBPS <= symbols.MaxPlaces*bps &&
-		p.Domains >= 0 && p.Domains < p.Spread.Of
+		p.Domains >= 0 && p.Domains < p.Spread.Of && p.LowMark >= 0 && p.LowMark <= p.Spread.Of && p.MinSources >= 0 && p.ControlCopies >= 0
 }
 
 // Devices is how many devices should hold symbols of a segment.
@@ -100,12 +114,17 @@ func (p *Policy) Devices() int {
 	return n
 }
 
-// Share is how many symbols of a segment of k source symbols each of them holds. It
-// follows from the policy alone, never from who is there, so that the ranges of two
-// devices do not overlap whoever planned them.
+// Share is how many symbols of a segment of k source symbols each of them holds, at
+// most Stripe(k): with those it rebuilds alone.
 func (p *Policy) Share(k int) int {
-	return max(p.Spread.Share(k), ceil(p.TargetCoverageBPS*k, bps*p.Devices()))
+	return min(Stripe(k), max(p.Spread.Share(k), ceil(p.TargetCoverageBPS*k, bps*p.Devices())))
 }
+
+// Stripe is how many encoding symbol ids of a segment of k source symbols belong to
+// each member: enough to rebuild alone. A share is the beginning of its member's
+// stripe, so the shares of two members never overlap whoever planned them and under
+// whatever policies, and a policy that asks for more only adds to them.
+func Stripe(k int) int { return k + symbols.Spare }
 
 func ceil(a, b int) int { return (a + b - 1) / b }
 
@@ -126,7 +145,7 @@ func Plan(p *Policy, segment fcp.SegmentID, devices []Device, keep []fcp.WriterI
 	all := make([]candidate, 0, len(devices))
 	for i := range devices {
 		d := &devices[i]
-		if d.Lost || p.Excluded[d.ID] {
+		if d.Lost || p.Excluded[d.ID] || d.Suspect && !slices.Contains(keep, d.ID) {
 			continue
 		}
 		c := candidate{d: d, rank: len(keep) + 1, score: score(segment, d.ID)}

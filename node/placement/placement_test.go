@@ -80,7 +80,7 @@ func TestPlanKeepsThePolicy(t *testing.T) {
 		if p.MaxFractionBPS > 0 && s.Holdings[0].Count*bps > p.MaxFractionBPS*total {
 			t.Fatalf("one device has %d of %d", s.Holdings[0].Count, total)
 		}
-		if got := s.CoverageBPS(p, everyone); got < p.TargetCoverageBPS {
+		if got := s.CoverageBPS(p, everyone); got < p.TargetCoverageBPS && s.Holdings[0].Count < Stripe(k) {
 			t.Fatalf("coverage %d", got)
 		}
 		if slices.ContainsFunc(s.Holdings, func(h Holding) bool { return p.Excluded[h.Device] }) {
@@ -314,26 +314,98 @@ func TestRepairCosts(t *testing.T) {
 	}
 }
 
-func TestRebalance(t *testing.T) {
+// Moving brings every segment to where it would be placed today, drops nothing before
+// all of that is there, and then only what the rest does without.
+func TestPlanMove(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := drawPolicy(t)
 		devices := fleet(p.Devices() + 5)
 		s := placed(p, segmentID(3), 100, devices[:p.Devices()])
 		s.Writer = s.Holdings[0].Device
-		add, drop := Rebalance(p, &s, devices)
+		s.Holdings[0].Whole = rapid.Bool().Draw(t, "whole")
+		next := p
+		if rapid.Bool().Draw(t, "another policy") {
+			if next = drawPolicy(t); next.Devices() > len(devices) {
+				devices = fleet(next.Devices())
+			}
+			next.Domains = 0
+		}
+		if !s.Rebuilds(everyone) {
+			t.Skip("more is needed than the old policy placed")
+		}
+		s.Policy = next
+		if r, ok := PlanRepair(p, &s, devices, now, 0); ok { // it comes first
+			give(&s, r.To, r.Share)
+		}
+		r, drop, ok := PlanMove(p, &s, devices, now)
+		if ok && len(drop) > 0 || ok && len(r.To) == 0 {
+			t.Fatalf("%+v and drops %v", r, drop)
+		}
+		if ok {
+			give(&s, r.To, r.Share)
+			if r, drop, ok = PlanMove(p, &s, devices, now); ok {
+				t.Fatalf("again: %+v", r)
+			}
+		}
 		for _, id := range drop {
+			if id == s.Writer {
+				t.Fatal("the writer drops its copy")
+			}
+			if !MayDrop(p, &s, id, everyone) {
+				t.Fatalf("%v may not drop: %+v", id, s.Holdings)
+			}
 			s.Holdings = slices.DeleteFunc(s.Holdings, func(h Holding) bool { return h.Device == id })
 		}
-		for _, id := range add {
-			s.Holdings = append(s.Holdings, Holding{Device: id, Count: p.Share(s.K)})
+		if _, drop, ok := PlanMove(p, &s, devices, now); ok || len(drop) > 0 {
+			t.Fatalf("and again: %v", drop)
 		}
-		if add, drop := Rebalance(p, &s, devices); len(add)+len(drop) > 0 {
-			t.Fatalf("again: %v %v", add, drop)
-		}
-		if len(s.Holdings) != p.Devices() || s.MayLose(everyone) < p.Devices()-p.Spread.Need {
+		if len(s.Holdings) != next.Devices() || s.MayLose(everyone) < next.Devices()-next.Spread.Need {
 			t.Fatalf("%v", s.Holdings)
 		}
 	})
+}
+
+// give notes that devices have a share now.
+func give(s *Segment, to []fcp.WriterID, share int) {
+	for _, id := range to {
+		if i := slices.IndexFunc(s.Holdings, func(h Holding) bool { return h.Device == id }); i >= 0 {
+			s.Holdings[i].Count = max(s.Holdings[i].Count, share)
+		} else {
+			s.Holdings = append(s.Holdings, Holding{Device: id, Count: share})
+		}
+	}
+}
+
+// A device that is suspected gets nothing new and keeps what it has.
+func TestASuspectGetsNoShare(t *testing.T) {
+	p := &Policy{Spread: symbols.Policy{Need: 2, Of: 3}}
+	for i := range 200 {
+		devices := fleet(5)
+		devices[2].Suspect = true
+		if slices.Contains(Plan(p, segmentID(i), devices, nil), device(2)) {
+			t.Fatal("it was chosen")
+		}
+		s := placed(p, segmentID(i), 100, fleet(5))
+		s.Writer = device(9)
+		r, drop, ok := PlanMove(p, &s, devices, now)
+		if slices.Contains(drop, device(2)) || ok && slices.Contains(r.To, device(2)) {
+			t.Fatalf("%+v %v", r, drop)
+		}
+	}
+}
+
+// Nothing is dropped while the rest does not bear what the policy bears.
+func TestMayDrop(t *testing.T) {
+	p := &Policy{Spread: symbols.Policy{Need: 2, Of: 3}}
+	s := placed(p, segmentID(1), 100, fleet(3))
+	s.Holdings = append(s.Holdings, Holding{Device: device(7), Count: 52})
+	for i, want := range []bool{false, false, true} { // of the three others so many are proven
+		if got := MayDrop(p, &s, device(7), func(id fcp.WriterID) bool {
+			return slices.IndexFunc(s.Holdings, func(h Holding) bool { return h.Device == id }) <= i
+		}); got != want {
+			t.Errorf("with %d proven: %v", i+1, got)
+		}
+	}
 }
 
 func TestSummary(t *testing.T) {

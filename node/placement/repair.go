@@ -59,6 +59,7 @@ func (s *Segment) emergency(p *Policy, online func(fcp.WriterID) bool) bool {
 // With lowMark > 0 nothing is done while that many shares are left: then repair fills
 // up to what the policy asks, so that single losses are gathered and mended at once.
 func PlanRepair(p *Policy, s *Segment, devices []Device, now time.Time, lowMark int) (r Repair, ok bool) {
+	p = s.policy(p)
 	state := make(map[fcp.WriterID]*Device, len(devices))
 	for i := range devices {
 		state[devices[i].ID] = &devices[i]
@@ -75,7 +76,7 @@ func PlanRepair(p *Policy, s *Segment, devices []Device, now time.Time, lowMark 
 	var holders []fcp.WriterID
 	var usable []Device
 	for _, id := range Rank(s.ID, ids(s.Holdings)) {
-		if h := s.holding(id); present(id) && (h.Whole || h.Count >= r.Share) {
+		if h := s.holding(id); present(id) && !p.Excluded[id] && (h.Whole || h.Count >= r.Share) {
 			holders = append(holders, id)
 		}
 	}
@@ -95,20 +96,24 @@ func PlanRepair(p *Policy, s *Segment, devices []Device, now time.Time, lowMark 
 	if len(r.To) == 0 {
 		return r, false
 	}
-	// Who can do it with the fewest symbols moved; among equals its writer, then by the
-	// rank of the segment.
+	r.cheapest(s, devices, online)
+	return r, true
+}
+
+// cheapest finds who can do it with the fewest symbols moved; among equals the
+// segment's writer, then by the rank of the segment.
+func (r *Repair) cheapest(s *Segment, devices []Device, online func(fcp.WriterID) bool) {
 	best := -1
 	for _, id := range append([]fcp.WriterID{s.Writer}, Rank(s.ID, idsOf(devices))...) {
 		if !online(id) {
 			continue
 		}
-		try := r
+		try := *r
 		try.By(s, id)
 		if n := try.Moves(); best < 0 || n < best {
 			best, r.Minter, r.Gather = n, id, try.Gather
 		}
 	}
-	return r, true
 }
 
 func (s *Segment) holding(id fcp.WriterID) Holding {
@@ -136,20 +141,60 @@ func idsOf(ds []Device) []fcp.WriterID {
 	return out
 }
 
-// Rebalance compares who holds a share with who would if s were placed today: add
-// lists the devices to give one, drop those that may let theirs go once every device
-// of add has said that it holds its own. The writer's whole copy is never dropped.
-func Rebalance(p *Policy, s *Segment, devices []Device) (add, drop []fcp.WriterID) {
-	want := Plan(p, s.ID, devices, []fcp.WriterID{s.Writer})
+// PlanMove compares who holds a share with who would if s were placed today on the
+// devices that are there or within their grace: a device that came, or a policy that
+// changed, gives another plan. r says what is to be made, on devices that are online;
+// ok is false when nothing is. drop lists the devices that may let their share go, and
+// is empty until every device of the plan has its own. The writer's whole copy is never
+// dropped. Repair comes first: call it when PlanRepair has nothing to do.
+func PlanMove(p *Policy, s *Segment, devices []Device, now time.Time) (r Repair, drop []fcp.WriterID, ok bool) {
+	p = s.policy(p)
+	state := make(map[fcp.WriterID]*Device, len(devices))
+	var present []Device
+	for i := range devices {
+		state[devices[i].ID] = &devices[i]
+		if devices[i].Present(now) {
+			present = append(present, devices[i])
+		}
+	}
+	online := func(id fcp.WriterID) bool { d := state[id]; return d != nil && d.Online && !d.Lost }
+	r = Repair{Segment: s.ID, Share: p.Share(s.K)}
+	keep := []fcp.WriterID{s.Writer}
+	for _, h := range s.Holdings { // no share moves to a suspect, and none from it before it must
+		if d := state[h.Device]; d != nil && d.Suspect {
+			keep = append(keep, h.Device)
+		}
+	}
+	want := Plan(p, s.ID, present, keep)
+	complete := len(want) >= min(p.Devices(), len(present))
 	for _, id := range want {
-		if h := s.holding(id); !h.Whole && h.Count < p.Share(s.K) {
-			add = append(add, id)
+		if h := s.holding(id); !h.Whole && h.Count < r.Share {
+			complete = false
+			if online(id) {
+				r.To = append(r.To, id)
+			}
 		}
 	}
-	for _, h := range s.Holdings {
-		if h.Device != s.Writer && !slices.Contains(want, h.Device) {
-			drop = append(drop, h.Device)
+	if complete {
+		for _, h := range s.Holdings {
+			if h.Device != s.Writer && !slices.Contains(want, h.Device) {
+				drop = append(drop, h.Device)
+			}
 		}
+		return r, drop, false
 	}
-	return add, drop
+	if len(r.To) == 0 || !s.Rebuilds(online) {
+		return r, nil, false
+	}
+	r.cheapest(s, devices, online)
+	return r, nil, true
+}
+
+// MayDrop reports whether s holds without one of its holders as well as its policy
+// asks: what the others have that are online and for which proven holds rebuilds with
+// the margin, and bears as many losses as the policy does.
+func MayDrop(p *Policy, s *Segment, id fcp.WriterID, proven func(fcp.WriterID) bool) bool {
+	p = s.policy(p)
+	rest := func(x fcp.WriterID) bool { return x != id && proven(x) }
+	return !s.emergency(p, rest) && s.MayLose(rest) >= p.Spread.Of-p.Spread.Need
 }
