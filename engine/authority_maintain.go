@@ -34,6 +34,8 @@ type upkeep struct {
 	heads map[fcp.FeedID]seenHead
 	quiet map[fcp.FeedID]uint64 // of own feeds: nothing but heads follows the newest head up to here
 	known map[fcp.Feed]bool     // forks that were told of
+	at    uint64                // position of the state when all heads were looked at
+	epoch uint64                // and the epoch then
 }
 
 // seenHead is the newest recorded head of a feed.
@@ -58,6 +60,10 @@ func (e *Engine) Maintain(ctx context.Context) (u Upkeep, err error) {
 	if err := e.renewAttestations(ctx, &u); err != nil {
 		return u, err
 	}
+	at, epoch := e.applied.Load(), fcp.TimeFromWall(e.env.Now()).Epoch()
+	if e.upkeep.at == at && e.upkeep.epoch == epoch {
+		return u, nil // no head is new, and none is due
+	}
 	signers, err := e.signers()
 	if err != nil {
 		return u, err
@@ -65,6 +71,7 @@ func (e *Engine) Maintain(ctx context.Context) (u Upkeep, err error) {
 	if err := e.seeHeads(signers); err != nil {
 		return u, err
 	}
+	later := false
 	for _, f := range e.log.Feeds() {
 		if f.Feed.Plane != fcp.PlaneControl || f.Seq == 0 {
 			continue
@@ -74,9 +81,14 @@ func (e *Engine) Maintain(ctx context.Context) (u Upkeep, err error) {
 		} else {
 			err = e.witness(ctx, f, signers, &u)
 		}
-		if err != nil {
+		if errors.Is(err, fcp.CodeFuture) { // its clock is ahead
+			later = true
+		} else if err != nil {
 			return u, err
 		}
+	}
+	if !later {
+		e.upkeep.at, e.upkeep.epoch = at, epoch
 	}
 	return u, nil
 }
@@ -224,8 +236,6 @@ func (e *Engine) witness(ctx context.Context, f log.FeedState, signers authority
 		s.known[f.Feed] = true
 		u.Forked = append(u.Forked, f.Feed)
 		return e.noteAct(ctx, f.Feed.Zone, authority.AuditSecurity, h.Ref())
-	case errors.Is(err, fcp.CodeFuture):
-		return nil // its clock is ahead; later
 	case err != nil:
 		return err
 	}

@@ -98,6 +98,10 @@ func New(o Options) *Core {
 		own: Inventory{}, writers: map[fcp.WriterID]shareOf{}, dirty: map[fcp.FeedID]bool{}, changed: map[fcp.SegmentID]struct{}{}}
 }
 
+// Busy reports whether a Tick soon has something to do: announcements that wait, or
+// what a peer has more of. Else one a second is enough.
+func (c *Core) Busy() bool { return c.wanted > 0 || len(c.dirty) > 0 || len(c.changed) > 0 }
+
 // Step takes an event in and returns what to do, in this order. The effects are
 // the caller's until it has carried them out; they share nothing with the Core
 // but immutable messages.

@@ -20,7 +20,8 @@ const (
 	sourcesChecked  = 64        // new connections within a second above which addresses are validated first
 	handshakeWait   = 10 * time.Second
 	helloWait       = 5 * time.Second
-	tickEvery       = 100 * time.Millisecond
+	tickEvery       = 100 * time.Millisecond // while gossip has something to do
+	tickIdle        = time.Second            // else
 	headsEvery      = 5 * time.Second
 	placeEvery      = 2 * time.Second  // while shares are missing
 	placeRest       = time.Minute      // else

@@ -76,6 +76,9 @@ type Node struct {
 	liars    map[fcp.WriterID]bool       // minters of false symbols; guarded by mu
 	budgets  map[fcp.WriterID]*budget    // what peers cost, across sessions; guarded by mu
 	changed  chan struct{}               // closed when sessions change; guarded by mu
+	resting  bool                        // tickLoop waits for long unless busy says otherwise; guarded by mu
+
+	busy chan struct{}
 
 	control controlPlane
 	live    *liveness
@@ -105,7 +108,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	n := &Node{opt: o, engine: o.Engine, self: o.Engine.Log().Writer(), now: o.Now, rand: o.Rand, logger: o.Logger,
 		sessions: map[fcp.WriterID]*Session{}, bySID: map[wire.SessionID]*Session{}, dialling: map[string]bool{},
 		addrs: map[fcp.WriterID]string{}, kept: map[fcp.WriterID]bool{}, liars: map[fcp.WriterID]bool{},
-		budgets: map[fcp.WriterID]*budget{}, changed: make(chan struct{})}
+		budgets: map[fcp.WriterID]*budget{}, changed: make(chan struct{}), busy: make(chan struct{}, 1)}
 	n.id = &identity{engine: o.Engine, now: o.Now, rand: o.Rand}
 	n.control.init()
 	n.fetches.init()
@@ -339,20 +342,34 @@ func (n *Node) capabilities() *capabilities {
 		Genesis: n.engine.Genesis().ID}
 }
 
-// tickLoop lets time pass.
+// tickLoop lets time pass: quickly while gossip has something to do.
 func (n *Node) tickLoop() {
-	t := time.NewTicker(tickEvery)
+	t := time.NewTimer(tickEvery)
 	defer t.Stop()
-	kept := n.now()
+	kept, rekeyed := n.now(), n.now()
 	for {
 		select {
 		case <-t.C:
+		case <-n.busy:
+			t.Reset(tickEvery)
+			continue
 		case <-n.life.Done():
 			return
 		}
-		n.step(gossip.Tick{})
-		n.rekey()
-		if now := n.now(); now.Sub(kept) >= headsEvery {
+		n.mu.Lock()
+		n.stepLocked(gossip.Tick{})
+		n.resting = !n.core.Busy()
+		next := tickEvery
+		if n.resting {
+			next = tickIdle
+		}
+		n.mu.Unlock()
+		t.Reset(next)
+		if now := n.now(); now.Sub(rekeyed).Abs() >= tickIdle {
+			rekeyed = now
+			n.rekey()
+		}
+		if now := n.now(); now.Sub(kept).Abs() >= headsEvery {
 			kept = now
 			if err := n.keepHeads(); err != nil {
 				n.logger.Warn("the heads of other nodes' feeds were not kept", "err", err)
@@ -391,6 +408,13 @@ func (n *Node) step(ev gossip.Event) {
 func (n *Node) stepLocked(ev gossip.Event) {
 	for _, eff := range n.core.Step(n.now(), ev) {
 		n.carryOutLocked(eff)
+	}
+	if n.resting && n.core.Busy() {
+		n.resting = false
+		select {
+		case n.busy <- struct{}{}:
+		default:
+		}
 	}
 }
 

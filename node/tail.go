@@ -71,6 +71,7 @@ type keptTail struct {
 	writer  fcp.WriterID
 	size    int
 	objects []fcp.ObjectID
+	none    uint64 // of an object no segment was told up to this position of the log; owned by tailLoop
 }
 
 // tailKey names a data feed at a peer.
@@ -535,8 +536,15 @@ func (n *Node) dropTails() {
 // spreadWithout reports whether every object of a tail is in a segment of which
 // others than its writer hold enough symbols.
 func (n *Node) spreadWithout(k *keptTail) bool {
+	at := n.engine.Position()
+	if k.none == at {
+		return false
+	}
 	for _, id := range k.objects {
 		r, err := n.engine.SegmentOf(k.zone, id)
+		if err == nil && r == nil {
+			k.none = at
+		}
 		if err != nil || r == nil {
 			return false
 		}
