@@ -45,6 +45,8 @@ const (
 	KindStateWritten
 	KindStateDelta
 	KindStateSnapshot
+	KindDeletionAcked
+	KindObjectForgotten
 	kindCount
 )
 
@@ -107,6 +109,8 @@ var kinds = [kindCount]KindInfo{
 	KindStateWritten:      {Name: "state.written", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.connector_state:state_object@1.0.0"},
 	KindStateDelta:        {Name: "state.delta", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.connector_state:delta@1.0.0"},
 	KindStateSnapshot:     {Name: "state.snapshot", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.connector_state:snapshot@1.0.0"},
+	KindDeletionAcked:     {Name: "deletion.acked", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:DeletionAck@1.0.0"},
+	KindObjectForgotten:   {Name: "object.forgotten", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:Forgetting@1.0.0"},
 }
 
 // Info returns the row of the table; the zero KindInfo for an unknown kind.
@@ -218,6 +222,10 @@ func kindByName(name []byte) Kind {
 		return KindStateDelta
 	case "state.snapshot":
 		return KindStateSnapshot
+	case "deletion.acked":
+		return KindDeletionAcked
+	case "object.forgotten":
+		return KindObjectForgotten
 	}
 	return KindNone
 }

@@ -48,9 +48,10 @@ type CompactResult struct {
 // CompactZone is the part of one zone.
 type CompactZone struct {
 	Zone       fcp.ZoneID
-	Skipped    string // why nothing was looked at; "": it was
-	Checkpoint uint64 // number of the checkpoint it is rooted in
-	Horizon    uint64 // position below which reads fail afterwards; 0: nothing is dropped
+	Skipped    string   // why nothing was looked at; "": it was
+	Checkpoint uint64   // number of the checkpoint it is rooted in
+	WaitsFor   []string // members that hold collection up: they acknowledged no newer mark; by name
+	Horizon    uint64   // position below which reads fail afterwards; 0: nothing is dropped
 	HorizonAt  time.Time
 	Versions   uint64 // of names that stay
 	Segments   int    // sealed data segments of the zone
@@ -76,7 +77,9 @@ type CompactRun struct {
 // Compact drops what nothing keeps and gives its space back: bodies of versions
 // that were replaced or removed longer ago than the zone's retention asks for, and
 // of uploads that never came to a name. Rooted in a checkpoint that the owner
-// signed at least GCGrace ago: without one nothing is dropped (CodeUnauthorized).
+// signed at least GCGrace ago: without one nothing is dropped (CodeUnauthorized), nor
+// before every member of the zone that was not taken out acknowledged it
+// (CodeDependency).
 // Everything that is kept reads as before; hashes and proofs of what is dropped
 // stay; reads below CompactZone.Horizon fail with CodeHorizon. Neither a backup nor
 // another compaction runs meanwhile; reads and writes do. An interrupted call
@@ -145,8 +148,8 @@ func (c *collector) plan() error {
 	planned := 0
 	for _, zone := range zones {
 		m, err := c.e.newMark(c.ctx, zone, c.o.Grace)
-		if fcp.CodeOf(err) == fcp.CodeUnauthorized && c.o.Zones == nil {
-			c.r.Zones = append(c.r.Zones, CompactZone{Zone: zone, Skipped: err.Error()})
+		if code := fcp.CodeOf(err); (code == fcp.CodeUnauthorized || code == fcp.CodeDependency) && c.o.Zones == nil {
+			c.r.Zones = append(c.r.Zones, CompactZone{Zone: zone, Skipped: err.Error(), WaitsFor: m.waitsFor})
 			refused = cmp.Or(refused, err)
 			continue
 		}
@@ -201,7 +204,7 @@ type surveyed struct {
 
 // planZone groups the segments of a zone that are worth it.
 func (c *collector) planZone(m *mark) (z CompactZone, err error) {
-	z = CompactZone{Zone: m.zone.zone, Checkpoint: m.checkpoint.Seq(), Versions: m.versions}
+	z = CompactZone{Zone: m.zone.zone, Checkpoint: m.checkpoint.Seq(), WaitsFor: m.waitsFor, Versions: m.versions}
 	var feeds []log.FeedNo
 	for no := range c.segments {
 		if c.e.log.Feed(no).Zone == m.zone.zone {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"fcp"
@@ -66,6 +67,8 @@ var rootRules = map[fcp.Kind]rootRule{
 	fcp.KindStateWritten:      rootNone,
 	fcp.KindStateDelta:        rootNone,
 	fcp.KindStateSnapshot:     rootNone,
+	fcp.KindDeletionAcked:     rootNone,
+	fcp.KindObjectForgotten:   rootNone,
 }
 
 // mark is what one zone must keep as of a checkpoint.
@@ -80,36 +83,62 @@ type mark struct {
 	horizon    fcp.Time
 	position   uint64 // versions that ended before it may go
 
+	waitsFor []string // names of members that acknowledged no mark so new as could be used by its age
 	versions uint64
 	live     []uint64 // first 8 bytes of the objects that stay, ascending; an id too many keeps too much, never too little
 	chunked  map[fcp.ObjectID]bool
 }
 
-// newMark finds the newest checkpoint that is old enough. CodeUnauthorized when
-// there is none.
+// newMark finds the newest checkpoint that is old enough and that every other member
+// acknowledged. CodeUnauthorized when none is old enough, CodeDependency while members
+// hold it up; then the mark only says which.
 func (e *Engine) newMark(ctx context.Context, zone fcp.ZoneID, grace time.Duration) (*mark, error) {
 	m := &mark{e: e, ctx: ctx, zone: e.ring.Load().zones[zone], chunked: map[fcp.ObjectID]bool{}}
 	if m.zone == nil {
-		return nil, e.unknownZone(zone)
+		return m, e.unknownZone(zone)
 	}
 	m.no, _ = e.fold.zoneNumber(zone)
 	all, err := e.checkpoints(zone)
 	if err != nil {
-		return nil, err
+		return m, err
 	}
 	due := e.env.Now().Add(-max(grace, GCGrace))
 	at := len(all) - 1
 	for at >= 0 && all[at].at.After(due) {
 		at--
 	}
+	old := at
+	acked, upTo, err := e.acknowledgements(zone, all)
+	if err != nil {
+		return m, err
+	}
+	for len(acked) > 0 && at >= 0 && all[at].Seq() > upTo {
+		at--
+	}
+	for _, a := range acked {
+		if old >= 0 && a.Mark < all[old].Seq() {
+			m.waitsFor = append(m.waitsFor, a.Name)
+		}
+	}
+	slices.Sort(m.waitsFor)
 	switch {
 	case len(all) == 0:
-		return nil, fcp.Errorf(fcp.CodeUnauthorized, "zone %s has no retention mark of its owner, and without one nothing is dropped", zone).
+		return m, fcp.Errorf(fcp.CodeUnauthorized, "zone %s has no retention mark of its owner, and without one nothing is dropped", zone).
 			WithNext("sign one with `fcpctl zone retain --identity FILE`; a day later `fcpctl segment compact` may use it")
+	case at < 0 && old >= 0:
+		return m, fcp.Errorf(fcp.CodeDependency, "retention mark %d of zone %s waits for %s to acknowledge it, and until then nothing is dropped",
+			all[old].Seq(), zone, strings.Join(m.waitsFor, ", ")).WithNext("start those devices, or take one that will not come back out with `fcpctl device lost NAME`")
 	case at < 0:
 		ready := all[0].at.Add(max(grace, GCGrace))
-		return nil, fcp.Errorf(fcp.CodeUnauthorized, "the oldest retention mark of zone %s is of %s, and what it makes garbage is kept until %s",
+		return m, fcp.Errorf(fcp.CodeUnauthorized, "the oldest retention mark of zone %s is of %s, and what it makes garbage is kept until %s",
 			zone, all[0].at.UTC().Format(time.RFC3339), ready.UTC().Format(time.RFC3339)).WithNext("run this again after " + ready.UTC().Format(time.RFC3339))
+	}
+	if here, err := e.holdsMark(&all[at]); err != nil || !here {
+		if err == nil {
+			err = fcp.Errorf(fcp.CodeDependency, "retention mark %d of zone %s covers events that are not here yet", all[at].Seq(), zone).
+				WithNext("let this device meet the others first")
+		}
+		return m, err
 	}
 	m.checkpoint, m.retention = all[at], all[at].Retention()
 	for _, c := range all[at:] { // a newer one may ask for more at once, for less only when its own day has passed
@@ -118,7 +147,7 @@ func (e *Engine) newMark(ctx context.Context, zone fcp.ZoneID, grace time.Durati
 		m.retention.Versions = max(m.retention.Versions, r.Versions)
 	}
 	if err := m.findHorizon(); err != nil {
-		return nil, err
+		return m, err
 	}
 	return m, m.collect(all[at:])
 }

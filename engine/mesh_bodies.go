@@ -2,9 +2,11 @@ package engine
 
 import (
 	"bytes"
+	"cmp"
 	"container/list"
 	"context"
 	"errors"
+	"slices"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -50,6 +52,11 @@ type openedSegment struct {
 // DataSegments calls fn for every segment of the data plane of a zone that members
 // told of, in the order of the state.
 func (e *Engine) DataSegments(zone fcp.ZoneID, fn func(*log.Remainder) error) error {
+	return e.toldSegments(zone, func(_ fcp.WriterID, r *log.Remainder) error { return fn(r) })
+}
+
+// toldSegments is DataSegments with the member who told of each.
+func (e *Engine) toldSegments(zone fcp.ZoneID, fn func(by fcp.WriterID, r *log.Remainder) error) error {
 	no, ok := e.fold.zoneNumber(zone)
 	if !ok {
 		return nil
@@ -76,62 +83,89 @@ func (e *Engine) DataSegments(zone fcp.ZoneID, fn func(*log.Remainder) error) er
 		if r.Plane != uint64(fcp.PlaneData) {
 			continue
 		}
-		if err := fn(&r); err != nil {
+		if err := fn(ev.Feed.Writer, &r); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// findForeign returns the segment that holds an object, and the object's event in it.
-func (e *Engine) findForeign(zone fcp.ZoneID, id fcp.ObjectID) (r *log.Remainder, seq uint64, err error) {
+// foundIn is a segment that holds an object, and the object's event in it.
+type foundIn struct {
+	rem *log.Remainder
+	seq uint64
+}
+
+// findForeign returns the segments that hold an object: those that no other one
+// stands for first.
+func (e *Engine) findForeign(zone fcp.ZoneID, id fcp.ObjectID) (found []foundIn, err error) {
+	replaced := map[fcp.SegmentID]bool{}
 	err = e.DataSegments(zone, func(c *log.Remainder) error {
+		for _, old := range c.Replaced() {
+			replaced[old] = true
+		}
 		n := len(c.Seqs)
 		at := sort.Search(n, func(i int) bool { return bytes.Compare(c.Objects[i*fcp.HashSize:(i+1)*fcp.HashSize], id[:]) >= 0 })
 		if at < n && fcp.ObjectID(c.Objects[at*fcp.HashSize:(at+1)*fcp.HashSize]) == id {
-			r, seq = c, c.First+c.Seqs[at]
-			return errEnough
+			found = append(found, foundIn{c, c.First + c.Seqs[at]})
 		}
 		return nil
 	})
-	if errors.Is(err, errEnough) {
-		err = nil
+	slices.SortStableFunc(found, func(a, b foundIn) int {
+		return cmp.Compare(btoi(replaced[fcp.SegmentID(a.rem.Segment)]), btoi(replaced[fcp.SegmentID(b.rem.Segment)]))
+	})
+	return found, err
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
 	}
-	return r, seq, err
+	return 0
 }
 
 // foreignBody returns the event that carries an object which is not in this log.
 // CodeNotEnough when it cannot be had now.
 func (e *Engine) foreignBody(ctx context.Context, zone fcp.ZoneID, id fcp.ObjectID) (fcp.Event, [log.SaltSize]byte, error) {
 	var salt [log.SaltSize]byte
-	missing := fcp.Errorf(fcp.CodeNotEnough, "the body of object %s is not on this node yet", id)
+	var missing error = fcp.Errorf(fcp.CodeNotEnough, "the body of object %s is not on this node yet", id)
 	f := e.mesh.fetcher.Load()
 	if f == nil || *f == nil {
 		return fcp.Event{}, salt, missing
 	}
-	r, seq, err := e.findForeign(zone, id)
+	found, err := e.findForeign(zone, id)
 	if err != nil {
 		return fcp.Event{}, salt, err
 	}
-	if r == nil {
-		return e.fromTail(ctx, zone, id, missing)
+	for _, in := range found {
+		var ev fcp.Event
+		ev, salt, err = e.foreignIn(ctx, *f, in, id)
+		if !errors.Is(err, fcp.CodeNotEnough) {
+			return ev, salt, err
+		}
+		missing = err
 	}
-	s, err := e.openForeign(ctx, *f, r)
-	if errors.Is(err, fcp.CodeNotEnough) { // its writer died before it was spread
-		return e.fromTail(ctx, zone, id, err)
-	}
+	// It is in no segment yet, or its writer died before that was spread.
+	return e.fromTail(ctx, zone, id, missing)
+}
+
+// foreignIn returns an object's event and salt out of a segment from elsewhere.
+func (e *Engine) foreignIn(ctx context.Context, fetch Fetcher, in foundIn, id fcp.ObjectID) (fcp.Event, [log.SaltSize]byte, error) {
+	var salt [log.SaltSize]byte
+	r := in.rem
+	s, err := e.openForeign(ctx, fetch, r)
 	if err != nil {
 		return fcp.Event{}, salt, err
 	}
-	i := int(seq - r.First)
+	i := int(in.seq - r.First)
 	a := &s.events[i]
-	if a.Seq != seq || a.Content.Object != id {
+	if a.Seq != in.seq || a.Content.Object != id {
 		return fcp.Event{}, salt, fcp.Errorf(fcp.CodeCorrupt, "segment %s does not hold the object that its remainder names", fcp.SegmentID(r.Segment))
 	}
 	if off := i * log.SaltSize; off+log.SaltSize <= len(s.salts) {
 		copy(salt[:], s.salts[off:])
 	}
-	return fcp.Event{Feed: r.Feed(), Seq: seq, Time: a.Time, Under: a.Under, Content: a.Content}, salt, nil
+	return fcp.Event{Feed: r.Feed(), Seq: in.seq, Time: a.Time, Under: a.Under, Content: a.Content}, salt, nil
 }
 
 // openForeign returns a segment's events, from memory or by fetching it once for

@@ -254,8 +254,11 @@ func (e *Engine) DropTail(name string) error {
 // SegmentOf returns the segment that carries an object, if a member told of one; nil
 // otherwise.
 func (e *Engine) SegmentOf(zone fcp.ZoneID, id fcp.ObjectID) (*log.Remainder, error) {
-	r, _, err := e.findForeign(zone, id)
-	return r, err
+	found, err := e.findForeign(zone, id)
+	if err != nil || len(found) == 0 {
+		return nil, err
+	}
+	return found[0].rem, nil
 }
 
 // TailFetcher brings the event of an object that is in no segment yet, from whoever

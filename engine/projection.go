@@ -76,6 +76,9 @@ const (
 	projStateWrites    = "statewrites"
 	projStateDeltas    = "statedeltas"
 	projStateSnapshots = "statesnapshots"
+
+	projDeletionAcks = "deletionacks"
+	projForgettings  = "forgettings"
 )
 
 // Event is one event on its way through the projections. Its slices are valid

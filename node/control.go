@@ -320,6 +320,8 @@ func (n *Node) noteEvents(batch []log.Applied) {
 			order = append(order, a.Feed)
 		}
 		switch a.Content.Kind {
+		case fcp.KindCheckpointSigned, fcp.KindDeletionAcked:
+			n.releases.wake()
 		case fcp.KindRevocationIssued:
 			members = true
 			if feed.Writer == n.self {
@@ -328,7 +330,7 @@ func (n *Node) noteEvents(batch []log.Applied) {
 		case fcp.KindDeviceEnrolled:
 			members = true
 		case fcp.KindSegmentSealed:
-			n.noteSegment(a.Content.Body)
+			n.noteSegment(feed.Writer, a.Content.Body)
 			sealed = sealed || feed.Writer == n.self
 		}
 	}

@@ -88,6 +88,8 @@ type Node struct {
 	tails   tailTable
 	repairs repairTable
 
+	releases releaseTable
+
 	life context.Context
 	stop context.CancelCauseFunc
 	work sync.WaitGroup
@@ -99,6 +101,7 @@ type Metrics struct {
 	SymbolsSent, SymbolsTaken, SymbolsFalse, SymbolsUnasked              atomic.Uint64
 	EventsSent, EventsTaken, Rebuilt, SharesKept, CookiesAsked           atomic.Uint64
 	Repaired, RepairBytes                                                atomic.Uint64
+	Released                                                             atomic.Uint64 // superseded segments of which something was kept here
 }
 
 // Start opens the socket and begins to look for the other nodes. The engine must
@@ -116,6 +119,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	n.forks.init()
 	n.tails.init()
 	n.repairs.init()
+	n.releases.init()
 	if err := n.random(n.cookieKey[:]); err != nil {
 		return nil, err
 	}

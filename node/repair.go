@@ -129,6 +129,7 @@ func (n *Node) segments(devices []placement.Device) []placement.Segment {
 		}
 	}
 	t.mu.Unlock()
+	all = slices.DeleteFunc(all, func(s placement.Segment) bool { return n.superseded(s.ID) })
 	slices.SortFunc(all, func(a, b placement.Segment) int { return slices.Compare(a.ID[:], b.ID[:]) })
 	for i := range all {
 		s := &all[i]

@@ -86,6 +86,9 @@ func (n *Node) knowSymbols() error {
 			n.repairs.know(r)
 			return nil
 		})
+		if err == nil {
+			err = n.knowSuperseded(zone)
+		}
 		if err != nil {
 			return err
 		}

@@ -52,6 +52,12 @@ func newSimMesh(t *testing.T, n int, seed uint64, link simnet.Link) *simMesh {
 // newSimMeshOf is newSimMesh with a say in each node's options.
 func newSimMeshOf(t *testing.T, n int, seed uint64, link simnet.Link, configure func(i int, o *Options)) *simMesh {
 	t.Helper()
+	return newSimMeshWith(t, n, seed, link, time.Now, configure)
+}
+
+// newSimMeshWith is newSimMeshOf with the clock that stores and nodes read.
+func newSimMeshWith(t *testing.T, n int, seed uint64, link simnet.Link, now func() time.Time, configure func(i int, o *Options)) *simMesh {
+	t.Helper()
 	s := &simMesh{mesh: &mesh{t: t}, net: simnet.New(seed, time.Now, link)}
 	ctx := context.Background()
 	rnd := newSeeded(seed)
@@ -60,7 +66,7 @@ func newSimMeshOf(t *testing.T, n int, seed uint64, link simnet.Link, configure 
 		t.Fatal(err)
 	}
 	env := func() engine.Environment {
-		return engine.Environment{FS: vfs.NewCrashableMem(), Now: time.Now, Rand: rnd}
+		return engine.Environment{FS: vfs.NewCrashableMem(), Now: now, Rand: rnd}
 	}
 	var genesis []byte
 	for i := range n {
@@ -98,7 +104,7 @@ func newSimMeshOf(t *testing.T, n int, seed uint64, link simnet.Link, configure 
 			}
 			s.openSim(x, e)
 		}
-		x.opt.Network, x.opt.Rand, x.opt.Now = s.net.Host(host(i)), rnd, time.Now
+		x.opt.Network, x.opt.Rand, x.opt.Now = s.net.Host(host(i)), rnd, now
 		x.opt.Listen = host(i) + ":1"
 		x.opt.Logger = logger().With("node", i+1)
 		s.nodes = append(s.nodes, x)
