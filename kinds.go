@@ -36,6 +36,7 @@ const (
 	KindAuditHead
 	KindForkProven
 	KindBackupDrilled
+	KindPinSet
 	KindSecretShared
 	KindLeaseGranted
 	KindLeaseReleased
@@ -100,6 +101,7 @@ var kinds = [kindCount]KindInfo{
 	KindAuditHead:         {Name: "audit.head", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:AuditHead@1.0.0"},
 	KindForkProven:        {Name: "fork.proven", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:ForkProof@1.0.0"},
 	KindBackupDrilled:     {Name: "backup.drilled", Planes: onLocal, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:BackupDrill@1.0.0"},
+	KindPinSet:            {Name: "pin.set", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:Pin@1.0.0"},
 	KindSecretShared:      {Name: "secret.shared", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:SecretObject@1.0.0"},
 	KindLeaseGranted:      {Name: "lease.granted", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.lease:lease@1.0.0"},
 	KindLeaseReleased:     {Name: "lease.released", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.lease:release@1.0.0"},
@@ -204,6 +206,8 @@ func kindByName(name []byte) Kind {
 		return KindForkProven
 	case "backup.drilled":
 		return KindBackupDrilled
+	case "pin.set":
+		return KindPinSet
 	case "secret.shared":
 		return KindSecretShared
 	case "lease.granted":

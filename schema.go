@@ -201,6 +201,7 @@ var (
 	SchemaRevocationHead   = MustSchema("fcp.core:RevocationHead@1.0.0")
 	SchemaTrustAnchors     = MustSchema("fcp.core:TrustAnchors@1.0.0")
 	SchemaBackupDrill      = MustSchema("fcp.core:BackupDrill@1.0.0")
+	SchemaPin              = MustSchema("fcp.core:Pin@1.0.0")
 	SchemaSecret           = MustSchema("fcp.core:SecretObject@1.0.0")
 	SchemaLeaseRequest     = MustSchema("fcp.lease:request@1.0.0")
 	SchemaLeaseRelease     = MustSchema("fcp.lease:release@1.0.0")

@@ -164,6 +164,10 @@ func (s *store) live() {
 	drilled, err := engine.Drill(ctx, blob.NewFiles(s.env.FS, "/backup"), "/backup", engine.DrillOptions{Environment: s.env, Owner: s.owner, Scratch: "/scratch"})
 	s.check(err)
 	s.check(e.RecordDrill(ctx, drilled))
+	for _, p := range []engine.Pin{{Key: "mid", Prefix: true, Until: time.Unix(4e9, 0)}, {Key: "mid", Prefix: true, Off: true}} {
+		_, err := e.SetPin(ctx, p)
+		s.check(err)
+	}
 	_, err = e.Backup(ctx, "/backup", engine.BackupOptions{})
 	s.check(err)
 	_, err = e.Scatter(ctx, []string{"/d1", "/d2", "/d3"}, engine.ScatterOptions{Policy: engine.SymbolPolicy{Need: 2, Of: 3}})

@@ -37,6 +37,7 @@ func builtins(owner authority.OwnerPublic, heads *headMemo) []Projection {
 		recordProjection{projAudit, fcp.KindAuditEntry, owner, auditKey, auditRow},
 		recordProjection{projHeads, fcp.KindAuditHead, owner, heads.key, heads.row},
 		recordProjection{projForks, fcp.KindForkProven, owner, forkKey, forkRow},
+		recordProjection{projPins, fcp.KindPinSet, owner, pinKey, pinRow},
 		recordProjection{projSecrets, fcp.KindSecretShared, owner, secretKey, secretRow},
 		recordProjection{projLeases, fcp.KindLeaseGranted, owner, leaseKey, leaseRow},
 		recordProjection{projReleases, fcp.KindLeaseReleased, owner, releaseKey, releaseRow},

@@ -42,6 +42,7 @@ var rootRules = map[fcp.Kind]rootRule{
 	fcp.KindZoneKeyManifest:   rootNone,
 	fcp.KindDeviceEnrolled:    rootNone,
 	fcp.KindSecretShared:      rootNone,
+	fcp.KindPinSet:            rootNone, // it names names, whose versions are kept while they are the present ones
 	fcp.KindCheckpointSigned:  rootNone, // its pins are roots of their own
 	fcp.KindRevocationIssued:  rootNone,
 	fcp.KindStoreRestored:     rootNone,

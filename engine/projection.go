@@ -66,6 +66,7 @@ const (
 	projAudit        = "audit"
 	projHeads        = "auditheads"
 	projForks        = "forks"
+	projPins         = "pins"
 	projSecrets      = "secrets"
 	projLeases       = "leases"
 	projReleases     = "releases"

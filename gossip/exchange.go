@@ -155,6 +155,16 @@ func (c *Core) HeldBy(w fcp.WriterID) []fcp.SegmentID {
 	return p.holds.ids()
 }
 
+// Seq returns up to which number a member that is there said that it has every event
+// of a feed; 0: it said nothing.
+func (c *Core) Seq(w fcp.WriterID, f fcp.Feed) uint64 {
+	p := c.peers[w]
+	if p == nil || !p.up {
+		return 0
+	}
+	return p.heads[f.ID()].seq
+}
+
 // Has returns how many members that are there said that they have every event of a
 // feed up to seq.
 func (c *Core) Has(f fcp.Feed, seq uint64) (n int) {

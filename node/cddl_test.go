@@ -39,6 +39,7 @@ func messageSamples(t *testing.T) []any {
 		&gossip.WhoHas{Segments: []fcp.SegmentID{{1}}}, &gossip.Leave{},
 		&addresses{Entries: []addressEntry{{fcp.WriterID{1}, "127.0.0.1:4100"}}},
 		&swim{Packet: []byte{1, 2}},
+		&pinReports{Entries: []pinReport{{Zone: fcp.ZoneWork, Key: "a/", Prefix: true, Number: 1, At: 2, Names: 3, Whole: 2, Bytes: 5, Missing: 6}}}, &pinReports{Entries: []pinReport{}},
 		&want{Zone: fcp.ZoneWork, Writer: fcp.WriterID{1}, Incarnation: 2, Ranges: [][2]uint64{{1, 2}, {4, 4}}},
 		&events{Head: head, First: 3, Events: [][]byte{e.AppendTo(nil)}, Proof: []fcp.Hash{{1}}, Salts: salt, Asked: true},
 		&events{Head: head, First: 3, Events: [][]byte{e.AppendTo(nil)}, Salts: salt},

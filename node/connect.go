@@ -231,6 +231,8 @@ func (n *Node) sessionUp(s *Session) {
 	n.shareAddresses()
 	n.shares.wake()
 	n.tails.wrote()
+	n.tellPins(s)
+	n.pins.wake() // it may have what was missing
 	s.spawn(func() { n.live.meet(s.peer.Writer) })
 }
 

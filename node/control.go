@@ -319,6 +319,7 @@ func (n *Node) noteEvents(batch []log.Applied) {
 			grown[a.Feed] = true
 			order = append(order, a.Feed)
 		}
+		n.pins.noted(a.Content.Kind)
 		switch a.Content.Kind {
 		case fcp.KindCheckpointSigned, fcp.KindDeletionAcked:
 			n.releases.wake()

@@ -27,6 +27,7 @@ func samples(t testing.TB) (out []any) {
 		&gossip.Vector{Heads: []gossip.Head{h}}, &gossip.Digest{Feeds: 1}, &gossip.Update{Entries: []gossip.Entry{{Segment: fcp.SegmentID{1}, Symbols: b}}},
 		&gossip.WhoHas{Segments: []fcp.SegmentID{{1}}}, &gossip.Leave{},
 		&swim{[]byte{1}}, &addresses{Entries: []addressEntry{{fcp.WriterID{1}, "127.0.0.1:1"}}},
+		&pinReports{Entries: []pinReport{{Zone: fcp.ZoneWork, Key: "a", Number: 1, Names: 1}}},
 		&want{Zone: fcp.ZoneWork, Ranges: [][2]uint64{{1, 2}}},
 		&events{Head: h, First: 1, Events: [][]byte{ev.AppendTo(nil)}, Salts: make([]byte, 16)},
 		&tailPart{ID: 1, Parts: 1, Data: []byte{1}}, &tailHeld{ID: 1}, &tailWanted{ID: 2, Zone: fcp.ZoneWork, Object: fcp.ObjectID{1}},

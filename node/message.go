@@ -324,6 +324,7 @@ var messages = []kind{
 	own(schemaRequest, func(m *symbolRequest) bool {
 		return m.First < 1<<24 && m.Count > 0 && m.Count < 1<<16 && len(m.Wanted) <= 16<<10
 	}),
+	own(schemaPinReports, (*pinReports).ok),
 	own(schemaReply, func(*symbolReply) bool { return true }),
 	own(schemaStatus, func(m *decodeStatus) bool { return len(m.Have) <= maxHave }),
 	own(schemaAck, func(m *symbolAck) bool { return len(m.Reason) <= 32 }),

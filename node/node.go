@@ -87,6 +87,7 @@ type Node struct {
 	forks   forkTable
 	tails   tailTable
 	repairs repairTable
+	pins    pinTable
 
 	releases releaseTable
 
@@ -119,6 +120,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	n.forks.init()
 	n.tails.init()
 	n.repairs.init()
+	n.pins.init()
 	n.releases.init()
 	if err := n.random(n.cookieKey[:]); err != nil {
 		return nil, err
@@ -160,6 +162,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	n.spawn(n.tailLoop)
 	n.spawn(n.upkeepLoop)
 	n.spawn(n.laneLoop)
+	n.spawn(n.pinLoop)
 	n.spawn(func() { n.followLog(position) })
 	if f, ok := o.Network.(Finder); ok {
 		n.spawn(func() { n.findLoop(f) })
@@ -473,6 +476,8 @@ func (n *Node) handle(s *Session, m any) error {
 		n.live.takeSwim(s, m)
 	case *addresses:
 		n.takeAddresses(m)
+	case *pinReports:
+		n.takePins(s, m)
 	case *want:
 		s.give(giving{feed: m.feed(), ranges: m.Ranges, asked: true})
 	case *events:

@@ -33,9 +33,14 @@ const (
 // and gives them to whoever asks. A segment counts when it is on disk. Errors: those
 // of Fetch; what was brought before stays, and the next call goes on.
 func (n *Node) Pin(ctx context.Context, zone fcp.ZoneID) (p Pinned, err error) {
+	return n.pinWhere(ctx, zone, func(fcp.SegmentID) bool { return true })
+}
+
+// pinWhere is Pin for the segments that want accepts.
+func (n *Node) pinWhere(ctx context.Context, zone fcp.ZoneID, want func(fcp.SegmentID) bool) (p Pinned, err error) {
 	var missing []wanted
 	err = n.engine.DataSegments(zone, func(r *log.Remainder) error {
-		if r.Feed().Writer == n.self {
+		if r.Feed().Writer == n.self || !want(fcp.SegmentID(r.Segment)) {
 			return nil
 		}
 		ref, err := sourceRef(r)

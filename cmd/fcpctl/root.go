@@ -44,7 +44,7 @@ func (a *app) rootCommand() *cobra.Command {
 		&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitPage()})
 	root.AddCommand(a.capCommand(), a.whyCommand(), a.auditCommand(), a.deviceCommand(),
 		a.upCommand(), a.downCommand(), a.joinCommand(), a.nodeCommand(), a.waitCommand(), a.repairCommand(), a.fcpdCommand(), a.secretCommand(), a.ownerCommand(),
-		a.leaseCommand(), a.stateCommand())
+		a.leaseCommand(), a.stateCommand(), a.pinCommand(), a.unpinCommand())
 	root.InitDefaultHelpFlag() // now, so that `fcpctl --help exit-codes` knows it takes no value
 	root.CompletionOptions.DisableDescriptions = false
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))

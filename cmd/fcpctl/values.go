@@ -140,3 +140,16 @@ func (a *app) short(hash string) string {
 }
 
 func decimal(n uint64) string { return strconv.FormatUint(n, 10) }
+
+// sizeText is a number of bytes for people: "3.2 MiB".
+func sizeText(n uint64) string {
+	for _, u := range []struct {
+		size uint64
+		name string
+	}{{1 << 30, "GiB"}, {1 << 20, "MiB"}, {1 << 10, "KiB"}} {
+		if n >= u.size {
+			return fmt.Sprintf("%.1f %s", float64(n)/float64(u.size), u.name)
+		}
+	}
+	return fmt.Sprintf("%d B", n)
+}

@@ -41,6 +41,8 @@ var calls = map[string]func(*callState) error{
 	"revoke":      (*callState).revoke,
 	"refusal":     (*callState).refusal,
 	"roots":       (*callState).roots,
+	"pin":         (*callState).pin,
+	"pins":        (*callState).pins,
 	"wait":        (*callState).wait,
 }
 

@@ -92,12 +92,25 @@ func (c *Client) Status(ctx context.Context) (st Status, err error) {
 // messages.
 func (c *Client) Borrow(ctx context.Context, who string) (release func() error, err error) {
 	pr, pw := io.Pipe()
-	// Not ctx: an interrupted command still closes the store before it gives it back.
-	r, err := c.do(context.WithoutCancel(ctx), http.MethodPost, "/v1/lend?"+url.Values{"to": {who}}.Encode(), pr)
+	// Not ctx once it is lent: an interrupted command still closes the store before it
+	// gives it back.
+	asking, giveUp := context.WithCancel(context.WithoutCancel(ctx))
+	lent := context.AfterFunc(ctx, func() {
+		giveUp()
+		pr.CloseWithError(context.Cause(ctx))
+	})
+	r, err := c.do(asking, http.MethodPost, "/v1/lend?"+url.Values{"to": {who}}.Encode(), pr)
+	if !lent() { // it is given back at once
+		if err == nil {
+			err = errors.Join(fcp.Errorf(fcp.CodeTimeout, "the daemon did not lend the store in time"), r.Body.Close())
+		}
+	}
 	if err != nil {
+		giveUp()
 		return nil, errors.Join(err, pw.Close())
 	}
 	return func() error {
+		defer giveUp()
 		err := pw.Close()
 		_, rerr := io.Copy(io.Discard, r.Body)
 		return fcp.Wrap(fcp.CodeDependency, errors.Join(err, rerr, r.Body.Close()), "give the store back")
@@ -111,6 +124,7 @@ type exchange struct {
 	pipe *io.PipeWriter // into the request's body
 	up   chan error     // what the upload came to; nil: there was none
 	end  End
+	stop func() bool // ends the watch of the caller's context
 }
 
 // errEnded ends an answer.
@@ -126,6 +140,8 @@ func (c *Client) begin(ctx context.Context, name string, request any, upload io.
 	pr, pw := io.Pipe()
 	x := &exchange{pipe: pw, up: make(chan error, 1)}
 	x.w = pw
+	// The transport waits for the body even of a request that was given up.
+	x.stop = context.AfterFunc(ctx, func() { pr.CloseWithError(context.Cause(ctx)) })
 	go func() {
 		err := x.send(frameRequest, request)
 		if err == nil && upload != nil {
@@ -140,6 +156,7 @@ func (c *Client) begin(ctx context.Context, name string, request any, upload io.
 	}()
 	r, err := c.do(ctx, http.MethodPost, "/v1/call/"+name, pr)
 	if err != nil {
+		x.stop()
 		pw.CloseWithError(err)
 		select {
 		case uerr := <-x.up:
@@ -221,5 +238,6 @@ func (x *exchange) finish() error {
 }
 
 func (x *exchange) close() error {
+	x.stop()
 	return errors.Join(x.pipe.Close(), x.body.Close())
 }

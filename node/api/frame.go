@@ -282,7 +282,10 @@ type (
 		Position uint64
 	}
 	waitCall struct {
-		For string
-		Ref fcp.Hash // WaitRevocation
+		For    string
+		Ref    fcp.Hash   // WaitRevocation
+		Zone   fcp.ZoneID // WaitPinned, and what follows
+		Key    string
+		Prefix bool
 	}
 )

@@ -2,11 +2,9 @@ package api
 
 import (
 	"cmp"
-	"errors"
 	"net/http"
 	"os"
 	"slices"
-	"sync"
 	"time"
 
 	"fcp"
@@ -57,27 +55,6 @@ type Arrival struct {
 	Seen map[string]float64 `json:"seen_ms"` // by name
 }
 
-// arrivals keeps what nodes knew that were closed while the store was lent.
-type arrivals struct {
-	mu   sync.Mutex
-	past []node.Arrival // guarded by mu
-}
-
-const maxPastArrivals = 256
-
-func (a *arrivals) keep(list []node.Arrival) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.past = append(a.past, list...)
-	a.past = a.past[max(0, len(a.past)-maxPastArrivals):]
-}
-
-func (a *arrivals) all(now []node.Arrival) []node.Arrival {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return append(slices.Clone(a.past), now...)
-}
-
 func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	o, done, err := s.take(r.Context())
 	if err != nil {
@@ -124,7 +101,7 @@ func (s *Server) statusOf(o *opening) (*Status, error) {
 }
 
 func (s *Server) arrivals(o *opening, names map[fcp.WriterID]string) (out []Arrival) {
-	for _, a := range s.seen.all(o.node.Arrivals()) {
+	for _, a := range o.node.Arrivals() {
 		seen := map[string]float64{}
 		for p, d := range a.Seen {
 			seen[cmp.Or(names[p], p.String())] = float64(d.Microseconds()) / 1000
@@ -144,16 +121,6 @@ func stateOf(m *engine.Member, n *node.Node) string {
 	return "away"
 }
 
-// The things that Remote.Wait can wait for.
-const (
-	WaitHeld       = "held"       // what this node wrote so far is on the disks of as many other devices as may fail
-	WaitSpread     = "spread"     // what this node wrote so far is sealed and all of it where the policy wants it; too few devices are an error
-	WaitPlaced     = "placed"     // what is open is sealed, and every segment of this node is where the policy wants it
-	WaitRevocation = "revocation" // a revocation is at every member
-	WaitSettled    = "settled"    // all that the peers who are there told of is here
-	WaitPeers      = "peers"      // every member that is not revoked is there
-)
-
 // Roots returns the root of each zone: what nodes with the same events agree on.
 func rootsOf(e *engine.Engine) (map[string]fcp.Hash, error) {
 	out := map[string]fcp.Hash{}
@@ -165,69 +132,4 @@ func rootsOf(e *engine.Engine) (map[string]fcp.Hash, error) {
 		out[z.String()] = r
 	}
 	return out, nil
-}
-
-// wait waits for one of the things above.
-func (c *callState) wait() error {
-	var q waitCall
-	if err := decodeFrame(c.request, &q); err != nil {
-		return err
-	}
-	switch q.For {
-	case WaitHeld:
-		_, err := c.node.Durable(c.ctx, node.DurablePeers)
-		return err
-	case WaitSpread:
-		_, err := c.node.Durable(c.ctx, node.DurablePlaced)
-		return err
-	case WaitPlaced:
-		return c.node.Place(c.ctx)
-	case WaitSettled:
-		return c.node.WaitSettled(c.ctx)
-	case WaitPeers:
-		members, err := c.engine.Members()
-		if err != nil {
-			return err
-		}
-		others := 0
-		for _, m := range members {
-			if m.Writer != c.node.Writer() && !m.Revoked {
-				others++
-			}
-		}
-		return c.node.WaitPeers(c.ctx, others)
-	case WaitRevocation:
-		return c.waitRevocation(q.Ref)
-	}
-	return fcp.Errorf(fcp.CodeInvalidArgument, "there is no waiting for %.40q", q.For)
-}
-
-// waitRevocation waits for its arrival everywhere if this node issued it, else
-// until it is here.
-func (c *callState) waitRevocation(ref fcp.Hash) error {
-	err := c.node.WaitArrival(c.ctx, ref)
-	if !errors.Is(err, fcp.CodeNotFound) {
-		return err
-	}
-	for _, a := range c.server.seen.all(nil) {
-		if a.Ref == ref { // issued before the store was lent
-			return nil
-		}
-	}
-	// Everything that comes is looked at; a revocation here already is found first.
-	stop := errors.New("it is here")
-	err = c.engine.Tail(c.ctx, engine.TailRequest{Kinds: []fcp.Kind{fcp.KindRevocationIssued}, Follow: true}, func(*engine.EventRow) error {
-		here, err := c.engine.HasRevocation(ref)
-		if err == nil && here {
-			return stop
-		}
-		return err
-	})
-	if errors.Is(err, stop) {
-		return nil
-	}
-	if errors.Is(err, fcp.CodeInterrupted) {
-		return fcp.Errorf(fcp.CodeTimeout, "the revocation %s is not here", ref)
-	}
-	return err
 }

@@ -343,10 +343,21 @@ func (r *Remote) Roots(ctx context.Context) (roots map[string]fcp.Hash, err erro
 	return roots, r.one(ctx, "roots", nil, &roots)
 }
 
+// wait asks again when the store was lent meanwhile.
+func (r *Remote) wait(ctx context.Context, q *waitCall) error {
+	for {
+		err := r.one(ctx, "wait", q, nil)
+		var lent lentError
+		if !errors.As(err, &lent) {
+			return err
+		}
+	}
+}
+
 // Wait waits for something of this node: WaitPlaced, WaitPeers, or WaitRevocation of
 // ref. CodeTimeout when ctx ends before.
 func (r *Remote) Wait(ctx context.Context, what string, ref fcp.Hash) error {
-	return r.one(ctx, "wait", &waitCall{what, ref}, nil)
+	return r.wait(ctx, &waitCall{For: what, Ref: ref})
 }
 
 // String lists who gave how much: "n2: 512 symbols, n3: 514 symbols".

@@ -15,8 +15,8 @@
 // # Invariants
 //
 //   - A request is answered by one opening of the store: it is not lent before the
-//     requests under way ended. Only subscriptions are broken off; they go on by
-//     themselves at the client.
+//     requests under way ended. Only subscriptions and waits are broken off; they go on
+//     by themselves at the client.
 //   - The owner's key never comes here: who acts as the owner signs in his own
 //     process, or borrows the store.
 package api
@@ -71,11 +71,11 @@ type Server struct {
 	began  time.Time
 
 	mu      sync.Mutex
-	cur     *opening      // nil: lent; guarded by mu
-	changed chan struct{} // closed when cur changes; guarded by mu
-	lentTo  string        // guarded by mu
-	closing bool          // guarded by mu
-	seen    arrivals
+	cur     *opening       // nil: lent; guarded by mu
+	changed chan struct{}  // closed when cur changes; guarded by mu
+	lentTo  string         // guarded by mu
+	closing bool           // guarded by mu
+	seen    []node.Arrival // of nodes before; guarded by mu
 
 	tokensRefused atomic.Uint64
 }
@@ -126,6 +126,7 @@ func (s *Server) open(ctx context.Context) error {
 	if s.closing {
 		return errors.Join(n.Close(), e.Close())
 	}
+	n.ResumeArrivals(s.seen)
 	s.cur, s.lentTo = o, ""
 	s.changedLocked()
 	return nil
@@ -167,7 +168,9 @@ func (s *Server) closeStore() error {
 	}
 	o.end()
 	o.users.Wait()
-	s.seen.keep(o.node.Arrivals())
+	s.mu.Lock()
+	s.seen = o.node.Arrivals()
+	s.mu.Unlock()
 	return errors.Join(o.node.Close(), o.engine.Close())
 }
 
@@ -230,15 +233,20 @@ func (s *Server) Close(ctx context.Context) error {
 // lendStore closes the store so that the caller's process can open it, and opens it
 // again when the body of the request ends, which it does when that process dies.
 func (s *Server) lendStore(w http.ResponseWriter, r *http.Request) {
-	select {
-	case s.lend <- struct{}{}:
-		defer func() { <-s.lend }()
-	case <-r.Context().Done():
-		return
-	}
 	c := http.NewResponseController(w)
 	if err := c.EnableFullDuplex(); err != nil {
 		fail(w, fcp.Wrap(fcp.CodeInternal, err, "lend the store"))
+		return
+	}
+	back := make(chan struct{}) // the body ended, or who asked hung up
+	go func() {
+		defer close(back)
+		_, _ = io.Copy(io.Discard, r.Body) // however it ends
+	}()
+	select {
+	case s.lend <- struct{}{}:
+		defer func() { <-s.lend }()
+	case <-back:
 		return
 	}
 	s.mu.Lock()
@@ -250,7 +258,7 @@ func (s *Server) lendStore(w http.ResponseWriter, r *http.Request) {
 	s.opt.Logger.Info("the store is lent", "to", r.URL.Query().Get("to"))
 	w.WriteHeader(http.StatusOK)
 	if c.Flush() == nil {
-		io.Copy(io.Discard, r.Body) // to its end, however it ends
+		<-back
 	}
 	if err := s.reopen(); err != nil {
 		s.fatal <- fcp.Wrap(fcp.CodeInternal, err, "take the store back")

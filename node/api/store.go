@@ -33,6 +33,11 @@ type Store interface {
 	QueryProjection(ctx context.Context, name string, zone fcp.ZoneID, prefix []byte, at engine.At, fn func(*engine.Row) error) error
 	Overview(ctx context.Context, root bool) (*Overview, error)
 
+	// SetPin writes a pin down, for the device of that name if one is given.
+	SetPin(ctx context.Context, p engine.Pin, device string) (engine.Pin, error)
+	// Pins returns the pins that are not over, by zone, name and device's name.
+	Pins() ([]PinRow, error)
+
 	GetFor(context.Context, *engine.Caller, engine.GetRequest) (Object, error)
 	PutFor(context.Context, *engine.Caller, engine.PutRequest) (engine.PutResult, error)
 	RemoveFor(context.Context, *engine.Caller, engine.RemoveRequest) (engine.PutResult, error)
