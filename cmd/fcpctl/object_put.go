@@ -27,7 +27,8 @@ func (a *app) objectPutCommand() *cobra.Command {
 returns the version is on disk. Files above 1 MiB are stored in chunks; chunks that
 the zone has already are not written again, so a put that was interrupted goes on
 where it stopped when it is repeated. With -r, PATH is a directory and each regular file
-in it becomes KEY/its/path; links and special files are left out and named.`,
+in it becomes KEY/its/path; links and special files are left out and named, and a file
+that its name's current version equals is left alone (--always writes it again).`,
 		Example: "  fcpctl object put notes/today note.txt\n  date | fcpctl object put notes/today - --expect 1\n  fcpctl object put -r photos ~/Pictures",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			collectOften()
@@ -41,6 +42,7 @@ in it becomes KEY/its/path; links and special files are left out and named.`,
 	}
 	o = writeFlags(cmd)
 	cmd.Flags().BoolVarP(&recursive, "recursive", "r", false, "PATH is a directory; put every file in it")
+	cmd.Flags().BoolVar(&o.always, "always", false, "with -r: write a version of each file, changed or not")
 	cmd.Flags().Var(&o.durable, "durable", "what the answer promises: local, on this disk; peers, on the disks of other devices too; placed, spread as the policy says (needs fcpd)")
 	_ = cmd.RegisterFlagCompletionFunc("durable", cobra.FixedCompletions(durabilities, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
@@ -54,6 +56,7 @@ type putView struct {
 	Chunks    int         `json:"chunks,omitempty"`
 	Reused    int         `json:"reused,omitempty"` // chunks that were stored already
 	Duplicate bool        `json:"duplicate,omitempty"`
+	Unchanged bool        `json:"unchanged,omitempty"` // of a tree: the version was there already
 	DryRun    bool        `json:"dry_run,omitempty"`
 	Planned   []eventView `json:"planned,omitempty"`
 }

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -25,6 +27,7 @@ type treeFile struct {
 	path, key string
 	res       engine.PutResult
 	err       error
+	unchanged bool // its bytes are the current version's; nothing was written
 	done      chan struct{}
 }
 
@@ -85,7 +88,7 @@ func (a *app) putTree(ctx context.Context, e api.Store, o *writeOptions, prefix,
 	for range treeWorkers {
 		wg.Go(func() {
 			for f := range todo {
-				f.res, f.err = putFile(ctx, e, o, f)
+				f.put(ctx, e, o)
 				close(f.done)
 			}
 		})
@@ -103,17 +106,70 @@ func (a *app) putTree(ctx context.Context, e api.Store, o *writeOptions, prefix,
 	return a.printTree(ctx, e, o, files)
 }
 
-func putFile(ctx context.Context, e api.Store, o *writeOptions, f *treeFile) (engine.PutResult, error) {
+// put writes the file's bytes as a version of its name. Where nothing was asked of the
+// write, a file that is as the one current version has it is left alone.
+func (f *treeFile) put(ctx context.Context, e api.Store, o *writeOptions) {
+	plain := o.expect.Expect == (engine.Expect{}) && o.idempotency == "" && !o.always
+	if plain && f.same(ctx, e, fcp.ZoneID(*o.zone)) {
+		f.unchanged = true
+		return
+	}
 	in, err := openInput(f.path)
 	if err != nil {
-		return engine.PutResult{}, err
+		f.err = err
+		return
 	}
 	defer in.Close()
 	req := engine.PutRequest{Zone: fcp.ZoneID(*o.zone), Key: f.key, Body: in, Expect: o.expect.Expect, DryRun: o.dryRun}
 	if o.idempotency != "" {
 		req.Idempotency = o.idempotency + "\x00" + f.key
 	}
-	return e.Put(ctx, req)
+	f.res, f.err = e.Put(ctx, req)
+}
+
+// same reports whether the current version of the name, the only one, has the bytes of the
+// file, and notes it. Whatever stands in the way of knowing (no such name, a body that
+// cannot be read here) is a reason to write.
+func (f *treeFile) same(ctx context.Context, e api.Store, zone fcp.ZoneID) bool {
+	st, err := os.Stat(f.path)
+	if err != nil {
+		return false
+	}
+	r, err := e.Get(ctx, engine.GetRequest{Zone: zone, Key: f.key})
+	if err != nil {
+		return false
+	}
+	defer r.Close()
+	info := r.Info()
+	if info.Size != st.Size() || info.Siblings > 0 {
+		return false
+	}
+	in, err := openInput(f.path)
+	if err != nil {
+		return false
+	}
+	defer in.Close()
+	f.res.Version = info.Version
+	return sameBytes(in, r)
+}
+
+// sameBytes reads both to the first difference.
+func sameBytes(a, b io.Reader) bool {
+	const piece = 64 << 10
+	buf := make([]byte, 2*piece)
+	x, y := buf[:piece], buf[piece:]
+	for {
+		n, errA := io.ReadFull(a, x)
+		m, errB := io.ReadFull(b, y)
+		switch end := errA == io.EOF || errA == io.ErrUnexpectedEOF; {
+		case !bytes.Equal(x[:n], y[:m]):
+			return false
+		case end:
+			return errB == io.EOF || errB == io.ErrUnexpectedEOF
+		case errA != nil || errB != nil:
+			return false
+		}
+	}
 }
 
 // printTree prints the results in the order of the files, as they come.
@@ -122,7 +178,8 @@ func (a *app) printTree(ctx context.Context, e api.Store, o *writeOptions, files
 	defer p.done()
 	l := a.list("Version", e.Position(), "GENERATION", "SIZE", "VERSION", "KEY")
 	var planned []eventView
-	var bytes uint64
+	var size uint64
+	unchanged := 0
 	for i, f := range files {
 		select {
 		case <-f.done:
@@ -142,8 +199,14 @@ func (a *app) printTree(ctx context.Context, e api.Store, o *writeOptions, files
 			}
 		}
 		v := viewPut(fcp.ZoneID(*o.zone), f.key, &f.res)
-		bytes += v.Size
-		if o.dryRun && a.flags.format == formatTable {
+		size += v.Size
+		if f.unchanged {
+			unchanged++
+			v.Unchanged, v.DryRun, v.Durable = true, false, ""
+			if a.flags.format == formatTable {
+				continue
+			}
+		} else if o.dryRun && a.flags.format == formatTable {
 			planned = append(planned, v.Planned...)
 			continue
 		}
@@ -157,7 +220,11 @@ func (a *app) printTree(ctx context.Context, e api.Store, o *writeOptions, files
 	if err := l.close(); err != nil {
 		return err
 	}
-	a.answered(e.Position(), fmt.Sprintf("%d files, %d bytes", len(files), bytes))
+	told := fmt.Sprintf("%d files, %d bytes", len(files), size)
+	if unchanged > 0 {
+		told += fmt.Sprintf(", %d of them unchanged: nothing written", unchanged)
+	}
+	a.answered(e.Position(), told)
 	return nil
 }
 

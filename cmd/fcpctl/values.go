@@ -115,6 +115,7 @@ type writeOptions struct {
 	idempotency string
 	dryRun      bool
 	durable     durableFlag // of a put
+	always      bool        // of a tree: unchanged files too
 }
 
 func writeFlags(cmd *cobra.Command) *writeOptions {
