@@ -92,6 +92,69 @@ func (l *liveness) stop() error {
 	return fcp.Wrap(fcp.CodeInternal, l.list.Shutdown(), "end memberlist")
 }
 
+// Asking whether a peer is there: a live one answers within a round trip.
+const (
+	pingTries = 3
+	pingLeast = 2 * time.Second // between the first question and the end of a session
+)
+
+// askWhoIsThere asks every peer that has a session and ends those of peers that do not
+// answer: the transport alone takes idleTimeout to notice that a device went without a
+// word. It returns when those sessions are gone.
+func (n *Node) askWhoIsThere(ctx context.Context) error {
+	n.mu.Lock()
+	var asked []*Session
+	for _, s := range n.sessions {
+		asked = append(asked, s)
+	}
+	n.mu.Unlock()
+	var work sync.WaitGroup
+	for _, s := range asked {
+		work.Go(func() {
+			if !n.live.answers(ctx, s.peer.Writer) && ctx.Err() == nil {
+				s.end(fcp.Errorf(fcp.CodeTimeout, "%.16s does not answer", s.peer.Writer))
+				n.awaitDown(s)
+			}
+		})
+	}
+	work.Wait()
+	return context.Cause(ctx)
+}
+
+// awaitDown waits until an ended session is no longer the one to use with its peer.
+func (n *Node) awaitDown(s *Session) {
+	for {
+		n.mu.Lock()
+		stands, next := n.sessions[s.peer.Writer] == s, n.changed
+		n.mu.Unlock()
+		if !stands {
+			return
+		}
+		select {
+		case <-next:
+		case <-n.life.Done():
+			return
+		}
+	}
+}
+
+// answers reports whether a peer answers a ping.
+func (l *liveness) answers(ctx context.Context, peer fcp.WriterID) bool {
+	began := l.node.now()
+	for i := 0; i < pingTries || l.node.now().Sub(began) < pingLeast; i++ {
+		if _, err := l.list.Ping(peer.String(), swimPeer{}); err == nil || ctx.Err() != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// swimPeer is the address that stands for every node, as a net.Addr.
+type swimPeer struct{}
+
+func (swimPeer) Network() string { return "fcp" }
+func (swimPeer) String() string  { return swimAddress }
+
 // left notes that a member took its leave, or was lost: what is known at once need
 // not be found out.
 func (l *liveness) left(w fcp.WriterID) {

@@ -25,6 +25,7 @@ import (
 type Options struct {
 	Engine     *engine.Engine
 	Enrollment []byte   // this node's enrollment, until the event of it is here
+	Members    [][]byte // enrollments of other members, likewise: a node that joins while one is away believes its feeds
 	Network    Network  // nil: UDP
 	Listen     string   // "": "127.0.0.1:0"
 	Peers      []string // addresses to connect to, again and again
@@ -62,6 +63,7 @@ type Node struct {
 	cookieKey wire.Key
 	coder     symbols.Coder
 	plans     coding.PlanCache // of messages on the lane
+	buffers   bufferPool
 	metrics   Metrics
 
 	handshakes atomic.Int64
@@ -161,6 +163,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	n.spawn(n.memberLoop)
 	n.spawn(n.tailLoop)
 	n.spawn(n.upkeepLoop)
+	n.spawn(n.releaseLoop)
 	n.spawn(n.laneLoop)
 	n.spawn(n.pinLoop)
 	n.spawn(func() { n.followLog(position) })
@@ -231,6 +234,15 @@ func (n *Node) knowSelf() error {
 	}
 	n.id.self = m
 	n.id.admit(m)
+	for _, proof := range n.opt.Members {
+		other, err := engine.VerifyMember(n.engine.Genesis().Owner, proof)
+		if err != nil {
+			return fcp.Wrap(fcp.CodeUnauthorized, err, "the enrollment of another member")
+		}
+		if !n.id.isRevoked(other.Writer) {
+			n.id.admit(other)
+		}
+	}
 	return nil
 }
 
@@ -336,7 +348,7 @@ func (n *Node) sessionsChangedLocked() {
 
 // quickCarrier is what symbols for a rebuild travel over.
 func (n *Node) quickCarrier(s *Session) carrier {
-	if n.opt.Lane && s != nil && s.id.LaneSafe() && slices.Contains(s.caps.Carriers, uint64(carrierLane)) {
+	if n.opt.Lane && s != nil && s.id.LaneSafe() && s.gives(carrierLane) {
 		return carrierLane
 	}
 	return carrierStream
@@ -345,7 +357,7 @@ func (n *Node) quickCarrier(s *Session) carrier {
 // capabilities returns this node's first message.
 func (n *Node) capabilities() *capabilities {
 	return &capabilities{Versions: []uint64{protocolVersion}, Layouts: []uint64{uint64(wire.LayoutNative), uint64(wire.LayoutReference)},
-		Carriers: []uint64{uint64(carrierDatagram), uint64(carrierStream), uint64(carrierLane)}, Compress: []string{}, MaxControl: maxMessage, MaxFrame: maxStreamFrame,
+		Carriers: []uint64{uint64(carrierDatagram), uint64(carrierStream), uint64(carrierLane), uint64(carrierWhole)}, Compress: []string{}, MaxControl: maxMessage, MaxFrame: maxStreamFrame,
 		Genesis: n.engine.Genesis().ID}
 }
 

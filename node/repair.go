@@ -187,7 +187,7 @@ func placeOf(p *placement.Policy, devices []placement.Device, id fcp.WriterID, s
 // RepairOptions say how far a repair goes.
 type RepairOptions struct {
 	// Now takes devices that are away for lost, whatever their grace, and has this node
-	// do what others would.
+	// do what others would. Who has a session is asked first whether it is there.
 	Now    bool
 	DryRun bool // plan only
 }
@@ -198,6 +198,7 @@ type RepairStep struct {
 	Zone  fcp.ZoneID
 	First []uint32 // first symbol of each device of To
 	Bytes uint64   // that cross the network
+	Lost  uint64   // bytes of symbols that went with the devices that do not count any more
 	Done  bool     // every device of To says that it holds its share
 	Err   error    // why not
 }
@@ -207,6 +208,11 @@ type RepairStep struct {
 func (n *Node) Repair(ctx context.Context, o RepairOptions) ([]RepairStep, error) {
 	n.repairs.turn.Lock()
 	defer n.repairs.turn.Unlock()
+	if o.Now {
+		if err := n.askWhoIsThere(ctx); err != nil {
+			return nil, err
+		}
+	}
 	p, devices := n.policy(), n.devices()
 	at := n.now()
 	if o.Now { // as if it were so late that no grace is left
@@ -228,7 +234,7 @@ func (n *Node) Repair(ctx context.Context, o RepairOptions) ([]RepairStep, error
 		n.repairs.mu.Lock()
 		known := n.repairs.known[s.ID]
 		n.repairs.mu.Unlock()
-		step := RepairStep{Repair: r, Zone: known.zone, Bytes: uint64(r.Moves() * s.SymbolSize)}
+		step := RepairStep{Repair: r, Zone: known.zone, Bytes: uint64(r.Moves() * s.SymbolSize), Lost: uint64(r.Lost * s.SymbolSize)}
 		for _, id := range r.To {
 			ref, _ := placeOf(s.Policy, devices, id, s.ID, known.size)
 			step.First = append(step.First, ref.First)

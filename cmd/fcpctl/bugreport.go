@@ -76,7 +76,7 @@ func (a *app) bugReport(cmd *cobra.Command) string {
 // countStore adds numbers of what is in the store. That it cannot be opened is a
 // finding of the checks already.
 func (a *app) countStore(ctx context.Context, line func(name, format string, args ...any)) {
-	e, err := a.openStore(ctx, reading)
+	e, err := a.openStore(ctx, a.flags.dir, reading)
 	if err != nil {
 		return
 	}

@@ -26,19 +26,20 @@ func demoParts() []demoPart {
 		{"storage", "put, the past, a kill -9, a backup, a restore", (*demo).storage},
 		{"symbols", "any 2 of 5 directories rebuild everything; damage, loss, heal", (*demo).symbols},
 		{"authority", "grant, narrow offline, use, revoke, refused and proved offline", (*demo).authority},
-		{"mesh", "three processes, one killed; read from the survivors; a revocation refused elsewhere", (*demo).mesh},
+		{"mesh", "three processes, one killed; a fourth joins and repair fills it; another killed; a revocation refused elsewhere", (*demo).mesh},
 	}
 }
 
 type demoOptions struct {
-	input string
-	keep  bool
+	input   string
+	keep    bool
+	tailnet tailnetOptions // of the mesh part
 }
 
 func (a *app) demoCommand() *cobra.Command {
 	var o demoOptions
 	var names []string
-	long := "demo runs the real commands on a temporary directory, step by step, and checks what\neach of them promises. It needs no store and changes none. Its parts:\n\n"
+	long := "demo runs the real commands on a temporary directory, step by step, and checks what\neach of them promises. It needs no store and changes none. With --tailnet the nodes of the\nmesh part talk over your Tailscale network; take a key for ephemeral nodes. Its parts:\n\n"
 	for _, p := range demoParts() {
 		names = append(names, p.name)
 		long += fmt.Sprintf("  %-10s %s\n", p.name, p.short)
@@ -59,6 +60,7 @@ func (a *app) demoCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&o.input, "input", "", "directory of files to use as input (default the Go net package's sources)")
+	o.tailnet.flags(cmd.Flags())
 	cmd.Flags().BoolVar(&o.keep, "keep", false, "keep the temporary directory")
 	return cmd
 }

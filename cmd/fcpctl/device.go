@@ -145,7 +145,7 @@ func (a *app) enroll(ctx context.Context, e *engine.Engine, o *enrollOptions, na
 	v := deviceView{Device: node.Writer().String(), Name: name, State: "member", Tags: tags, Dir: o.to, Zones: zones, DryRun: o.dryRun}
 	if o.dryRun {
 		v.Device = ""
-	} else if err := a.enrollAndJoin(ctx, e, owner, node, o.to, name, zones, tags); err != nil {
+	} else if err := a.enrollAndJoin(ctx, e, a.flags.dir, owner, node, o.to, name, zones, tags); err != nil {
 		return err
 	}
 	err = a.record("Device", e.Position(), v, v.Device, field{"device", v.Device}, field{"name", name}, field{"store", o.to}, field{"zones", joinZones(zones)})
@@ -155,7 +155,9 @@ func (a *app) enroll(ctx context.Context, e *engine.Engine, o *enrollOptions, na
 	return err
 }
 
-func (a *app) enrollAndJoin(ctx context.Context, e *engine.Engine, owner *authority.OwnerKey, node *authority.NodeKeys, dir, name string, zones []fcp.ZoneID, tags []string) error {
+// enrollAndJoin enrolls a device in the store of e, which is in the directory via, and makes
+// the device's own in dir.
+func (a *app) enrollAndJoin(ctx context.Context, e *engine.Engine, via string, owner *authority.OwnerKey, node *authority.NodeKeys, dir, name string, zones []fcp.ZoneID, tags []string) error {
 	hybrid, err := node.Hybrid()
 	if err != nil {
 		return err
@@ -171,7 +173,7 @@ func (a *app) enrollAndJoin(ctx context.Context, e *engine.Engine, owner *author
 	if err := engine.Join(ctx, dir, engine.JoinOptions{Environment: a.environment(), Node: node, Genesis: genesis, Manifests: manifests}); err != nil {
 		return err
 	}
-	return a.writeInvitation(e, dir, node.Writer())
+	return a.writeInvitation(e, via, dir, node.Writer())
 }
 
 // lossView is what a loss did, as JSON.

@@ -125,7 +125,7 @@ func (a *app) examine(ctx context.Context) []check {
 		return append(found, wrong("files", a.command("--dir", "NEW", "restore", "BACKUP", "--identity", "FILE"), err))
 	}
 	found = append(found, ok("files", "%d files are as they were closed", files.Files))
-	e, err := a.openStore(ctx, reading)
+	e, err := a.openStore(ctx, a.flags.dir, reading)
 	if err != nil {
 		fix := a.command("verify")
 		if errors.Is(err, fcp.CodeLocked) {

@@ -119,8 +119,11 @@ func (a *app) completeNodes(cmd *cobra.Command, given []string, _ string) (out [
 
 func (a *app) nodeAddCommand() *cobra.Command {
 	var identity *identityOptions
+	var tailnet tailnetOptions
 	cmd := &cobra.Command{
 		Use: "add NAME", Short: "Make one more node on this machine and start it", Args: args(1, 1),
+		Long: `add makes one more node beside the others, enrolls it with the owner's identity through
+the first node that runs, and starts it. In a Tailscale network it joins that one too.`,
 		Example: "  fcpctl node add n4 --identity ~/fcp-identity",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, name := cmd.Context(), args[0]
@@ -140,9 +143,10 @@ func (a *app) nodeAddCommand() *cobra.Command {
 			if err := a.addNodes(ctx, identity, hints, []string{name}); err != nil {
 				return err
 			}
-			return a.startNamed(ctx, name)
+			return a.startNamed(ctx, name, &tailnet)
 		},
 	}
+	tailnet.keyFlag(cmd.Flags())
 	identity = identityFlags(cmd, "identity file of the owner, to enroll it with (default $XDG_CONFIG_HOME/fcp/identity)")
 	return cmd
 }
@@ -150,11 +154,13 @@ func (a *app) nodeAddCommand() *cobra.Command {
 func (a *app) nodeStartCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "start NAME", Short: "Start a node of this machine", Args: args(1, 1), ValidArgsFunction: a.completeNodes,
-		RunE: func(cmd *cobra.Command, args []string) error { return a.startNamed(cmd.Context(), args[0]) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.startNamed(cmd.Context(), args[0], &tailnetOptions{})
+		},
 	}
 }
 
-func (a *app) startNamed(ctx context.Context, name string) error {
+func (a *app) startNamed(ctx context.Context, name string, tailnet *tailnetOptions) error {
 	hints, err := daemon.LoadHints(a.flags.dir)
 	if err != nil {
 		return err
@@ -169,7 +175,7 @@ func (a *app) startNamed(ctx context.Context, name string) error {
 			return err
 		}
 	}
-	v, err := a.startNode(ctx, n)
+	v, err := a.startNode(ctx, n, tailnet.forNode(hints, name)...)
 	if err != nil {
 		return err
 	}

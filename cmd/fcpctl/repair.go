@@ -53,7 +53,7 @@ Exit code 11 when a segment could not be repaired.`,
 
 func (a *app) printRepair(steps []api.RepairStep, dryRun bool) error {
 	l := a.list("Repair", 0, "SEGMENT", "ZONE", "BY", "FETCHES", "MINTS", "FOR", "BYTES", "STATE")
-	failed, moved := 0, uint64(0)
+	failed, moved, lost := 0, uint64(0), uint64(0)
 	for i := range steps {
 		s := &steps[i]
 		var mints, to []string
@@ -69,6 +69,7 @@ func (a *app) printRepair(steps []api.RepairStep, dryRun bool) error {
 		case s.Done:
 			state = "done"
 			moved += s.Bytes
+			lost += s.Lost
 		}
 		err := l.add(s, s.Segment, a.short(s.Segment), string(s.Zone), s.By, decimal(uint64(s.Gather)), strings.Join(mints, ","), strings.Join(to, ","), decimal(s.Bytes), state)
 		if err != nil {
@@ -84,7 +85,7 @@ func (a *app) printRepair(steps []api.RepairStep, dryRun bool) error {
 	case dryRun:
 		a.note("%d segments would be repaired", len(steps))
 	default:
-		a.note("%d segments repaired, %d bytes moved", len(steps)-failed, moved)
+		a.note("%d segments repaired, %d bytes moved for %d that were lost", len(steps)-failed, moved, lost)
 	}
 	if failed > 0 {
 		return &exitError{errWarnings, exitFindings}

@@ -23,11 +23,16 @@ const (
 // withStore opens the store, runs fn and closes it. A command that only reads
 // opens it read-only, so that looking never changes the log.
 func (a *app) withStore(ctx context.Context, mode openMode, fn func(e *engine.Engine) error) error {
-	release, err := a.borrow(ctx)
+	return a.withStoreIn(ctx, a.flags.dir, mode, fn)
+}
+
+// withStoreIn is withStore for the store in another directory.
+func (a *app) withStoreIn(ctx context.Context, dir string, mode openMode, fn func(e *engine.Engine) error) error {
+	release, err := a.borrow(ctx, dir)
 	if err != nil {
 		return err
 	}
-	e, err := a.openStore(ctx, mode)
+	e, err := a.openStore(ctx, dir, mode)
 	if err != nil {
 		return errors.Join(err, release())
 	}
@@ -65,23 +70,23 @@ func (a *app) daemon(ctx context.Context) (*api.Remote, error) {
 
 // borrow has the daemon, when one runs, step aside while this process has the store.
 // Its subscriptions go on afterwards; other commands wait.
-func (a *app) borrow(ctx context.Context) (release func() error, err error) {
-	pid, err := daemon.Process(a.flags.dir)
+func (a *app) borrow(ctx context.Context, dir string) (release func() error, err error) {
+	pid, err := daemon.Process(dir)
 	if err != nil || pid == 0 {
 		return func() error { return nil }, err
 	}
 	if a.guessing {
 		return nil, fcp.Errorf(fcp.CodeLocked, "process %d has the store", pid)
 	}
-	release, err = api.NewClient(daemon.SocketIn(a.flags.dir)).Borrow(ctx, "fcpctl, process "+decimal(uint64(os.Getpid())))
+	release, err = api.NewClient(daemon.SocketIn(dir)).Borrow(ctx, "fcpctl, process "+decimal(uint64(os.Getpid())))
 	if err == nil {
 		a.note("fcpd steps aside while this runs")
 	}
 	return release, err
 }
 
-func (a *app) openStore(ctx context.Context, mode openMode) (*engine.Engine, error) {
-	e, err := engine.Open(ctx, a.flags.dir, engine.Options{Environment: a.environment(), ReadOnly: mode == reading})
+func (a *app) openStore(ctx context.Context, dir string, mode openMode) (*engine.Engine, error) {
+	e, err := engine.Open(ctx, dir, engine.Options{Environment: a.environment(), ReadOnly: mode == reading})
 	err = advise(err, fcp.CodeNoStore, a.whereIsTheStore())
 	return e, advise(err, fcp.CodeLocked, "stop the other process (`ps -ef | grep fcp` shows it), or wait for it to finish")
 }

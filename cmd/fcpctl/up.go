@@ -23,8 +23,7 @@ type upOptions struct {
 	policy   string
 	listen   string
 	peers    []string
-	tailnet  string
-	key      string
+	tailnet  tailnetOptions
 	identity *identityOptions
 }
 
@@ -57,8 +56,7 @@ enrolled with the owner's identity; each gets an fcpd of its own, on loopback. L
 	f.StringVar(&o.policy, "policy", "", "how segments are spread over the members (default any-2-of-3)")
 	f.StringVar(&o.listen, "listen", "", "UDP address for other devices (default a free port of 127.0.0.1, kept)")
 	f.StringArrayVar(&o.peers, "peer", nil, "address of another device; may be repeated")
-	f.StringVar(&o.tailnet, "tailnet", "", "join a Tailscale network under this hostname, and find the other devices there")
-	f.StringVar(&o.key, "tailnet-key", "", "file with a Tailscale auth key, for the first start")
+	o.tailnet.flags(f)
 	return cmd
 }
 
@@ -123,20 +121,15 @@ func (a *app) up(ctx context.Context, o *upOptions) error {
 	for _, p := range o.peers {
 		flags = append(flags, "--peer", p)
 	}
-	if o.tailnet != "" {
-		flags = append(flags, "--tailnet", o.tailnet)
-	}
-	if o.key != "" {
-		flags = append(flags, "--tailnet-key", o.key)
-	}
 	if len(hints.Nodes) == 0 {
-		err = add(daemon.LocalNode{Name: "this", Dir: a.flags.dir}, flags...)
+		err = add(daemon.LocalNode{Name: "this", Dir: a.flags.dir}, append(flags, o.tailnet.forNode(hints, "this")...)...)
 	}
 	for i, n := range hints.Nodes {
+		tailnet := o.tailnet.forNode(hints, n.Name)
 		if i == 0 {
-			err = add(n, flags...)
+			err = add(n, append(flags, tailnet...)...)
 		} else if err = a.introduce(n, hints); err == nil {
-			err = add(n)
+			err = add(n, tailnet...)
 		}
 		if err != nil {
 			return err
@@ -220,7 +213,9 @@ func (a *app) makeNodes(ctx context.Context, o *upOptions, hints *daemon.Hints) 
 	return a.addNodes(ctx, o.identity, hints, names)
 }
 
-// addNodes enrolls new devices of this machine and makes their stores.
+// addNodes enrolls new devices of this machine and makes their stores. When the first
+// node does not run and another does, that one enrolls them: the mesh learns of it at
+// once, and a first node that was lost is not needed.
 func (a *app) addNodes(ctx context.Context, identity *identityOptions, hints *daemon.Hints, names []string) error {
 	if len(names) == 0 {
 		return nil
@@ -233,7 +228,13 @@ func (a *app) addNodes(ctx context.Context, identity *identityOptions, hints *da
 		return err
 	}
 	defer owner.Wipe()
-	return a.withStore(ctx, writing, func(e *engine.Engine) error {
+	via := a.flags.dir
+	if pid, err := daemon.Process(via); err != nil {
+		return err
+	} else if nodes, err := a.running(); pid == 0 && err == nil {
+		via = nodes[0].Dir
+	}
+	return a.withStoreIn(ctx, via, writing, func(e *engine.Engine) error {
 		if err := e.Genesis().CheckOwner(owner.Public()); err != nil {
 			return err
 		}
@@ -246,7 +247,7 @@ func (a *app) addNodes(ctx context.Context, identity *identityOptions, hints *da
 			if err != nil {
 				return err
 			}
-			err = a.enrollAndJoin(ctx, e, owner, node, dir, name, e.Zones(), nil)
+			err = a.enrollAndJoin(ctx, e, via, owner, node, dir, name, e.Zones(), nil)
 			node.Wipe()
 			if err != nil {
 				return err
@@ -274,9 +275,9 @@ func (a *app) addNodes(ctx context.Context, identity *identityOptions, hints *da
 }
 
 // writeInvitation leaves in the store of a new device what its daemon needs for its
-// first start: its enrollment, and where this device is.
-func (a *app) writeInvitation(e *engine.Engine, dir string, w fcp.WriterID) error {
-	own, err := daemon.LoadHints(a.flags.dir)
+// first start: its enrollment, and where the one with the store via is.
+func (a *app) writeInvitation(e *engine.Engine, via, dir string, w fcp.WriterID) error {
+	own, err := daemon.LoadHints(via)
 	if err != nil {
 		return err
 	}
@@ -291,6 +292,8 @@ func (a *app) writeInvitation(e *engine.Engine, dir string, w fcp.WriterID) erro
 	for _, m := range members {
 		if m.Writer == w {
 			h.Enrollment = m.Proof
+		} else if !m.Revoked {
+			h.Members = append(h.Members, m.Proof)
 		}
 	}
 	return h.Save(dir)

@@ -154,6 +154,7 @@ type RepairStep struct {
 	Gather  int          `json:"gather"` // symbols that it fetches first
 	Shares  []MadeShare  `json:"shares"`
 	Bytes   uint64       `json:"bytes"` // that cross the network
+	Lost    uint64       `json:"lost"`  // bytes of symbols that went with the devices
 	Done    bool         `json:"done"`
 	Problem *RepairError `json:"problem,omitempty"`
 }
@@ -203,7 +204,7 @@ func (s *Server) repair(w http.ResponseWriter, r *http.Request) {
 }
 
 func viewStep(members []engine.Member, st *node.RepairStep) RepairStep {
-	v := RepairStep{Segment: st.Segment.String(), Zone: st.Zone, By: deviceName(members, st.Minter), Gather: st.Gather, Shares: []MadeShare{}, Bytes: st.Bytes, Done: st.Done}
+	v := RepairStep{Segment: st.Segment.String(), Zone: st.Zone, By: deviceName(members, st.Minter), Gather: st.Gather, Shares: []MadeShare{}, Bytes: st.Bytes, Lost: st.Lost, Done: st.Done}
 	for i, id := range st.To {
 		v.Shares = append(v.Shares, MadeShare{deviceName(members, id), st.First[i], st.Share})
 	}

@@ -14,6 +14,7 @@ type Repair struct {
 	Gather    int            // symbols it has to fetch first; 0 when it has the whole
 	To        []fcp.WriterID // devices that get a share; the minter may be one of them
 	Share     int            // symbols of each share
+	Lost      int            // symbols that devices held which do not count any more; a whole copy is its source symbols
 	Emergency bool           // grace was void: what is online hardly rebuilds
 }
 
@@ -72,6 +73,15 @@ func PlanRepair(p *Policy, s *Segment, devices []Device, now time.Time, lowMark 
 	}
 	if r.Emergency {
 		present = online
+	}
+	for _, h := range s.Holdings {
+		switch {
+		case present(h.Device):
+		case h.Whole:
+			r.Lost += max(h.Count, s.K)
+		default:
+			r.Lost += h.Count
+		}
 	}
 	var holders []fcp.WriterID
 	var usable []Device

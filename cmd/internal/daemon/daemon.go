@@ -161,7 +161,7 @@ func (d *running) open(ctx context.Context) (_ *engine.Engine, _ *node.Node, err
 	if err != nil {
 		return nil, nil, err
 	}
-	opt := node.Options{Engine: e, Enrollment: enrollment, Listen: o.Listen, Policy: d.policy, Logger: d.logger,
+	opt := node.Options{Engine: e, Enrollment: enrollment, Members: hints.Members, Listen: o.Listen, Policy: d.policy, Logger: d.logger,
 		Peers: slices.Concat(o.Peers, hints.Peers)}
 	if opt.Listen == "" {
 		opt.Listen = hints.Listen

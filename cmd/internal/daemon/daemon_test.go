@@ -34,7 +34,7 @@ func TestHintsComeBack(t *testing.T) {
 	if h, err := LoadHints(dir); err != nil || !reflect.DeepEqual(h, &Hints{}) {
 		t.Fatal(h, err)
 	}
-	want := &Hints{Listen: "127.0.0.1:1", Peers: []string{"a"}, Policy: "any-2-of-3", Enrollment: []byte{1}, Nodes: []LocalNode{{"n1", dir}}}
+	want := &Hints{Listen: "127.0.0.1:1", Peers: []string{"a"}, Policy: "any-2-of-3", Enrollment: []byte{1}, Members: [][]byte{{2}}, Nodes: []LocalNode{{"n1", dir}}}
 	if err := want.Save(dir); err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,7 @@ type Hints struct {
 	Peers      []string `json:"peers,omitempty"`  // where it saw others
 	Policy     string   `json:"policy,omitempty"` // of placement, when `up` was told one
 	Enrollment []byte   `json:"enrollment,omitempty"`
+	Members    [][]byte `json:"members,omitempty"` // enrollments of the others, as they were when this device was enrolled
 
 	// The tailnet it joined last, and that one's control server.
 	Tailnet        string `json:"tailnet,omitempty"`
