@@ -316,6 +316,8 @@ var messages = []kind{
 	own(schemaLeaf, (*leaf).ok),
 	own(schemaSaltsWanted, func(m *saltsWanted) bool { return len(m.Segments) > 0 && len(m.Segments) <= 64 }),
 	own(schemaSalts, func(m *salts) bool { return len(m.Salts)%log.SaltSize == 0 }),
+	own(schemaChallenge, (*possessionChallenge).ok),
+	own(schemaProof, (*possessionProof).ok),
 	own(schemaOffer, func(m *offer) bool { return m.First < 1<<24 && m.Count > 0 && m.Count < 1<<16 }),
 	own(schemaSwim, func(m *swim) bool { return len(m.Packet) <= 64<<10 }),
 	own(schemaAddresses, (*addresses).ok),

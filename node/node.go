@@ -85,6 +85,7 @@ type Node struct {
 	live    *liveness
 	fetches fetchTable
 	shares  shareTable
+	proofs  proofTable
 	forks   forkTable
 	tails   tailTable
 	repairs repairTable
@@ -104,6 +105,7 @@ type Metrics struct {
 	EventsSent, EventsTaken, Rebuilt, SharesKept, CookiesAsked           atomic.Uint64
 	Repaired, RepairBytes                                                atomic.Uint64
 	Released                                                             atomic.Uint64 // superseded segments of which something was kept here
+	Challenges, ClaimsFalse, SharesDropped                               atomic.Uint64
 }
 
 // Start opens the socket and begins to look for the other nodes. The engine must
@@ -118,6 +120,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	n.control.init()
 	n.fetches.init()
 	n.shares.init()
+	n.proofs.init(n.now())
 	n.forks.init()
 	n.tails.init()
 	n.repairs.init()
@@ -144,6 +147,9 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	if err := n.knowStore(); err != nil {
 		return nil, err
 	}
+	for id := range n.shares.own {
+		n.proofs.old[id] = true
+	}
 	if n.transport, err = listen(ctx, o.Network, o.Listen, n.id); err != nil {
 		return nil, err
 	}
@@ -159,6 +165,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	n.spawn(n.tickLoop)
 	n.spawn(n.placeLoop)
 	n.spawn(n.repairLoop)
+	n.spawn(n.proveLoop)
 	n.spawn(n.memberLoop)
 	n.spawn(n.tailLoop)
 	n.spawn(n.upkeepLoop)
@@ -482,6 +489,13 @@ func (n *Node) handle(s *Session, m any) error {
 		n.step(gossip.Received{Peer: s.peer.Writer, Message: n.verified(m)})
 	case gossip.Message:
 		n.step(gossip.Received{Peer: s.peer.Writer, Message: m})
+		if u, ok := m.(*gossip.Update); ok {
+			n.claimsTold(s.peer.Writer, u)
+		}
+	case *possessionChallenge:
+		n.giveProof(s, m)
+	case *possessionProof:
+		n.takeProof(s, m)
 	case *swim:
 		n.live.takeSwim(s, m)
 	case *addresses:

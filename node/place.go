@@ -92,7 +92,7 @@ func (n *Node) missing(places []placing) (out []placing) {
 			continue
 		}
 		i := slices.IndexFunc(holders, func(h gossip.Holder) bool { return h.Peer == p.peer })
-		if i < 0 || !holders[i].Symbols.Contains(p.ref.First) || !holders[i].Symbols.Contains(p.ref.End()-1) {
+		if i < 0 || n.proofs.failed(claimKey{p.peer, p.ref.Segment}) || !holders[i].Symbols.Contains(p.ref.First) || !holders[i].Symbols.Contains(p.ref.End()-1) {
 			out = append(out, p)
 		}
 	}
@@ -116,7 +116,8 @@ func (n *Node) offer(p placing) error {
 }
 
 // Placed reports how many of the members that should hold a share of a segment
-// of this node say that they do, and how many should.
+// of this node proved that they do, and how many should. Of segments of an earlier run
+// their word counts until it is found false.
 func (n *Node) Placed(segment fcp.SegmentID) (have, want int, err error) {
 	n.shares.mu.Lock()
 	own, ok := n.shares.own[segment]
@@ -132,7 +133,9 @@ func (n *Node) Placed(segment fcp.SegmentID) (have, want int, err error) {
 	for i := range devices {
 		if d := &devices[i]; !d.Lost && d.ID != n.self && !p.Excluded[d.ID] {
 			left++
-			if slices.ContainsFunc(holders, func(h gossip.Holder) bool { return h.Peer == d.ID && int(h.Symbols.GetCardinality()) >= share }) {
+			if slices.ContainsFunc(holders, func(h gossip.Holder) bool {
+				return h.Peer == d.ID && int(h.Symbols.GetCardinality()) >= share && n.proofs.counts(claimKey{h.Peer, segment}, h.Symbols.GetCardinality())
+			}) {
 				have++
 			}
 		}

@@ -75,7 +75,7 @@ func (n *Node) devices() []placement.Device {
 	defer t.mu.Unlock()
 	out := make([]placement.Device, len(members))
 	for i, m := range members {
-		d := placement.Device{ID: m.Writer, Lost: m.Revoked, Online: m.Writer == n.self || n.sessions[m.Writer] != nil}
+		d := placement.Device{ID: m.Writer, Lost: m.Revoked, Online: m.Writer == n.self || n.sessions[m.Writer] != nil, Suspect: n.liars[m.Writer] || n.proofs.suspect(m.Writer)}
 		for _, tag := range m.Tags {
 			if v, ok := cutTag(tag, placement.TagClass); ok && placement.Class(v).Valid() {
 				d.Class = placement.Class(v)
@@ -141,7 +141,7 @@ func (n *Node) segments(devices []placement.Device) []placement.Segment {
 		}
 		n.mu.Lock()
 		for _, h := range n.core.Holders(s.ID) {
-			if !n.liars[h.Peer] {
+			if !n.liars[h.Peer] && !n.proofs.failed(claimKey{h.Peer, s.ID}) {
 				hold(h.Peer, h.Symbols)
 			}
 		}
@@ -378,12 +378,6 @@ func (n *Node) repairLoop() {
 		}
 		t.Reset(repairEvery + n.jitter(repairEvery/4))
 	}
-}
-
-// Summary says how well the segments that this node knows of are placed.
-func (n *Node) Summary() placement.Summary {
-	p, devices := n.policy(), n.devices()
-	return placement.Summarize(p, n.segments(devices), devices, n.now(), n.memberName)
 }
 
 // WhatIf says what would be left of each segment without some members.

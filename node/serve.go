@@ -437,6 +437,9 @@ func (n *Node) serveSymbols(ctx context.Context, s *Session, m *symbolRequest) e
 	if err := out.close(); err != nil {
 		return err
 	}
+	if last.Final == wanted.GetCardinality() {
+		n.proofs.gave(s.peer.Writer, ref.Segment, wanted)
+	}
 	// The end of the answer: what has not come soon after it is lost.
 	last.Carrier = uint64(out.carrier)
 	return s.send(urgent, &last)

@@ -534,7 +534,7 @@ func (n *Node) dropTails() {
 }
 
 // spreadWithout reports whether every object of a tail is in a segment of which
-// others than its writer hold enough symbols.
+// others than its writer proved that they hold enough symbols.
 func (n *Node) spreadWithout(k *keptTail) bool {
 	at := n.engine.Position()
 	if k.none == at {
@@ -557,14 +557,7 @@ func (n *Node) spreadWithout(k *keptTail) bool {
 			return false
 		}
 		segment := fcp.SegmentID(r.Segment)
-		have := uint64(0)
-		n.mu.Lock()
-		for _, h := range n.core.Holders(segment) {
-			if h.Peer != k.writer {
-				have += h.Symbols.GetCardinality() // members' ranges do not overlap
-			}
-		}
-		n.mu.Unlock()
+		have := n.holdsProven(segment, k.writer) // members' ranges do not overlap
 		for _, ref := range n.sharesOf(segment) {
 			have += uint64(ref.Count)
 		}

@@ -144,6 +144,10 @@ func (a *app) health(ctx context.Context, lose []string) error {
 	for _, w := range h.Weak {
 		fields = append(fields, field{"weak link", fmt.Sprintf("%s: %d segments depend on it alone", w.Device, w.Segments)})
 	}
+	for _, w := range h.Suspects {
+		fields = append(fields, field{"suspect", fmt.Sprintf("%s: claims symbols of %d segments that it does not have", w.Device, w.Segments)})
+	}
+	fields = append(fields, field{"control", fmt.Sprintf("%.2fx: every control and audit event is on %d devices", float64(h.Control), h.Control)})
 	for i := range h.Reasons {
 		fields = append(fields, field{"because", h.Reasons[i]}, field{"next", h.Advice[i]})
 	}

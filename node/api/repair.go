@@ -28,8 +28,10 @@ type Health struct {
 	Coverage    int          `json:"coverage_bps"`
 	MayLose     int          `json:"may_lose"` // devices, whichever; -1: something is lost
 	Weak        []WeakLink   `json:"weak_links"`
-	Reasons     []string     `json:"reasons"` // why the score is not 100, the gravest first
-	Advice      []string     `json:"advice"`  // what to do, in that order
+	Suspects    []WeakLink   `json:"suspects,omitempty"`       // devices that claimed symbols which they did not have
+	Control     int          `json:"control_copies,omitempty"` // devices that have every control event, this one included
+	Reasons     []string     `json:"reasons"`                  // why the score is not 100, the gravest first
+	Advice      []string     `json:"advice"`                   // what to do, in that order
 	Durability  []Durability `json:"durability"`
 	WhatIf      *WhatIf      `json:"what_if,omitempty"`
 }
@@ -88,6 +90,10 @@ func healthOf(o *opening, lose []string) (*Health, error) {
 	for _, l := range sum.Weak {
 		h.Weak = append(h.Weak, WeakLink{deviceName(members, l.Device), l.Segments})
 	}
+	for _, x := range o.node.Suspects() {
+		h.Suspects = append(h.Suspects, WeakLink{deviceName(members, x.Writer), x.Segments})
+	}
+	h.Control = o.node.ControlCopies()
 	for _, row := range o.node.Durability(hazards).Rows {
 		h.Durability = append(h.Durability, Durability(row))
 	}

@@ -114,11 +114,7 @@ func (s *Summary) judge(online, left int, name func(fcp.WriterID) string) {
 	if s.Segments == 0 {
 		return
 	}
-	take := func(weight, of int, reason, advice string) {
-		s.Score -= max(1, weight*of/s.Segments)
-		s.Reasons = append(s.Reasons, reason)
-		s.Advice = append(s.Advice, advice)
-	}
+	take := s.Take
 	if s.Lost > 0 {
 		take(100, s.Segments, fmt.Sprintf("%d of %d segments cannot be rebuilt from all devices that are left", s.Lost, s.Segments),
 			"restore them from a backup: fcpctl restore")
@@ -145,5 +141,15 @@ func (s *Summary) judge(online, left int, name func(fcp.WriterID) string) {
 		take(5, s.Segments, fmt.Sprintf("losing %s whole would leave segments unreadable", d),
 			fmt.Sprintf("add a device outside %s", d))
 	}
-	s.Score = max(0, s.Score)
+}
+
+// Take lowers the score by weight for each segment that a reason concerns, over all
+// segments, and at least by one point. Without segments there is nothing to score.
+func (s *Summary) Take(weight, of int, reason, advice string) {
+	if s.Segments == 0 {
+		return
+	}
+	s.Score = max(0, s.Score-max(1, weight*min(of, s.Segments)/s.Segments))
+	s.Reasons = append(s.Reasons, reason)
+	s.Advice = append(s.Advice, advice)
 }
