@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/hex"
@@ -260,7 +261,7 @@ func readFile(files vfs.FS, path string, max int) ([]byte, error) {
 
 // writeFile makes or replaces a file in one step that survives a crash.
 func writeFile(files vfs.FS, dir, name string, data []byte) error {
-	return writeFiles(files, dir, []namedFile{{name, data}})
+	return writeFiles(files, dir, []namedFile{{name, bytes.Clone(data)}})
 }
 
 func syncDir(files vfs.FS, dir string) error {

@@ -73,8 +73,12 @@ type memberCache struct {
 }
 
 // checkMember fails unless a writer was enrolled. A node that was revoked since
-// made its symbols all the same.
+// made its symbols all the same. This node is one, also while the event of its own
+// enrollment is still on its way.
 func (e *Engine) checkMember(w fcp.WriterID) error {
+	if w == e.log.Writer() {
+		return nil
+	}
 	c := &e.mesh.members
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -97,7 +101,7 @@ func (e *Engine) checkMember(w fcp.WriterID) error {
 // NewShare is a share that came from elsewhere.
 type NewShare struct {
 	Manifest     []byte // signed by its minter
-	File         []byte
+	File         []byte // KeepShares may change it
 	First, Count uint32
 	// Checked says that the caller compared every symbol with its commitment, and
 	// the commitments with the root that the minter signed.
@@ -128,7 +132,7 @@ func (e *Engine) KeepShares(shares []NewShare) ([]HeldShare, error) {
 			return nil, err
 		}
 		held[i] = h
-		files = append(files, namedFile{h.FileName() + mintSuffix, x.Manifest}, namedFile{h.FileName(), x.File})
+		files = append(files, namedFile{h.FileName() + mintSuffix, bytes.Clone(x.Manifest)}, namedFile{h.FileName(), x.File})
 	}
 	dir := e.env.FS.PathJoin(e.dir, dirShares)
 	if err := makeDir(e.env.FS, dir); err != nil {
@@ -162,7 +166,7 @@ func (e *Engine) checkShare(x *NewShare) (HeldShare, error) {
 
 type namedFile struct {
 	name string
-	data []byte
+	data []byte // a vfs.File may change it
 }
 
 // writeFiles makes or replaces files of a directory. Of a file that is there after a
@@ -177,8 +181,7 @@ func writeFiles(files vfs.FS, dir string, list []namedFile) error {
 			errs[i] = err
 			break
 		}
-		// A vfs.File may change what it is given to write.
-		_, err = f.Write(bytes.Clone(x.data))
+		_, err = f.Write(x.data)
 		syncs.Go(func() { // syncs at one time share a commit of the file system's journal
 			if err == nil {
 				err = f.Sync()

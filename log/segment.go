@@ -356,15 +356,20 @@ func (l *Log) readBlock(s *openSegment, i int) ([]byte, error) {
 
 // Ciphertext returns a sealed segment's whole ciphertext.
 func (l *Log) Ciphertext(segment uint64) ([]byte, error) {
-	var out []byte
+	return l.AppendCiphertext(nil, segment)
+}
+
+// AppendCiphertext appends to b what Ciphertext returns.
+func (l *Log) AppendCiphertext(b []byte, segment uint64) ([]byte, error) {
+	size := len(b)
 	err := l.scanPrefix(key1(keyFrame, segment), func(_, v []byte) error {
-		out = append(out, v...)
+		b = append(b, v...)
 		return nil
 	})
-	if err == nil && out == nil {
+	if err == nil && len(b) == size {
 		err = fcp.Errorf(fcp.CodeNotFound, "segment %d", segment)
 	}
-	return out, err
+	return b, err
 }
 
 // Segments calls fn for every sealed segment in sealing order.

@@ -103,6 +103,7 @@ func (t *fetchTable) heads(s *Session, m *shareHeads) {
 
 func (t *fetchTable) reply(s *Session, m *symbolReply) {
 	if m.Refused != 0 {
+		s.whole.refuse(m.ID, m.Refused)
 		t.tellAll(news{session: s, refused: m.ID, code: m.Refused})
 	}
 }
@@ -250,20 +251,15 @@ func (c *collector) blindPart(s *Session, ref symbols.Ref, by carrier) *part {
 
 // request asks for symbols of a part.
 func (c *collector) request(p *part, wanted *roaring.Bitmap) error {
-	b, err := gossip.EncodeBitmap(wanted)
+	m, err := c.node.newRequest(p.session, p.ref, wanted, p.carrier)
 	if err != nil {
 		return err
 	}
-	now := c.node.now()
-	m := &symbolRequest{ID: p.session.nextRequest.Add(1), Segment: c.segment, First: uint64(p.ref.First), Count: uint64(p.ref.Count), Wanted: b,
-		Max: wanted.GetCardinality(), Carrier: uint64(p.carrier), Zone: c.zone, ZoneKey: c.zoneKey, Epoch: c.epoch,
-		At: uint64(now.UnixMilli()), Deadline: uint64(now.Add(requestLife).UnixMilli())}
-	if p.carrier != carrierDatagram {
-		m.Deadline = uint64(now.Add(time.Minute).UnixMilli())
-	}
+	m.Zone, m.ZoneKey, m.Epoch = c.zone, c.zoneKey, c.epoch
 	if err := m.sign(c.node.engine.Signer()); err != nil {
 		return err
 	}
+	now := c.node.now()
 	a := &asking{left: wanted, at: now}
 	p.asked[m.ID] = a
 	p.heard = now
@@ -273,6 +269,20 @@ func (c *collector) request(p *part, wanted *roaring.Bitmap) error {
 		return p.session.sendLane(m, 0)
 	}
 	return p.session.send(urgent, m)
+}
+
+// newRequest makes a request for symbols of a share, not signed yet.
+func (n *Node) newRequest(s *Session, ref symbols.Ref, wanted *roaring.Bitmap, by carrier) (*symbolRequest, error) {
+	b, err := gossip.EncodeBitmap(wanted)
+	if err != nil {
+		return nil, err
+	}
+	now, life := n.now(), time.Minute
+	if by == carrierDatagram {
+		life = requestLife
+	}
+	return &symbolRequest{ID: s.nextRequest.Add(1), Segment: ref.Segment, First: uint64(ref.First), Count: uint64(ref.Count), Wanted: b,
+		Max: wanted.GetCardinality(), Carrier: uint64(by), At: uint64(now.UnixMilli()), Deadline: uint64(now.Add(life).UnixMilli())}, nil
 }
 
 // laneTick repeats requests over the lane of which nothing is heard, and tells those
@@ -466,6 +476,22 @@ func (n *Node) fetchShare(ctx context.Context, s *Session, ref symbols.Ref, root
 	if err != nil {
 		return nil, err
 	}
+	if s.gives(carrierWhole) {
+		file := make([]byte, ref.FileSize())
+		if err := n.fetchWhole(ctx, s, ref, file); err != nil {
+			return nil, err
+		}
+		copy(file, head)
+		share, err := symbols.ParseShare(ref, file)
+		if err != nil {
+			return nil, err
+		}
+		if got, ok := share.Recommit(); !ok || got != root {
+			n.metrics.SymbolsFalse.Add(1)
+			return nil, fcp.Errorf(fcp.CodeChecksum, "share %s of %.16s", ref.FileName(), s.peer.Writer)
+		}
+		return file, nil
+	}
 	c := n.newCollector(ref.Segment)
 	p, err := c.newPart(s, ref, head, carrierStream)
 	if err != nil {
@@ -475,9 +501,13 @@ func (n *Node) fetchShare(ctx context.Context, s *Session, ref symbols.Ref, root
 }
 
 // fetchSource takes all source symbols of a segment from one peer, over streams, into
-// the file of a share without its head. Nothing is known of them before the caller
-// compares them with the segment's hash.
+// the file of a share without its head, a buffer of n.buffers. Nothing is known of
+// them before the caller compares them with the segment's hash.
 func (n *Node) fetchSource(ctx context.Context, s *Session, ref symbols.Ref) ([]byte, error) {
+	if s.gives(carrierWhole) {
+		file := n.buffers.get(int(ref.FileSize()))
+		return file, n.fetchWhole(ctx, s, ref, file)
+	}
 	c := n.newCollector(ref.Segment)
 	p := c.blindPart(s, ref, carrierStream)
 	return n.collect(ctx, c, p)

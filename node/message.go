@@ -48,13 +48,14 @@ type capabilities struct {
 
 const protocolVersion = 1
 
-// carrier is how symbol frames travel.
+// carrier is how symbols travel.
 type carrier uint64
 
 const (
 	carrierDatagram carrier = 1 // QUIC DATAGRAM frames
 	carrierStream   carrier = 2 // a QUIC stream for each reply, u16be length in front of each datagram
 	carrierLane     carrier = 3 // the node's UDP socket beside QUIC
+	carrierWhole    carrier = 4 // a QUIC stream for each share, without frames
 )
 
 // want asks for events of a feed.

@@ -90,6 +90,9 @@ func (n *Node) pinWhere(ctx context.Context, zone fcp.ZoneID, want func(fcp.Segm
 			cancel(err)
 			continue
 		}
+		for _, x := range batch {
+			n.buffers.put(x.File)
+		}
 		for _, h := range held {
 			n.metrics.SharesKept.Add(1)
 			n.holdShare(h.Ref)

@@ -394,6 +394,9 @@ func (n *Node) serveSymbols(ctx context.Context, s *Session, m *symbolRequest) e
 	if err != nil {
 		return err
 	}
+	if carrier(m.Carrier) == carrierWhole {
+		return n.serveWhole(ctx, s, m.ID, ref, wanted)
+	}
 	began := n.now()
 	data, err := n.symbolData(ctx, ref, wanted)
 	if err != nil {
@@ -445,15 +448,19 @@ func (n *Node) serveSymbols(ctx context.Context, s *Session, m *symbolRequest) e
 	return s.send(urgent, &last)
 }
 
+// ownWhole returns the segment of this node's log whose source symbols a share is.
+func (n *Node) ownWhole(ref symbols.Ref) (own ownSegment, ok bool) {
+	t := &n.shares
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	own, ok = t.own[ref.Segment]
+	return own, ok && own.ref == ref && !slices.Contains(t.held[ref.Segment], ref)
+}
+
 // symbolData returns the symbols of a share. All source symbols of an own segment are
 // its ciphertext: who wants the whole of it costs no coding and no commitments.
 func (n *Node) symbolData(ctx context.Context, ref symbols.Ref, wanted *roaring.Bitmap) ([]byte, error) {
-	t := &n.shares
-	t.mu.Lock()
-	own, ok := t.own[ref.Segment]
-	held := slices.Contains(t.held[ref.Segment], ref)
-	t.mu.Unlock()
-	if ok && !held && own.ref == ref && wanted.GetCardinality() == uint64(ref.Count) {
+	if own, ok := n.ownWhole(ref); ok && wanted.GetCardinality() == uint64(ref.Count) {
 		b, err := n.engine.Log().Ciphertext(own.no)
 		if err != nil {
 			return nil, err

@@ -38,6 +38,7 @@ type Session struct {
 
 	queue outQueue
 	lane  laneLink
+	whole wholeTable
 
 	controlSeq uint64 // last sent; owned by writeLoop
 	takenSeq   uint64 // last received; owned by readLoop
@@ -423,8 +424,8 @@ func (s *Session) datagramLoop() error {
 	}
 }
 
-// streamLoop takes streams of symbol frames: u16be length, session datagram. Frames
-// on a stream hold as many symbols as fit maxStreamFrame.
+// streamLoop takes streams: of whole shares, or of symbol frames: u16be length,
+// session datagram. Frames on a stream hold as many symbols as fit maxStreamFrame.
 func (s *Session) streamLoop() error {
 	for {
 		r, err := s.conn.AcceptUniStream(s.ctx)
@@ -434,7 +435,7 @@ func (s *Session) streamLoop() error {
 		s.work.Add(1)
 		go func() {
 			defer s.work.Done()
-			if err := s.readSymbols(r); !errors.Is(err, io.EOF) {
+			if err := s.takeStream(r); err != nil && !errors.Is(err, io.EOF) {
 				r.CancelRead(0)
 				s.node.logger.Debug("a stream of symbols ended early", "peer", s.peer.Writer, "err", err)
 			}

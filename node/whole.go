@@ -1,0 +1,223 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"slices"
+	"sync"
+
+	"github.com/RoaringBitmap/roaring/v2"
+	"github.com/quic-go/quic-go"
+
+	"fcp"
+	"fcp/engine/symbols"
+	"fcp/node/wire"
+)
+
+// A whole share needs no symbol frames: who asks for all of its symbols knows a hash
+// over them, and the stream that they come over is that of an authenticated peer. So
+// they travel as bytes (carrierWhole): u16be 0, which begins no datagram, u64be
+// request, then every symbol of the share in order, and the end of the stream.
+
+// wholeTable are the shares that one session's peer was asked for whole.
+type wholeTable struct {
+	mu   sync.Mutex
+	open map[uint64]*wholeShare // by request; guarded by mu
+}
+
+// wholeShare is a share on its way.
+type wholeShare struct {
+	into   []byte              // its symbols
+	done   chan error          // what became of it, once
+	stream *quic.ReceiveStream // guarded by wholeTable.mu; nil: not here yet
+}
+
+func (t *wholeTable) expect(id uint64, into []byte) *wholeShare {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.open == nil {
+		t.open = map[uint64]*wholeShare{}
+	}
+	w := &wholeShare{into: into, done: make(chan error, 1)}
+	t.open[id] = w
+	return w
+}
+
+// begin returns what a stream is for; nil: nobody waits for it, or another stream
+// has begun.
+func (t *wholeTable) begin(id uint64, r *quic.ReceiveStream) *wholeShare {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	w := t.open[id]
+	if w == nil || w.stream != nil {
+		return nil
+	}
+	w.stream = r
+	return w
+}
+
+// refuse ends the wait for a share that the peer does not give.
+func (t *wholeTable) refuse(id uint64, code fcp.Code) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if w := t.open[id]; w != nil && w.stream == nil {
+		w.done <- fcp.Errorf(code, "the peer refused")
+		delete(t.open, id)
+	}
+}
+
+// forget ends a wait. A stream that is still being read ends soon after.
+func (t *wholeTable) forget(id uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if w := t.open[id]; w != nil && w.stream != nil {
+		w.stream.CancelRead(0)
+	}
+	delete(t.open, id)
+}
+
+// gives reports whether the peer can use a carrier.
+func (s *Session) gives(c carrier) bool { return slices.Contains(s.caps.Carriers, uint64(c)) }
+
+// fetchWhole fills the symbols of a share's file with what one peer gives. They are
+// not checked. After an error the file may still be written to.
+func (n *Node) fetchWhole(ctx context.Context, s *Session, ref symbols.Ref, file []byte) error {
+	all := roaring.New()
+	all.AddRange(uint64(ref.First), uint64(ref.End()))
+	m, err := n.newRequest(s, ref, all, carrierWhole)
+	if err == nil {
+		err = m.sign(n.engine.Signer())
+	}
+	if err != nil {
+		return err
+	}
+	w := s.whole.expect(m.ID, file[ref.HeadSize():])
+	defer s.whole.forget(m.ID)
+	if err := s.send(urgent, m); err != nil {
+		return err
+	}
+	select {
+	case err := <-w.done:
+		if err == nil {
+			n.metrics.SymbolsTaken.Add(uint64(ref.Count))
+		}
+		return err
+	case <-s.ctx.Done():
+		return fcp.Errorf(fcp.CodeTimeout, "the peer left")
+	case <-ctx.Done():
+		if err := s.send(urgent, &decodeStatus{ID: m.ID, Complete: true}); err != nil {
+			n.logger.Debug("a status was not sent", "peer", s.peer.Writer, "err", err)
+		}
+		return fcp.Errorf(fcp.CodeTimeout, "share %s of %.16s", ref.FileName(), s.peer.Writer)
+	}
+}
+
+// takeStream takes a stream that the peer opened: a whole share, or symbol frames.
+func (s *Session) takeStream(r *quic.ReceiveStream) error {
+	var first [2]byte
+	if _, err := io.ReadFull(r, first[:]); err != nil {
+		return err
+	}
+	if first != [2]byte{} {
+		return s.readSymbols(io.MultiReader(bytes.NewReader(first[:]), r))
+	}
+	var id [8]byte
+	if _, err := io.ReadFull(r, id[:]); err != nil {
+		return err
+	}
+	w := s.whole.begin(binary.BigEndian.Uint64(id[:]), r)
+	if w == nil {
+		s.node.metrics.SymbolsUnasked.Add(1)
+		return fcp.Errorf(fcp.CodeMalformed, "a whole share that nobody waits for")
+	}
+	err := readWhole(r, w.into)
+	w.done <- err
+	return err
+}
+
+// readWhole reads exactly what is there.
+func readWhole(r io.Reader, into []byte) error {
+	_, err := io.ReadFull(r, into)
+	if err == nil {
+		var more [1]byte
+		switch _, err = io.ReadFull(r, more[:]); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err == nil:
+			return fcp.Errorf(fcp.CodeTooLarge, "more than a whole share")
+		}
+	}
+	return fcp.Wrap(fcp.CodeTimeout, err, "read a whole share")
+}
+
+// serveWhole sends all symbols of a share, if the peer's budget has them.
+func (n *Node) serveWhole(ctx context.Context, s *Session, id uint64, ref symbols.Ref, wanted *roaring.Bitmap) error {
+	if wanted.GetCardinality() != uint64(ref.Count) {
+		return fcp.Errorf(fcp.CodeInvalidArgument, "a part of a share over carrier %d", carrierWhole)
+	}
+	if s.budget.symbols(int(ref.Count), wire.DefaultDatagram) < int(ref.Count) {
+		return errBudget("symbols")
+	}
+	began := n.now()
+	data, done, err := n.wholeData(ctx, ref)
+	if err != nil {
+		return err
+	}
+	defer done()
+	s.budget.cpu(n.now().Sub(began))
+	out, err := s.conn.OpenUniStreamSync(ctx)
+	if err != nil {
+		return fcp.Wrap(fcp.CodeTimeout, err, "open a stream of symbols")
+	}
+	defer context.AfterFunc(ctx, func() { out.CancelWrite(0) })()
+	head := binary.BigEndian.AppendUint64(make([]byte, 2, 10), id)
+	for _, b := range [][]byte{head, data} {
+		if _, err := out.Write(b); err != nil {
+			out.CancelWrite(0)
+			return fcp.Wrap(fcp.CodeTimeout, err, "send a whole share")
+		}
+	}
+	s.sentBytes.Add(uint64(len(data)))
+	n.metrics.SymbolsSent.Add(uint64(ref.Count))
+	return fcp.Wrap(fcp.CodeTimeout, out.Close(), "send a whole share")
+}
+
+// wholeData returns the symbols of a share, until done is called. Those of all source
+// symbols of an own segment are its ciphertext, which costs no coding.
+func (n *Node) wholeData(ctx context.Context, ref symbols.Ref) (data []byte, done func(), err error) {
+	own, ok := n.ownWhole(ref)
+	if !ok {
+		file, _, err := n.loadShare(ctx, ref)
+		if err != nil {
+			return nil, nil, err
+		}
+		return file[ref.HeadSize():], func() {}, nil
+	}
+	size := int(ref.Count) * fcp.SymbolSize
+	buf := n.buffers.get(size)
+	if data, err = n.engine.Log().AppendCiphertext(buf[:0], own.no); err != nil {
+		return nil, nil, err
+	}
+	if len(data) > size {
+		return nil, nil, fcp.Errorf(fcp.CodeCorrupt, "segment %s is longer than its card says", ref.Segment)
+	}
+	clear(data[len(data):size])
+	return data[:size], func() { n.buffers.put(buf) }, nil
+}
+
+// bufferPool lends buffers of about the size of a segment.
+type bufferPool struct{ pool sync.Pool }
+
+// get returns a buffer of size bytes, whatever is in it.
+func (p *bufferPool) get(size int) []byte {
+	if b, ok := p.pool.Get().(*[]byte); ok && cap(*b) >= size {
+		return (*b)[:size]
+	}
+	return make([]byte, size)
+}
+
+// put gives a buffer back that nobody uses any more.
+func (p *bufferPool) put(b []byte) { p.pool.Put(&b) }
