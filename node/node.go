@@ -63,6 +63,7 @@ type Node struct {
 	cookieKey wire.Key
 	coder     symbols.Coder
 	plans     coding.PlanCache // of messages on the lane
+	buffers   bufferPool
 	metrics   Metrics
 
 	handshakes atomic.Int64
@@ -169,6 +170,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	n.spawn(n.memberLoop)
 	n.spawn(n.tailLoop)
 	n.spawn(n.upkeepLoop)
+	n.spawn(n.releaseLoop)
 	n.spawn(n.laneLoop)
 	n.spawn(n.pinLoop)
 	n.spawn(func() { n.followLog(position) })
@@ -353,7 +355,7 @@ func (n *Node) sessionsChangedLocked() {
 
 // quickCarrier is what symbols for a rebuild travel over.
 func (n *Node) quickCarrier(s *Session) carrier {
-	if n.opt.Lane && s != nil && s.id.LaneSafe() && slices.Contains(s.caps.Carriers, uint64(carrierLane)) {
+	if n.opt.Lane && s != nil && s.id.LaneSafe() && s.gives(carrierLane) {
 		return carrierLane
 	}
 	return carrierStream
@@ -362,7 +364,7 @@ func (n *Node) quickCarrier(s *Session) carrier {
 // capabilities returns this node's first message.
 func (n *Node) capabilities() *capabilities {
 	return &capabilities{Versions: []uint64{protocolVersion}, Layouts: []uint64{uint64(wire.LayoutNative), uint64(wire.LayoutReference)},
-		Carriers: []uint64{uint64(carrierDatagram), uint64(carrierStream), uint64(carrierLane)}, Compress: []string{}, MaxControl: maxMessage, MaxFrame: maxStreamFrame,
+		Carriers: []uint64{uint64(carrierDatagram), uint64(carrierStream), uint64(carrierLane), uint64(carrierWhole)}, Compress: []string{}, MaxControl: maxMessage, MaxFrame: maxStreamFrame,
 		Genesis: n.engine.Genesis().ID}
 }
 
