@@ -1,5 +1,7 @@
 //go:build amd64 && !purego
 
+//go:generate go run ./gen compress_amd64.s
+
 package sha256lanes
 
 import "golang.org/x/sys/cpu"

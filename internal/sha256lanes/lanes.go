@@ -1,6 +1,6 @@
-// Package sha256lanes computes SHA-256 (FIPS 180-4) of many short messages of one
-// length, sixteen side by side where the processor has AVX-512. One message alone is
-// no faster than crypto/sha256, which is used elsewhere.
+// Package sha256lanes computes SHA-256 (FIPS 180-4) of many short messages, sixteen
+// side by side where the processor has AVX-512. One message alone is no faster than
+// crypto/sha256, which is used elsewhere.
 package sha256lanes
 
 import (
@@ -49,15 +49,24 @@ func (h *Hasher) Sum(out [][32]byte) {
 		}
 		return
 	}
-	for w := range first {
-		for i := range Lanes {
-			h.state[w][i] = first[w]
-		}
-	}
+	start(&h.state)
 	compress(&h.state, &h.buf[0], uintptr(h.stride), uintptr(h.stride/64))
 	for i := range out {
-		for w := range first {
-			binary.BigEndian.PutUint32(out[i][4*w:], h.state[w][i])
+		read(&h.state, i, &out[i])
+	}
+}
+
+func start(state *[8][Lanes]uint32) {
+	for w := range first {
+		for i := range Lanes {
+			state[w][i] = first[w]
 		}
+	}
+}
+
+// read takes the hash of message i out of the state.
+func read(state *[8][Lanes]uint32, i int, out *[32]byte) {
+	for w := range first {
+		binary.BigEndian.PutUint32(out[4*w:], state[w][i])
 	}
 }

@@ -38,6 +38,59 @@ func TestSumsAreSHA256(t *testing.T) {
 	}
 }
 
+// TestQueuedSumsAreSHA256: messages of any lengths in any order, with prefixes, more and
+// fewer than there are lanes, flushed now and then.
+func TestQueuedSumsAreSHA256(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	var q Queue
+	for round := range 200 {
+		n := rng.IntN(120)
+		lengths := 1 + rng.IntN(MaxQueued+1) // few lengths fill the lanes, many do not
+		out, want := make([][32]byte, n), make([][32]byte, n)
+		buf := make([]byte, MaxQueued)
+		for i := range n {
+			m := buf[:max(0, MaxQueued-rng.IntN(lengths))]
+			if round%2 == 0 {
+				m = buf[:rng.IntN(lengths)]
+			}
+			for j := range m {
+				m[j] = byte(rng.Uint32())
+			}
+			want[i] = sha256.Sum256(m)
+			cut := rng.IntN(len(m) + 1)
+			q.Add(&out[i], string(m[:cut]), m[cut:])
+		}
+		q.Flush()
+		for i := range n {
+			if out[i] != want[i] {
+				t.Fatalf("round %d: message %d of %d has another hash", round, i, n)
+			}
+		}
+	}
+}
+
+func BenchmarkQueue(b *testing.B) {
+	var q Queue
+	var out [Lanes][32]byte
+	m := make([]byte, 500)
+	b.SetBytes(Lanes * 500)
+	for b.Loop() {
+		for i := range out {
+			q.Add(&out[i], "prefix", m)
+		}
+	}
+}
+
+func BenchmarkAlone(b *testing.B) {
+	m := make([]byte, 506)
+	b.SetBytes(Lanes * 506)
+	for b.Loop() {
+		for range Lanes {
+			sha256.Sum256(m)
+		}
+	}
+}
+
 func BenchmarkSum(b *testing.B) {
 	h := New(1034)
 	var out [Lanes][32]byte
