@@ -248,7 +248,7 @@ func (c *collector) survey(m *mark, no log.FeedNo, info *log.SegmentInfo) (surve
 		return s, err
 	}
 	s.size = t.F
-	covered := m.checkpoint.Covers(rem.Feed())
+	covered := m.covers(rem.Feed())
 	candidates := 0
 	for i, off := range rem.Seqs {
 		if rem.First+off <= covered && !m.keepsObject(fcp.ObjectID(rem.Objects[i*fcp.HashSize:][:fcp.HashSize])) {

@@ -11,6 +11,7 @@ import (
 	"fcp"
 	"fcp/authority"
 	"fcp/engine/internal/state"
+	"fcp/log"
 )
 
 // GCGrace is how old a checkpoint must be before what is garbage as of it may be
@@ -82,7 +83,8 @@ type mark struct {
 	checkpoint placedCheckpoint
 	retention  authority.Retention // the most that this checkpoint and newer ones ask for
 	horizon    fcp.Time
-	position   uint64 // versions that ended before it may go
+	position   uint64              // versions that ended before it may go
+	sealed     map[fcp.Feed]uint64 // how far data feeds are in segments that the checkpoint knows of
 
 	waitsFor []string // names of members that acknowledged no mark so new as could be used by its age
 	versions uint64
@@ -150,6 +152,9 @@ func (e *Engine) newMark(ctx context.Context, zone fcp.ZoneID, grace time.Durati
 	if err := m.findHorizon(); err != nil {
 		return m, err
 	}
+	if err := m.findSealed(); err != nil {
+		return m, err
+	}
 	return m, m.collect(all[at:])
 }
 
@@ -188,6 +193,21 @@ func (m *mark) findHorizon() (err error) {
 	}
 	return nil
 }
+
+// findSealed finds what the checkpoint covers of data feeds that its signer does not
+// hold: the segments of which a control event told that it covers.
+func (m *mark) findSealed() error {
+	m.sealed = map[fcp.Feed]uint64{}
+	return m.e.toldSegments(m.zone.zone, func(told *fcp.Event, r *log.Remainder) error {
+		if f := r.Feed(); f.Writer == told.Feed.Writer && told.Seq <= m.checkpoint.Covers(told.Feed) {
+			m.sealed[f] = max(m.sealed[f], r.Last)
+		}
+		return nil
+	})
+}
+
+// covers returns the last event of a data feed that the checkpoint covers.
+func (m *mark) covers(f fcp.Feed) uint64 { return max(m.checkpoint.Covers(f), m.sealed[f]) }
 
 // collect gathers every object that stays. It must come to its end: a mark that
 // could not look at everything is none.

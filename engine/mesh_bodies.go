@@ -52,11 +52,11 @@ type openedSegment struct {
 // DataSegments calls fn for every segment of the data plane of a zone that members
 // told of, in the order of the state.
 func (e *Engine) DataSegments(zone fcp.ZoneID, fn func(*log.Remainder) error) error {
-	return e.toldSegments(zone, func(_ fcp.WriterID, r *log.Remainder) error { return fn(r) })
+	return e.toldSegments(zone, func(_ *fcp.Event, r *log.Remainder) error { return fn(r) })
 }
 
-// toldSegments is DataSegments with the member who told of each.
-func (e *Engine) toldSegments(zone fcp.ZoneID, fn func(by fcp.WriterID, r *log.Remainder) error) error {
+// toldSegments is DataSegments with the event that told of each.
+func (e *Engine) toldSegments(zone fcp.ZoneID, fn func(told *fcp.Event, r *log.Remainder) error) error {
 	no, ok := e.fold.zoneNumber(zone)
 	if !ok {
 		return nil
@@ -83,7 +83,7 @@ func (e *Engine) toldSegments(zone fcp.ZoneID, fn func(by fcp.WriterID, r *log.R
 		if r.Plane != uint64(fcp.PlaneData) {
 			continue
 		}
-		if err := fn(ev.Feed.Writer, &r); err != nil {
+		if err := fn(&ev, &r); err != nil {
 			return err
 		}
 	}

@@ -24,9 +24,9 @@ type Superseded struct {
 func (e *Engine) SupersededSegments(zone fcp.ZoneID) (out []Superseded, err error) {
 	by := map[fcp.SegmentID]*log.Remainder{}
 	var all []*log.Remainder
-	err = e.toldSegments(zone, func(writer fcp.WriterID, r *log.Remainder) error {
+	err = e.toldSegments(zone, func(told *fcp.Event, r *log.Remainder) error {
 		all = append(all, r)
-		if r.Compacted() && r.Feed().Writer == writer {
+		if r.Compacted() && r.Feed().Writer == told.Feed.Writer {
 			for _, old := range r.Replaced() {
 				by[old] = r
 			}
@@ -68,7 +68,7 @@ func (e *Engine) Dead(ctx context.Context, zone fcp.ZoneID, list []Superseded) (
 		for j := range s.By.Seqs {
 			kept[fcp.ObjectID(s.By.Objects[j*fcp.HashSize:][:fcp.HashSize])] = true
 		}
-		covered := m.checkpoint.Covers(s.Old.Feed())
+		covered := m.covers(s.Old.Feed())
 		dead[i] = true
 		for j, off := range s.Old.Seqs {
 			id := fcp.ObjectID(s.Old.Objects[j*fcp.HashSize:][:fcp.HashSize])
