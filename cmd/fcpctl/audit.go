@@ -102,11 +102,7 @@ func (a *app) auditTail(e *engine.Engine, zone, typ string, last int) error {
 			return err
 		}
 	}
-	if err := l.close(); err != nil {
-		return err
-	}
-	a.answered(e.Position())
-	return nil
+	return l.end(e.Position())
 }
 
 // auditReportView is what `audit verify` found, as JSON.
@@ -220,9 +216,5 @@ func (a *app) auditHeads(ctx context.Context, e *engine.Engine, sign, dryRun boo
 			}
 		}
 	}
-	if err := l.close(); err != nil {
-		return err
-	}
-	a.answered(e.Position())
-	return nil
+	return l.end(e.Position())
 }

@@ -292,11 +292,7 @@ func (a *app) listGrants(e *engine.Engine, zone string) error {
 			}
 		}
 	}
-	if err := l.close(); err != nil {
-		return err
-	}
-	a.answered(e.Position())
-	return nil
+	return l.end(e.Position())
 }
 
 func (a *app) viewGrant(g *engine.GrantState) grantView {

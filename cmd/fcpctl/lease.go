@@ -149,11 +149,7 @@ func (a *app) listLeases(e *engine.Engine, zone string, all bool) error {
 			}
 		}
 	}
-	if err := l.close(); err != nil {
-		return err
-	}
-	a.answered(e.Position())
-	return nil
+	return l.end(e.Position())
 }
 
 // leaseShowView is the lease of a thing with what came before, as JSON.

@@ -126,11 +126,7 @@ func (a *app) printEvents(ctx context.Context, e api.Store, req engine.TailReque
 	if err != nil {
 		return err
 	}
-	if err := l.close(); err != nil {
-		return err
-	}
-	a.answered(asOf)
-	return nil
+	return l.end(asOf)
 }
 
 func (a *app) logCatCommand() *cobra.Command {

@@ -91,11 +91,7 @@ func (a *app) listObjects(ctx context.Context, e api.Store, req engine.ListReque
 	if err != nil {
 		return err
 	}
-	if err := l.close(); err != nil {
-		return err
-	}
-	a.answered(asOf)
-	return nil
+	return l.end(asOf)
 }
 
 func stateOf(v *entryView) string {
@@ -169,11 +165,7 @@ func (a *app) printHistory(ctx context.Context, e api.Store, zone fcp.ZoneID, ke
 	if err != nil {
 		return a.notFound(err, key)
 	}
-	if err := l.close(); err != nil {
-		return err
-	}
-	a.answered(asOf)
-	return nil
+	return l.end(asOf)
 }
 
 // notFound gives a missing name the command that lists its neighbours.

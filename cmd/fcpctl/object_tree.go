@@ -269,9 +269,5 @@ func (a *app) removeTree(ctx context.Context, e api.Store, o *writeOptions, pref
 	if planned != nil {
 		return a.printPlanned(planned)
 	}
-	if err := l.close(); err != nil {
-		return err
-	}
-	a.answered(e.Position())
-	return nil
+	return l.end(e.Position())
 }

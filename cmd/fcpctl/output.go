@@ -260,6 +260,15 @@ func (l *list) head() string {
 	return fmt.Sprintf("{\"schema\":%q,\"source\":%q,\"as_of\":%d,\"items\":[\n", schemaName(l.typ+"List"), l.a.source().Kind, l.asOf)
 }
 
+// end ends the list and says on stderr what it was an answer of.
+func (l *list) end(asOf uint64, notes ...string) error {
+	if err := l.close(); err != nil {
+		return err
+	}
+	l.a.answered(asOf, notes...)
+	return nil
+}
+
 // close ends the list.
 func (l *list) close() error {
 	switch {

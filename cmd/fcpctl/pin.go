@@ -209,11 +209,7 @@ func (a *app) pinLsCommand() *cobra.Command {
 						return err
 					}
 				}
-				if err := l.close(); err != nil {
-					return err
-				}
-				a.answered(s.Position())
-				return nil
+				return l.end(s.Position())
 			})
 		},
 	}

@@ -37,11 +37,7 @@ func (a *app) projLsCommand() *cobra.Command {
 						return err
 					}
 				}
-				if err := l.close(); err != nil {
-					return err
-				}
-				a.answered(e.Position())
-				return nil
+				return l.end(e.Position())
 			})
 		},
 	}
@@ -82,11 +78,7 @@ func (a *app) queryProjection(ctx context.Context, e api.Store, name string, zon
 	if err != nil {
 		return advise(err, fcp.CodeNotFound, "list the projections with `"+a.command("proj", "ls")+"`")
 	}
-	if err := l.close(); err != nil {
-		return err
-	}
-	a.answered(asOf)
-	return nil
+	return l.end(asOf)
 }
 
 // fieldsText is "name=value ..." in order of the names.

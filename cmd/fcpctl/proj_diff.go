@@ -64,9 +64,5 @@ func (a *app) diffProjection(ctx context.Context, e *engine.Engine, q engine.Dif
 	if err != nil {
 		return advise(err, fcp.CodeNotFound, "list the projections with `"+a.command("proj", "ls")+"`")
 	}
-	if err := l.close(); err != nil {
-		return err
-	}
-	a.answered(asOf)
-	return nil
+	return l.end(asOf)
 }

@@ -86,11 +86,7 @@ func (a *app) listSegments(e *engine.Engine, at engine.At) error {
 	if err != nil {
 		return err
 	}
-	if err := l.close(); err != nil {
-		return err
-	}
-	a.answered(asOf)
-	return nil
+	return l.end(asOf)
 }
 
 // sealedBy reports whether the last event of the segment was there at a position:
@@ -137,11 +133,7 @@ func (a *app) seal(ctx context.Context, e *engine.Engine) error {
 			return err
 		}
 	}
-	if err := l.close(); err != nil {
-		return err
-	}
-	a.answered(asOf, decimal(uint64(len(sealed)))+" segments sealed")
-	return nil
+	return l.end(asOf, decimal(uint64(len(sealed)))+" segments sealed")
 }
 
 // openRun is a run of events that a seal would turn into one segment or more.
@@ -263,11 +255,7 @@ func (a *app) segmentEvents(ctx context.Context, e *engine.Engine, s *log.Segmen
 	if err != nil {
 		return err
 	}
-	if err := l.close(); err != nil {
-		return err
-	}
-	a.answered(e.Position())
-	return nil
+	return l.end(e.Position())
 }
 
 // findSegment finds a segment by number or by the first digits of its id.

@@ -224,11 +224,7 @@ func (a *app) secretListCommand() *cobra.Command {
 						return err
 					}
 				}
-				if err := l.close(); err != nil {
-					return err
-				}
-				a.answered(e.Position())
-				return nil
+				return l.end(e.Position())
 			})
 		},
 	}

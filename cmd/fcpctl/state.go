@@ -150,11 +150,7 @@ func (a *app) stateListCommand() *cobra.Command {
 					return err
 				}
 			}
-			if err := l.close(); err != nil {
-				return err
-			}
-			a.answered(e.Position())
-			return nil
+			return l.end(e.Position())
 		})
 	}
 	return cmd
@@ -434,11 +430,7 @@ func (a *app) stateLogCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := l.close(); err != nil {
-				return err
-			}
-			a.answered(e.Position())
-			return nil
+			return l.end(e.Position())
 		})
 	}
 	return cmd

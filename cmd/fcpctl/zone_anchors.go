@@ -63,11 +63,7 @@ signed, for somebody who wants to check it.`,
 						return err
 					}
 				}
-				if err := l.close(); err != nil {
-					return err
-				}
-				a.answered(e.Position())
-				return nil
+				return l.end(e.Position())
 			})
 		},
 	}

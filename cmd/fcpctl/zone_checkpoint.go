@@ -117,9 +117,5 @@ func (a *app) listCheckpoints(e *engine.Engine, zones []fcp.ZoneID) error {
 			return err
 		}
 	}
-	if err := l.close(); err != nil {
-		return err
-	}
-	a.answered(e.Position())
-	return nil
+	return l.end(e.Position())
 }

@@ -61,11 +61,7 @@ func (a *app) zoneListCommand() *cobra.Command {
 						return err
 					}
 				}
-				if err := l.close(); err != nil {
-					return err
-				}
-				a.answered(e.Position())
-				return nil
+				return l.end(e.Position())
 			})
 		},
 	}
