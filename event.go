@@ -6,6 +6,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/zeebo/blake3"
+
+	"fcp/internal/sha256lanes"
 )
 
 // Plane separates what replicates to every member (control), what travels as
@@ -260,6 +262,22 @@ func ContentHashOf(prefixed []byte) Hash {
 	}
 	return sha256.Sum256(prefixed)
 }
+
+// ContentHasher computes the ContentHash of many contents, small ones side by side where
+// the processor can. The zero value is ready for use. Not safe for concurrent use.
+type ContentHasher struct{ queue sha256lanes.Queue }
+
+// Add will set out to the ContentHash of encoded when Flush returns or earlier.
+func (h *ContentHasher) Add(out *Hash, encoded []byte) {
+	if len(encoded) > sha256lanes.MaxQueued-len(ContentPrefix) {
+		*out = ContentHash(encoded)
+		return
+	}
+	h.queue.Add((*[HashSize]byte)(out), ContentPrefix, encoded)
+}
+
+// Flush sets what Add promised.
+func (h *ContentHasher) Flush() { h.queue.Flush() }
 
 // ScopeHash returns SHA-256 over "FCP-P1", the feed id and the checkpoint that an
 // event is authorised under. It is computed once per feed and checkpoint and

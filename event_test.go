@@ -521,11 +521,20 @@ func TestSourceCommitments(t *testing.T) {
 
 // TestContentHash pins which function hashes which content.
 func TestContentHash(t *testing.T) {
-	for _, n := range []int{0, 1, 378, 379, 1018, 1019, LargeContent - 1, LargeContent, LargeContent + 1, 1 << 20} {
+	var many ContentHasher
+	for _, n := range []int{0, 1, 378, 379, 1018, 1019, 1265, 1266, LargeContent - 1, LargeContent, LargeContent + 1, 1 << 20} {
 		content := bytes.Repeat([]byte{7}, n)
+		var sums [5]Hash
+		for i := range sums {
+			many.Add(&sums[i], content)
+		}
+		many.Flush()
 		want := Hash(sha256.Sum256(append([]byte("FCP-C1"), content...)))
 		if n > 65_536 {
 			want = blake3.Sum256(append([]byte("FCP-C2"), content...))
+		}
+		if sums != [5]Hash{want, want, want, want, want} {
+			t.Errorf("contents of %d bytes side by side", n)
 		}
 		if ContentHash(content) != want || ContentHashOf(append([]byte(ContentPrefix), content...)) != want {
 			t.Errorf("content of %d bytes", n)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -26,10 +27,11 @@ type request struct {
 
 // group is a set of requests that share one batch and one fsync.
 type group struct {
-	reqs  []*request
-	bytes int
-	done  chan struct{} // closed when every request has its answer
-	lead  chan struct{} // closed when the first request must lead
+	reqs   []*request
+	bytes  int
+	joined atomic.Int32  // len(reqs), for gather
+	done   chan struct{} // closed when every request has its answer
+	lead   chan struct{} // closed when the first request must lead
 }
 
 var requestPool = sync.Pool{New: func() any { return new(request) }}
@@ -161,12 +163,14 @@ func (l *Log) joinLocked(r *request) (g *group, first bool) {
 		if g.bytes+n <= l.opts.MaxGroupBytes {
 			g.reqs = append(g.reqs, r)
 			g.bytes += n
+			g.joined.Add(1)
 			return g, false
 		}
 	}
 	g = l.newGroupLocked()
 	g.reqs = append(g.reqs, r)
 	g.bytes = n
+	g.joined.Store(1)
 	l.queue = append(l.queue, g)
 	return g, true
 }
@@ -262,7 +266,9 @@ func (l *Log) leadGroup(g *group) {
 	l.mu.Lock()
 	l.queued -= g.bytes
 	l.makeRoomLocked()
+	l.expected = int32(len(g.reqs))
 	if len(l.queue) > 0 {
+		l.expected += int32(len(l.queue[0].reqs))
 		close(l.queue[0].lead)
 	} else {
 		l.leading = false
@@ -280,25 +286,22 @@ func (l *Log) leadGroup(g *group) {
 // gather yields until the writers that are likely to come have joined the group:
 // those that are ready to run join it instead of paying for an fsync of their
 // own. Without it the writers split into two half-size groups that take turns.
-// It expects as many as the last group had, but waits no longer than a small
-// part of what the fsync costs.
+// It expects everybody who was in the last group or waited behind it, but waits no
+// longer than a small part of what the fsync costs.
 func (l *Log) gather(g *group) {
-	n, idle := 0, 0
+	n, idle := int32(0), 0
 	for idle < gatherYields {
-		l.mu.Lock()
-		now := len(g.reqs)
-		l.mu.Unlock()
+		now := g.joined.Load()
+		if now >= l.expected {
+			return
+		}
 		if now > n {
 			n, idle = now, 0
 		} else {
 			idle++
 		}
-		if n >= l.expected && idle > 0 {
-			break
-		}
 		runtime.Gosched()
 	}
-	l.expected = n
 }
 
 // gatherYields is how many fruitless turns of the scheduler end gather when

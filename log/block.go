@@ -2,8 +2,11 @@ package log
 
 import (
 	"encoding/binary"
+	"slices"
+	"sync"
 
 	"fcp"
+	"fcp/internal/sha256lanes"
 )
 
 // A block is a packed run of consecutive events of one feed under one
@@ -166,6 +169,11 @@ func recordSize(step uint64, content int) int {
 	return uvarintSize(step) + uvarintSize(uint64(content)) + content
 }
 
+// hashedAtOnce is how many events of a block decodeBlock hashes together.
+const hashedAtOnce = 4 * sha256lanes.Lanes
+
+var contentHashers = sync.Pool{New: func() any { return new(fcp.ContentHasher) }}
+
 // decodeBlock decodes all events of a block into dst[:0]-style storage. With
 // verify at VerifyChain or more it computes the hashes; last is then the hash of
 // the last event. Contents alias b.
@@ -183,33 +191,54 @@ func decodeBlock(dst []Applied, no FeedNo, id *fcp.FeedID, b []byte, verify Veri
 	if hashed {
 		scope = fcp.ScopeHash(*id, h.under)
 	}
-	for {
-		rec, ok := it.next()
-		if !ok {
-			break
-		}
-		if len(dst) < cap(dst) {
+	var sums *fcp.ContentHasher
+	if hashed {
+		sums = contentHashers.Get().(*fcp.ContentHasher)
+		defer contentHashers.Put(sums)
+	}
+	for ok := true; ok && it.left > 0; {
+		// A few events at once: their contents are hashed side by side, and dst must
+		// not move before that is done.
+		n := min(it.left, hashedAtOnce)
+		dst = slices.Grow(dst, n)
+		from := len(dst)
+		for len(dst) < from+n {
+			var rec record
+			if rec, ok = it.next(); !ok {
+				break
+			}
 			dst = dst[:len(dst)+1]
-		} else {
-			dst = append(dst, Applied{})
-		}
-		e := &dst[len(dst)-1]
-		e.Placed = Placed{Feed: no, Seq: seq, Time: rec.time}
-		e.Under = h.under
-		if rec.dropped {
-			e.Content, e.Hash = fcp.Content{}, fcp.Hash(rec.content)
-			prev, whole = e.Hash, false
+			e := &dst[len(dst)-1]
+			e.Placed = Placed{Feed: no, Seq: seq, Time: rec.time}
+			e.Under = h.under
 			seq++
-			continue
-		}
-		if err := fcp.DecodeContent(rec.content, &e.Content); err != nil {
-			return dst, h, last, fcp.Wrap(fcp.CodeCorrupt, err, "event %d", seq)
+			if rec.dropped {
+				e.Content, e.Hash = fcp.Content{}, fcp.Hash(rec.content)
+				continue
+			}
+			if err := fcp.DecodeContent(rec.content, &e.Content); err != nil {
+				if hashed {
+					sums.Flush() // keeps nothing of dst
+				}
+				return dst, h, last, fcp.Wrap(fcp.CodeCorrupt, err, "event %d", e.Seq)
+			}
+			if hashed {
+				sums.Add(&e.Hash, rec.content)
+			}
 		}
 		if hashed {
-			prev = fcp.EventHash(scope, seq, rec.time, prev, fcp.ContentHash(rec.content))
-			e.Hash = prev
+			sums.Flush()
 		}
-		seq++
+		for i := from; i < len(dst); i++ {
+			e := &dst[i]
+			switch {
+			case e.Dropped():
+				prev, whole = e.Hash, false
+			case hashed:
+				prev = fcp.EventHash(scope, e.Seq, e.Time, prev, e.Hash)
+				e.Hash = prev
+			}
+		}
 	}
 	if !it.finished() || h.sparse == whole { // a block that lacks nothing has version 1
 		return dst, h, last, errBlock
