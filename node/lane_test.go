@@ -33,14 +33,21 @@ func newLanePath(t *testing.T) *lanePath {
 	}
 	l.together()
 	l.put(0, "big", randomBytes(1<<20-4096, 1))
-	l.seal(0)
-	id := l.nodes[0].n.ownSegments()[0]
-	eventually(t, 10*time.Second, "the reader knows of the segment", func() bool {
-		var err error
-		l.rem, err = l.nodes[1].n.remainder(id)
-		return err == nil && l.rem != nil && l.nodes[1].n.needSalts(context.Background(), l.rem) == nil
-	})
+	l.rem = l.laneSegment()
 	return l
+}
+
+// laneSegment seals what the first node put and waits until the second knows of it.
+func (m *mesh) laneSegment() (rem *log.Remainder) {
+	m.t.Helper()
+	m.seal(0)
+	id := m.nodes[0].n.ownSegments()[0]
+	eventually(m.t, 10*time.Second, "the reader knows of the segment", func() bool {
+		var err error
+		rem, err = m.nodes[1].n.remainder(id)
+		return err == nil && rem != nil && m.nodes[1].n.needSalts(context.Background(), rem) == nil
+	})
+	return rem
 }
 
 func (l *lanePath) set(p impair.Path) {

@@ -15,10 +15,12 @@ import (
 // It starts like TCP, by a packet for each that is settled, arrived or lost, and
 // stops at the first sign of a queue, or when what arrives no longer grows with what
 // is sent. From then on the window grows by a 32nd in each round trip while the queue
-// is below queueTarget and shrinks in proportion above. Loss beyond what the path
+// is below its target, 8 to 20 ms, and shrinks in proportion above. Loss beyond what the path
 // always shows shrinks it too: a short queue overflows before it delays. Where others
-// fill the queue the window keeps what would fill it by queueTarget at the highest
-// rate that the path gave of late, so the lane is never starved.
+// fill the queue the window keeps leastShare of what is under way there, so the lane is
+// never starved: that is what the highest rate that the path gave of late makes of
+// that share of the round trip, or of the target where that is more, but at most of
+// leastMost.
 type pacer struct {
 	mu      sync.Mutex
 	changed chan struct{} // closed when a wait may be over; guarded by mu
@@ -49,11 +51,12 @@ type flown struct {
 	at  time.Time
 }
 
-// baseDelay is the shortest delay within a minute. The clocks of both ends differ by
-// an unknown constant, so only differences mean something.
+// baseDelay is the shortest delay within a minute, and the deepest queue. The clocks of
+// both ends differ by an unknown constant, so only differences mean something.
 type baseDelay struct {
 	since time.Time
 	delay time.Duration
+	most  time.Duration // beyond the shortest
 	some  bool
 }
 
@@ -80,9 +83,11 @@ const (
 	paceLeast   = 4.0                   // window
 	peakFades   = 0.01                  // of the peak, in a second
 	paceMost    = 8192.0                // window
-	queueTarget = 20 * time.Millisecond // queueing that the lane causes
-	queueSign   = 8 * time.Millisecond  // that ends the start
-	paceBurst   = 2 * time.Millisecond  // what a late timer may send at once
+	queueTarget = 20 * time.Millisecond // queueing that the lane causes, at most
+	queueSign   = 8 * time.Millisecond  // that ends the start; and the least target
+	leastShare  = 0.4                   // of the round trip
+	leastMost   = 2 * queueTarget
+	paceBurst   = 2 * time.Millisecond // what a late timer may send at once
 	paceIdle    = time.Second
 	baseLife    = time.Minute
 	excessLoss  = 0.25 // of a round beyond that of the best of the last ones
@@ -214,12 +219,20 @@ func (p *pacer) queueLocked(delay time.Duration, now time.Time) time.Duration {
 	if b[1].some {
 		least = min(least, b[1].delay)
 	}
+	b[0].most = max(b[0].most, delay-least)
 	return delay - least
 }
 
 // leastLocked is the least window: see pacer.
 func (p *pacer) leastLocked() float64 {
-	return min(max(p.peak*queueTarget.Seconds(), paceLeast), paceMost)
+	hold := min(max(time.Duration(float64(p.rtt)*leastShare), p.targetLocked()), leastMost)
+	return min(max(p.peak*hold.Seconds(), paceLeast), paceMost)
+}
+
+// targetLocked is the queue that the window makes: half of the deepest of late, so that
+// where the queue is short others find room in it too.
+func (p *pacer) targetLocked() time.Duration {
+	return min(max(max(p.base[0].most, p.base[1].most)/2, queueSign), queueTarget)
 }
 
 // endRoundLocked decides about the window after a round trip.
@@ -258,7 +271,7 @@ func (p *pacer) endRoundLocked(now time.Time) {
 	case total >= 32 && floor < 1 && lost > floor+excessLoss:
 		p.window = max(p.window*0.85, p.leastLocked())
 	case r.some:
-		off := max(-1, 1-float64(r.queue)/float64(queueTarget))
+		off := max(-1, 1-float64(r.queue)/float64(p.targetLocked()))
 		if off < 0 {
 			p.window = max(p.window*(1+off/4), p.leastLocked())
 		} else if r.filled {
