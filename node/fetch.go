@@ -171,6 +171,7 @@ type part struct {
 	stalls  int
 	refused int       // requests that the peer refused for now
 	again   time.Time // not asked before: it refused
+	doubted bool      // its minter lied before: asked last
 	dead    bool
 	carrier carrier
 }

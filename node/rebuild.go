@@ -233,9 +233,8 @@ func (f *rebuilding) hear(ctx context.Context, x *news) error {
 				f.node.logger.Warn("a peer describes a share that is not good", "peer", x.session.peer.Writer, "err", err)
 				continue
 			}
-			if !f.node.distrusts(p) {
-				f.parts = append(f.parts, p)
-			}
+			p.doubted = f.node.distrusts(p)
+			f.parts = append(f.parts, p)
 		}
 	case x.lost:
 		for _, p := range f.parts {
@@ -296,7 +295,7 @@ func (f *rebuilding) ask() error {
 		}
 		var best *part
 		for _, p := range f.parts {
-			if p.dead || p.session == nil || len(p.asked) >= p.atOnce() || now.Before(p.again) || f.left(p).IsEmpty() {
+			if p.dead || p.session == nil || len(p.asked) >= p.atOnce() || now.Before(p.again) || f.left(p).IsEmpty() || p.doubted && f.trusted() {
 				continue
 			}
 			if best == nil || p.outstanding() < best.outstanding() {
@@ -325,6 +324,18 @@ func (f *rebuilding) ask() error {
 			return err
 		}
 	}
+}
+
+// trusted reports whether somebody may still give symbols of a minter that never
+// lied. What a liar minted before may be good, and the ciphertext's hash decides: it
+// is asked for when nothing else is left.
+func (f *rebuilding) trusted() bool {
+	if f.pendingHeads() > 0 {
+		return true
+	}
+	return slices.ContainsFunc(f.parts, func(p *part) bool {
+		return !p.doubted && !p.dead && p.session != nil && (len(p.asked) > 0 || !f.left(p).IsEmpty())
+	})
 }
 
 // atOnce is how many requests a part may have under way.
@@ -545,7 +556,7 @@ func (n *Node) distrust(w fcp.WriterID) {
 }
 
 // distrusts reports whether a share's minter lied before, and the card does not prove
-// each of its symbols: then they are not even asked for.
+// each of its symbols: then they are asked for last.
 func (n *Node) distrusts(p *part) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()

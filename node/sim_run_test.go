@@ -18,8 +18,8 @@ import (
 )
 
 var (
-	flagSeed  = flag.Uint64("seed", 0, "run this seed of TestSim alone")
-	flagHours = flag.Int("hours", 0, "simulated cluster-hours of TestSim, one for each seed; 0: a short form")
+	flagSeed  = flag.Uint64("seed", 0, "run this seed of TestSim or TestSimHealing alone; with -hours the first of so many")
+	flagHours = flag.Int("hours", 0, "simulated cluster-hours of TestSim or TestSimHealing, one for each seed; 0: a short form")
 )
 
 // simChild, in the environment, makes a process run one seed: what a store leaves
@@ -38,35 +38,59 @@ type simResult struct {
 // resultMark is in front of a result among a child's output.
 const resultMark = "simulated: "
 
+// simulation is a kind of cluster's life.
+type simulation struct {
+	test     string // name
+	live     func(w *world, length time.Duration)
+	kinds    []fault // what each life has at least once
+	short    time.Duration
+	machines int
+	tags     []string // of the enrollments of all machines but the first
+	kept     []uint64 // seeds that failed once
+}
+
 // TestSim runs whole clusters in virtual time through every kind of fault, one
 // seed a cluster, and checks after each fault that all is as it must be.
 //
-//	go test ./node -run TestSim                a short form
-//	go test ./node -run TestSim -seed 7        one seed, an hour of its cluster
-//	go test ./node -run TestSim -hours 24      as in CI; 200 before a release
+//	go test ./node -run 'TestSim$'               a short form
+//	go test ./node -run 'TestSim$' -seed 7       one seed, an hour of its cluster
+//	go test ./node -run 'TestSim$' -hours 200    as in CI, each kind of fault at least as often
 //
 // The seed decides the faults, their order and all randomness; the order in which
 // goroutines run is the runtime's. FCP_DEBUG=1 shows the nodes' logs.
 func TestSim(t *testing.T) {
-	first, count, length := uint64(1), uint64(2), 10*time.Minute
+	simulate(t, &simulation{test: "TestSim", live: (*world).live, kinds: slices.Concat(faults, lasting), short: 10 * time.Minute, machines: 4})
+}
+
+func simulate(t *testing.T, s *simulation) {
+	first, count, length := uint64(1), uint64(2), s.short
 	switch {
+	case *flagHours > 0:
+		first, count, length = max(*flagSeed, 1), uint64(*flagHours), time.Hour
 	case *flagSeed > 0:
 		first, count, length = *flagSeed, 1, time.Hour
-	case *flagHours > 0:
-		count, length = uint64(*flagHours), time.Hour
 	case testing.Short():
 		count = 1
 	}
 	if os.Getenv(simChild) != "" {
-		runSeed(t, first, length)
+		runSeed(t, s, first)
 		return
+	}
+	var seeds []uint64
+	if *flagSeed == 0 {
+		seeds = slices.Clone(s.kept)
+	}
+	for seed := first; seed < first+count; seed++ {
+		if !slices.Contains(seeds, seed) {
+			seeds = append(seeds, seed)
+		}
 	}
 	began := time.Now()
 	var mu sync.Mutex
 	total := simResult{Faults: map[string]int{}}
 	t.Run("seeds", func(t *testing.T) {
 		turns := make(chan struct{}, max(1, runtime.GOMAXPROCS(0)))
-		for seed := first; seed < first+count; seed++ {
+		for _, seed := range seeds {
 			t.Run(fmt.Sprint(seed), func(t *testing.T) {
 				t.Parallel()
 				turns <- struct{}{}
@@ -74,7 +98,7 @@ func TestSim(t *testing.T) {
 				if t.Failed() {
 					return
 				}
-				r := runChild(t, seed, length)
+				r := runChild(t, s, seed, length)
 				mu.Lock()
 				defer mu.Unlock()
 				for k, n := range r.Faults {
@@ -95,10 +119,10 @@ func TestSim(t *testing.T) {
 	for _, k := range slices.Sorted(maps.Keys(total.Faults)) {
 		t.Logf("%9d  %s", total.Faults[k], k)
 	}
-	if *flagSeed > 0 {
+	if *flagSeed > 0 && count == 1 {
 		return
 	}
-	for _, f := range slices.Concat(faults, lasting) {
+	for _, f := range s.kinds {
 		if n := total.Faults[f.name]; n < int(count) {
 			t.Errorf("%s: %d times in %d runs", f.name, n, count)
 		}
@@ -109,8 +133,8 @@ func TestSim(t *testing.T) {
 }
 
 // runChild runs one seed in a process of its own.
-func runChild(t *testing.T, seed uint64, length time.Duration) (r simResult) {
-	c := exec.Command(os.Args[0], "-test.run", "^TestSim$", "-seed", fmt.Sprint(seed), "-simlength", length.String(), "-test.timeout", "10m")
+func runChild(t *testing.T, s *simulation, seed uint64, length time.Duration) (r simResult) {
+	c := exec.Command(os.Args[0], "-test.run", "^"+s.test+"$", "-seed", fmt.Sprint(seed), "-simlength", length.String(), "-test.timeout", "10m")
 	c.Env = append(os.Environ(), simChild+"=1", "GOMAXPROCS=1", "GOGC=400")
 	out, err := c.CombinedOutput()
 	_, text, ok := strings.Cut(string(out), resultMark)
@@ -127,10 +151,10 @@ func runChild(t *testing.T, seed uint64, length time.Duration) (r simResult) {
 var flagLength = flag.Duration("simlength", time.Hour, "virtual time of the run of one seed")
 
 // runSeed lives one cluster's life.
-func runSeed(t *testing.T, seed uint64, length time.Duration) {
+func runSeed(t *testing.T, s *simulation, seed uint64) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, seed)
-		w.live(*flagLength)
+		w := newWorld(t, seed, s.machines, s.tags...)
+		s.live(w, *flagLength)
 		w.close()
 		c := w.net.Counts()
 		for k, n := range map[string]int{"packets lost": c.Lost, "packets reordered": c.Reordered, "packets duplicated": c.Duplicated,

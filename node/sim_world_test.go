@@ -40,6 +40,8 @@ type world struct {
 	entropy *seeded
 	settled int
 	stopped bool // a store stopped after a disk error
+	ahead   atomic.Int64
+	bodies  []*body
 }
 
 // written is a put that was acknowledged.
@@ -54,19 +56,23 @@ type written struct {
 
 // machine is one node with its disk and its clock.
 type machine struct {
-	i    int
-	host string
-	fs   *crashfs.FS
-	skew atomic.Int64 // nanoseconds that its clock is ahead
-	slow atomic.Int64 // nanoseconds that each sync takes
-	e    *engine.Engine
-	n    *Node
-	opt  Options
+	i     int
+	host  string
+	fs    *crashfs.FS
+	skew  atomic.Int64  // nanoseconds that its clock is ahead
+	ahead *atomic.Int64 // and that all clocks are: time that passed without being simulated
+	slow  atomic.Int64  // nanoseconds that each sync takes
+	e     *engine.Engine
+	n     *Node
+	opt   Options
 
-	out bool // revoked: it does not count any more
+	tags []string // of its enrollment
+	out  bool     // revoked: it does not count any more
 }
 
-func (m *machine) now() time.Time { return time.Now().Add(time.Duration(m.skew.Load())) }
+func (m *machine) now() time.Time {
+	return time.Now().Add(time.Duration(m.skew.Load() + m.ahead.Load()))
+}
 
 // hook makes syncs take time.
 func (m *machine) hook(op crashfs.Op) error {
@@ -85,17 +91,16 @@ func (w *world) mild() simnet.Link {
 	return simnet.Link{Delay: 2 * time.Millisecond, Jitter: time.Millisecond, Loss: 50, Duplicate: 20, Corrupt: 10}
 }
 
-func newWorld(t testing.TB, seed uint64) *world {
+func newWorld(t testing.TB, seed uint64, machines int, tags ...string) *world {
 	w := &world{t: t, seed: seed, rnd: mrand.New(mrand.NewPCG(seed, 0xfa17)), counts: map[string]int{}, began: time.Now(), entropy: newSeeded(seed)}
 	w.net = simnet.New(seed, time.Now, simnet.Link{Delay: 2 * time.Millisecond})
-	n := 4
 	ctx := context.Background()
 	var err error
 	if w.owner, err = authority.NewOwnerKey(w.entropy); err != nil {
 		t.Fatal(err)
 	}
-	for i := range n {
-		m := &machine{i: i, host: host(i), fs: crashfs.New()}
+	for i := range machines {
+		m := &machine{i: i, host: host(i), fs: crashfs.New(), ahead: &w.ahead, tags: tags}
 		m.fs.SetHook(m.hook)
 		w.nodes = append(w.nodes, m)
 		if i == 0 {
@@ -133,7 +138,7 @@ func (w *world) enroll(m *machine) {
 		w.t.Fatal(err)
 	}
 	first := w.nodes[0].e
-	manifests, err := first.Enroll(ctx, engine.EnrollOptions{Owner: w.owner, Node: keys.Public(), Name: m.host})
+	manifests, err := first.Enroll(ctx, engine.EnrollOptions{Owner: w.owner, Node: keys.Public(), Name: m.host, Tags: m.tags})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -217,7 +222,7 @@ func (w *world) note(format string, args ...any) {
 // that stopped after a disk error has goroutines that never end, so the bubble of
 // virtual time could not be left.
 func (w *world) fail(format string, args ...any) {
-	fmt.Fprintf(os.Stderr, "--- FAIL: %s\n%s\nwhat happened:\n%s\nagain with: go test ./node -run TestSim -seed %d\n", w.t.Name(),
+	fmt.Fprintf(os.Stderr, "--- FAIL: %[1]s\n%[2]s\nwhat happened:\n%[3]s\nagain with: go test ./node -run '%[1]s$' -seed %[4]d\n", w.t.Name(),
 		fmt.Sprintf(format, args...), strings.Join(w.trace, "\n"), w.seed)
 	os.Exit(1)
 }
