@@ -33,6 +33,8 @@ func samples(t testing.TB) (out []any) {
 		&tailPart{ID: 1, Parts: 1, Data: []byte{1}}, &tailHeld{ID: 1}, &tailWanted{ID: 2, Zone: fcp.ZoneWork, Object: fcp.ObjectID{1}},
 		&leafWanted{Zone: fcp.ZoneWork, Seq: 1, Size: 2}, &leaf{Zone: fcp.ZoneWork, Seq: 1, Size: 2, Leaf: make([]byte, fcp.LeafSize), Path: []fcp.Hash{{1}}},
 		&saltsWanted{Segments: []fcp.SegmentID{{1}}}, &salts{Salts: make([]byte, 16)},
+		&possessionChallenge{ID: 1, Segment: fcp.SegmentID{2}, Symbols: []uint32{3}},
+		&possessionProof{ID: 1, Symbols: []provenSymbol{{Manifest: []byte{1}, Count: 3, Symbol: make([]byte, fcp.SymbolSize), Path: []byte{}}}},
 		&offer{Manifest: []byte{1}, Count: 1}, &shareQuery{Segment: fcp.SegmentID{1}}, &shareHeads{Shares: []shareHead{{[]byte{1}, 0, 1, []byte{2}}}},
 		&symbolRequest{ID: 1, Count: 4, Wanted: b, Max: 3}, &symbolReply{ID: 1, Granted: 2}, &decodeStatus{ID: 1, Received: 2}, &symbolAck{ID: 1, Reason: ackComplete},
 	}

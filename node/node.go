@@ -35,6 +35,10 @@ type Options struct {
 	Lane   bool           // rebuild over the paced lane beside QUIC, not over QUIC datagrams
 	Rekey  Rekey          // when a session is replaced by a fresh one
 
+	// RepairRate is how many bytes a second repair and moves of shares may cost, except
+	// where what is online hardly rebuilds; 0: 16 MiB.
+	RepairRate uint64
+
 	Now    func() time.Time // nil: the wall clock
 	Rand   io.Reader        // nil: crypto/rand; safe for concurrent use otherwise
 	Logger *slog.Logger     // nil: discard
@@ -122,6 +126,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	n.fetches.init()
 	n.shares.init()
 	n.proofs.init(n.now())
+	n.repairs.pace.rate = o.RepairRate
 	n.forks.init()
 	n.tails.init()
 	n.repairs.init()
@@ -201,6 +206,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.RepairRate == 0 {
+		o.RepairRate = defaultRate
 	}
 	if o.Rekey.Frames == 0 {
 		o.Rekey.Frames = 1e9

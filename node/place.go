@@ -58,8 +58,19 @@ func (n *Node) place() (missing bool, err error) {
 		if s.Writer != n.self {
 			continue
 		}
-		r, ok := placement.PlanRepair(p, s, devices, n.now(), 0)
+		lowMark := 0
+		if n.repairs.placedOnce(s.ID) { // what is lost since is repaired, and not each loss by itself
+			lowMark = s.Policy.LowMark
+		}
+		r, ok := placement.PlanRepair(p, s, devices, n.now(), lowMark)
+		if !ok && lowMark == 0 && s.Asked(p, devices, n.now()) {
+			n.repairs.placed(s.ID)
+		}
 		if !ok || r.Minter != n.self {
+			continue
+		}
+		if n.repairs.placedOnce(s.ID) && !r.Emergency && n.repairs.pace.reserve(n.now(), uint64(r.Moves()*s.SymbolSize), true) > 0 {
+			missing = true
 			continue
 		}
 		for _, id := range r.To {
@@ -70,12 +81,12 @@ func (n *Node) place() (missing bool, err error) {
 			if made++; made > maxOffers {
 				return true, nil
 			}
-			if err := n.offer(placing{id, ref}); err != nil {
+			if err := n.offer(placing{id, n.lacking(ref, id)}); err != nil {
 				return true, err
 			}
 		}
 	}
-	return made > 0, nil
+	return missing || made > 0, nil
 }
 
 // missing returns the placings whose member is there and does not say that it

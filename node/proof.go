@@ -302,7 +302,7 @@ func (n *Node) proveLoop() {
 func (t *proofTable) take(now time.Time) []claimKey {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.tokens = min(proofBurst, t.tokens+now.Sub(t.filled).Seconds()*proofRate)
+	t.tokens = min(proofBurst, t.tokens+max(0, now.Sub(t.filled).Seconds())*proofRate) // a clock may go back
 	t.filled = now
 	count := min(len(t.queue), int(t.tokens))
 	out := slices.Clone(t.queue[:count])
@@ -321,7 +321,7 @@ func (n *Node) proofsSilent(now time.Time) {
 	var silent []*challenge
 	t.mu.Lock()
 	for id, c := range t.asked {
-		if now.Sub(c.at) >= proofWait {
+		if since := now.Sub(c.at); since >= proofWait || since < 0 {
 			delete(t.asked, id)
 			silent = append(silent, c)
 		}
@@ -368,7 +368,7 @@ func (n *Node) sessionSince(peer fcp.WriterID, at time.Time) bool {
 func (n *Node) proofsDue(now time.Time) {
 	t := &n.proofs
 	t.mu.Lock()
-	if now.Sub(t.scanned) < proofScan {
+	if since := now.Sub(t.scanned); since >= 0 && since < proofScan {
 		t.mu.Unlock()
 		return
 	}

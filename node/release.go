@@ -157,14 +157,22 @@ func (n *Node) keepsOf(id fcp.SegmentID) bool {
 }
 
 // rebuildable reports whether a segment can be rebuilt from what members other than
-// without say that they hold, this one's shares included. Of a segment without bodies
+// without proved that they hold, this one's shares included. Of a segment without bodies
 // nothing has to be.
 func (n *Node) rebuildable(r *log.Remainder, without fcp.WriterID) bool {
 	if len(r.Seqs) == 0 {
 		return true
 	}
 	_, k, err := codedCard(r)
-	return err == nil && k > 0 && n.symbolsWithout(fcp.SegmentID(r.Segment), without) >= uint64(k)+2
+	if err != nil || k == 0 {
+		return false
+	}
+	id := fcp.SegmentID(r.Segment)
+	have := n.holdsProven(id, without)
+	for _, ref := range n.sharesOf(id) {
+		have += uint64(ref.Count)
+	}
+	return have >= uint64(k)+2
 }
 
 // symbolsWithout counts the symbols of a segment at members other than one.

@@ -36,6 +36,9 @@ type repairTable struct {
 	seen   map[fcp.WriterID]time.Time     // when a member was there last; guarded by mu
 	met    map[fcp.WriterID]bool          // since this node started: its inventory is known; guarded by mu
 	minted *loadedMint                    // rebuilt, while others fetch shares of it; guarded by mu
+	full   map[fcp.SegmentID]bool         // own segments that were placed as asked since this node started; guarded by mu
+	moved  time.Time                      // when shares were moved last; of repairLoop
+	pace   pace
 }
 
 type knownSegment struct {
@@ -46,6 +49,7 @@ type knownSegment struct {
 
 func (t *repairTable) init() {
 	t.known, t.seen, t.met = map[fcp.SegmentID]knownSegment{}, map[fcp.WriterID]time.Time{}, map[fcp.WriterID]bool{}
+	t.full = map[fcp.SegmentID]bool{}
 }
 
 // know notes a segment that a member told of.
@@ -189,6 +193,7 @@ type RepairOptions struct {
 	// Now takes devices that are away for lost, whatever their grace, and has this node
 	// do what others would. Who has a session is asked first whether it is there.
 	Now    bool
+	Move   bool // also bring shares to where they would be placed today
 	DryRun bool // plan only
 }
 
@@ -201,6 +206,8 @@ type RepairStep struct {
 	Lost  uint64   // bytes of symbols that went with the devices that do not count any more
 	Done  bool     // every device of To says that it holds its share
 	Err   error    // why not
+
+	Dropped []symbols.Ref // shares of this node that nothing asked for any more
 }
 
 // Repair looks at every segment once and does what falls to this node. It returns a step for each segment that is not as its policy asks.
@@ -224,11 +231,20 @@ func (n *Node) Repair(ctx context.Context, o RepairOptions) ([]RepairStep, error
 	all := n.segments(devices)
 	for i := range all {
 		s := &all[i]
-		r, ok := placement.PlanRepair(p, s, devices, at, 0)
+		lowMark := s.Policy.LowMark
+		if o.Now {
+			lowMark = 0
+		}
+		r, ok := placement.PlanRepair(p, s, devices, at, lowMark)
+		moves := false
+		if !ok && o.Move {
+			r, _, ok = placement.PlanMove(p, s, devices, at)
+			moves = ok
+		}
 		if o.Now {
 			r.By(s, n.self)
 		}
-		if !ok || r.Minter != n.self || s.Writer == n.self && !o.Now {
+		if !ok || r.Minter != n.self || s.Writer == n.self && !o.Now && !moves {
 			continue // placeLoop places what this node wrote
 		}
 		n.repairs.mu.Lock()
@@ -242,6 +258,11 @@ func (n *Node) Repair(ctx context.Context, o RepairOptions) ([]RepairStep, error
 		if !o.DryRun {
 			if len(steps) >= repairBurst && !o.Now {
 				break
+			}
+			if !o.Now && !r.Emergency { // what hardly rebuilds waits for nothing
+				if err := n.repairs.pace.wait(ctx, n.now(), step.Bytes); err != nil {
+					return steps, err
+				}
 			}
 			if step.Err = n.repair(ctx, s.Policy, devices, known, &r); step.Err == nil {
 				step.Done = true
@@ -279,9 +300,10 @@ func (n *Node) repair(ctx context.Context, p *placement.Policy, devices []placem
 			return fcp.Errorf(fcp.CodeExhausted, "segment %s has no symbol numbers left for so many members", r.Segment)
 		}
 		if id != n.self {
-			waiting = append(waiting, placing{id, ref})
+			waiting = append(waiting, placing{id, n.lacking(ref, id)})
 			continue
 		}
+		ref = n.lacking(ref, id)
 		file, manifest, err := n.loadShare(ctx, ref)
 		if err != nil {
 			return err
@@ -355,6 +377,7 @@ func (n *Node) repairLoop() {
 	t := time.NewTimer(repairEvery + n.jitter(repairEvery/4))
 	defer t.Stop()
 	kept := n.now()
+	n.repairs.moved = kept // not at once after a start: who is there is not known yet
 	for {
 		select {
 		case <-t.C:
@@ -369,6 +392,12 @@ func (n *Node) repairLoop() {
 		}
 		if err != nil && n.life.Err() == nil {
 			n.logger.Warn("repair", "err", err)
+		}
+		if now := n.now(); now.Sub(n.repairs.moved) >= moveEvery || now.Before(n.repairs.moved) {
+			n.repairs.moved = now
+			if _, err := n.Move(n.life, RepairOptions{}); err != nil && n.life.Err() == nil {
+				n.logger.Warn("shares were not moved", "err", err)
+			}
 		}
 		if now := n.now(); now.Sub(kept) >= seenEvery {
 			kept = now

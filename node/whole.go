@@ -182,6 +182,7 @@ func (n *Node) serveWhole(ctx context.Context, s *Session, id uint64, ref symbol
 	}
 	s.sentBytes.Add(uint64(len(data)))
 	n.metrics.SymbolsSent.Add(uint64(ref.Count))
+	n.proofs.gave(s.peer.Writer, ref.Segment, wanted)
 	return fcp.Wrap(fcp.CodeTimeout, out.Close(), "send a whole share")
 }
 

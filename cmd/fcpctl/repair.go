@@ -22,16 +22,19 @@ func (a *app) someDaemon() (*api.Client, error) {
 }
 
 func (a *app) repairCommand() *cobra.Command {
-	var now, dryRun bool
+	var now, rebalance, dryRun bool
 	cmd := &cobra.Command{
 		Use: "repair", Short: "Make symbols again that were lost with a device", Args: args(0, 0),
 		Long: `repair has a node look at every segment and mint new symbols, with numbers that no
 device has, for those that have fewer than the policy asks. Nodes do this by themselves
 once a device was away for longer than its grace (server 10 minutes, laptop 3 days,
-phone 7 days, by the tag class:NAME of its enrollment) or was declared lost.
+phone 7 days, see ` + "`device set --class`" + `) or was declared lost.
 
 Without --now the node does what is due and falls to it; often that is nothing. With
 --now devices that are away count as lost, and the node that is asked does it all.
+With --rebalance it also moves shares to where they would be placed today (a device
+came, ` + "`zone placement`" + ` changed), and drops its own that nothing asks for any more once
+the others proved that they hold theirs; nodes do that every ten minutes.
 Exit code 11 when a segment could not be repaired.`,
 		Example: "  fcpctl repair --now --dry-run\n  fcpctl repair --now",
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -39,7 +42,7 @@ Exit code 11 when a segment could not be repaired.`,
 			if err != nil {
 				return err
 			}
-			steps, err := c.Repair(cmd.Context(), now, dryRun)
+			steps, err := c.Repair(cmd.Context(), now, rebalance, dryRun)
 			if err != nil {
 				return err
 			}
@@ -47,6 +50,7 @@ Exit code 11 when a segment could not be repaired.`,
 		},
 	}
 	cmd.Flags().BoolVar(&now, "now", false, "do not wait for the grace of devices that are away")
+	cmd.Flags().BoolVar(&rebalance, "rebalance", false, "also move shares to where they would be placed today")
 	dryRunFlag(cmd, &dryRun)
 	return cmd
 }
@@ -63,6 +67,8 @@ func (a *app) printRepair(steps []api.RepairStep, dryRun bool) error {
 		}
 		state := "planned"
 		switch {
+		case len(s.Dropped) > 0:
+			state = fmt.Sprintf("dropped %d-%d", s.Dropped[0].First, int(s.Dropped[0].First)+s.Dropped[0].Count-1)
 		case s.Problem != nil:
 			state = s.Problem.Message
 			failed++

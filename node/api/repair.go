@@ -162,6 +162,7 @@ type RepairStep struct {
 	Bytes   uint64       `json:"bytes"` // that cross the network
 	Lost    uint64       `json:"lost"`  // bytes of symbols that went with the devices
 	Done    bool         `json:"done"`
+	Dropped []MadeShare  `json:"dropped,omitempty"` // shares that nothing asked for any more
 	Problem *RepairError `json:"problem,omitempty"`
 }
 
@@ -188,8 +189,9 @@ func (s *Server) repair(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	now, err1 := strconv.ParseBool(q.Get("now"))
 	dry, err2 := strconv.ParseBool(q.Get("dry_run"))
-	if err1 != nil || err2 != nil {
-		fail(w, fcp.Errorf(fcp.CodeInvalidArgument, "now and dry_run are true or false"))
+	move, err3 := strconv.ParseBool(q.Get("rebalance"))
+	if err1 != nil || err2 != nil || err3 != nil {
+		fail(w, fcp.Errorf(fcp.CodeInvalidArgument, "now, dry_run and rebalance are true or false"))
 		return
 	}
 	members, err := o.engine.Members()
@@ -197,7 +199,11 @@ func (s *Server) repair(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
-	steps, err := o.node.Repair(r.Context(), node.RepairOptions{Now: now, DryRun: dry})
+	repair := o.node.Repair
+	if move {
+		repair = o.node.Move
+	}
+	steps, err := repair(r.Context(), node.RepairOptions{Now: now, DryRun: dry})
 	if err != nil {
 		fail(w, err)
 		return
@@ -214,6 +220,9 @@ func viewStep(members []engine.Member, st *node.RepairStep) RepairStep {
 	for i, id := range st.To {
 		v.Shares = append(v.Shares, MadeShare{deviceName(members, id), st.First[i], st.Share})
 	}
+	for _, r := range st.Dropped {
+		v.Dropped = append(v.Dropped, MadeShare{v.By, r.First, int(r.Count)})
+	}
 	if st.Err != nil {
 		v.Problem = &RepairError{fcp.CodeOf(st.Err).String(), fmt.Sprint(st.Err)}
 	}
@@ -229,9 +238,10 @@ func (c *Client) Health(ctx context.Context, lose []string) (h Health, err error
 	return h, fcp.Wrap(fcp.CodeMalformed, json.Unmarshal(b, &h), "the daemon's view of placement")
 }
 
-// Repair has the daemon repair what is due, or everything with now.
-func (c *Client) Repair(ctx context.Context, now, dryRun bool) (steps []RepairStep, err error) {
-	q := url.Values{"now": {strconv.FormatBool(now)}, "dry_run": {strconv.FormatBool(dryRun)}}
+// Repair has the daemon repair what is due, or everything with now, and with rebalance
+// also bring shares to where they would be placed today.
+func (c *Client) Repair(ctx context.Context, now, rebalance, dryRun bool) (steps []RepairStep, err error) {
+	q := url.Values{"now": {strconv.FormatBool(now)}, "rebalance": {strconv.FormatBool(rebalance)}, "dry_run": {strconv.FormatBool(dryRun)}}
 	r, err := c.do(ctx, http.MethodPost, "/v1/repair?"+q.Encode(), nil)
 	if err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package placement
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	"fcp"
 	"fcp/engine/symbols"
@@ -70,6 +71,27 @@ func (s *Segment) placed(p *Policy, counts func(fcp.WriterID) bool) (total int) 
 		}
 	}
 	return total
+}
+
+// holders counts the devices, of those for which counts holds, that have a share as the
+// policy asks.
+func (s *Segment) holders(p *Policy, counts func(fcp.WriterID) bool) (n int) {
+	p = s.policy(p)
+	for _, h := range s.Holdings {
+		if counts(h.Device) && !p.Excluded[h.Device] && (h.Whole || h.Count >= p.Share(s.K)) {
+			n++
+		}
+	}
+	return n
+}
+
+// Asked reports whether as many devices hold a share as the policy asks for.
+func (s *Segment) Asked(p *Policy, devices []Device, now time.Time) bool {
+	state := make(map[fcp.WriterID]bool, len(devices))
+	for i := range devices {
+		state[devices[i].ID] = devices[i].Present(now)
+	}
+	return s.holders(p, func(id fcp.WriterID) bool { return state[id] }) >= s.policy(p).Devices()
 }
 
 // CoverageBPS is the symbols that the devices for which counts holds have of what the

@@ -69,12 +69,7 @@ func Summarize(p *Policy, segments []Segment, devices []Device, now time.Time, n
 		}
 		sum.MayLose = min(sum.MayLose, may)
 		sum.MayGo = min(sum.MayGo, s.MayLose(isOnline))
-		holders, sp := 0, s.policy(p)
-		for _, h := range s.Holdings {
-			if present(h.Device) && !sp.Excluded[h.Device] && (h.Whole || h.Count >= sp.Share(s.K)) {
-				holders++
-			}
-		}
+		sp, holders := s.policy(p), s.holders(p, present)
 		if holders < sp.Devices() {
 			sum.BelowPolicy++
 			sum.asked = max(sum.asked, sp.Devices())
