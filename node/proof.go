@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -549,8 +550,15 @@ func (n *Node) takeProof(s *Session, m *possessionProof) {
 	delete(t.asked, m.ID)
 	t.mu.Unlock()
 	s.spawn(func() {
-		good := n.judgeProof(s.ctx, c, m)
+		good, sure := n.judgeProof(s.ctx, c, m)
 		now := n.now()
+		if !sure {
+			t.later(c.claimKey, now)
+			if c.done != nil {
+				c.done <- false
+			}
+			return
+		}
 		still := n.claimed(c.claimKey)
 		var failed []claimKey
 		// A peer may have taken its word back before it was asked for it.
@@ -564,27 +572,47 @@ func (n *Node) takeProof(s *Session, m *possessionProof) {
 	})
 }
 
+// later puts a claim off of which an answer said nothing.
+func (t *proofTable) later(k claimKey, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := t.claims[k]
+	if c == nil {
+		c = &claim{}
+		t.claims[k] = c
+	}
+	c.due = now.Add(proofScan)
+}
+
 // judgeProof reports whether every symbol that was asked for is there, and is what a
-// member signed for; of a segment of this node, whether it is the right one.
-func (n *Node) judgeProof(ctx context.Context, c *challenge, m *possessionProof) bool {
+// member signed for; of a segment of this node, whether it is the right one. It is not
+// sure when the minter is nobody this node knows yet, or lied before: who holds what he
+// minted, in good faith, did not lie himself.
+func (n *Node) judgeProof(ctx context.Context, c *challenge, m *possessionProof) (good, sure bool) {
 	for _, esi := range c.symbols {
 		i := slices.IndexFunc(m.Symbols, func(x provenSymbol) bool { return x.ESI == esi })
 		if i < 0 {
-			return false
+			return false, true
 		}
 		x := &m.Symbols[i]
 		held, root, err := n.engine.CheckMinted(x.Manifest, uint32(x.First), uint32(x.Count))
+		if errors.Is(err, fcp.CodeUnauthorized) {
+			return false, false
+		}
 		if err != nil || held.Segment != c.segment || !held.Proves(root, esi, x.Symbol, x.Path) {
-			return false
+			return false, true
+		}
+		if held.Minter != n.self && !n.rightSymbol(ctx, held.Minter, c.segment, esi, x.Symbol) {
+			return false, held.Minter == c.peer
 		}
 		n.mu.Lock()
 		liar := n.liars[held.Minter]
 		n.mu.Unlock()
-		if liar || held.Minter != n.self && !n.rightSymbol(ctx, held.Minter, c.segment, esi, x.Symbol) {
-			return false
+		if liar {
+			return false, held.Minter == c.peer
 		}
 	}
-	return true
+	return true, true
 }
 
 // rightSymbol compares a symbol of a segment that is in this node's log with the one
