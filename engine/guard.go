@@ -36,8 +36,10 @@ type guard struct {
 
 type recentTag [fcp.IdempotencySize]byte
 
-// recentCount is how many changes each half of the memory holds.
-const recentCount = 1 << 16
+// recentCount is how many changes each half of the memory holds: more than writers
+// under way change between a look and its commit, and few enough for both halves to
+// stay in the cache.
+const recentCount = 1 << 12
 
 // recentNames is an open-addressing table from the hash of a name to the position
 // of its last change. Two names with one hash make a writer look again, no more.
@@ -54,6 +56,17 @@ func (t *recentNames) slot(hash uint64) *recentSlot {
 	for i := hash & mask; ; i = (i + 1) & mask {
 		if s := &t.slots[i]; s.position == 0 || s.hash == hash {
 			return s
+		}
+	}
+}
+
+// grow doubles the table.
+func (t *recentNames) grow() {
+	old := t.slots
+	t.slots = make([]recentSlot, 2*len(old))
+	for _, s := range old {
+		if s.position != 0 {
+			*t.slot(s.hash) = s
 		}
 	}
 }
@@ -143,26 +156,35 @@ func (g *guard) Admit(d *log.Draft, p log.Placed) {
 		return
 	}
 	t := &g.recent[0]
-	s := t.slot(g.hash(d))
+	h := g.hash(d)
+	s := t.slot(h)
 	if s.position == 0 {
-		s.hash = g.hash(d)
+		s.hash = h
 		t.used++
 	}
 	s.position = p.Position
 	t.last = p.Position
-	if t.used >= recentCount {
+	if t.used < recentCount {
+		return
+	}
+	if g.recent[1].last <= g.e.applied.Load() {
 		g.turn()
+	} else if 2*t.used >= len(t.slots) {
+		t.grow()
 	}
 }
 
-// turn forgets the older half. Its last change is applied by then: a commit group
-// is far smaller than a half, and groups are applied before the next is admitted.
+// turn forgets the older half, whose last change the state shows by now.
 func (g *guard) turn() {
 	g.recent[0], g.recent[1] = g.recent[1], g.recent[0]
 	g.tags[0], g.tags[1] = g.tags[1], g.tags[0]
 	old := &g.recent[0]
 	g.floor = max(g.floor, old.last)
-	clear(old.slots)
+	if len(old.slots) > 2*recentCount {
+		old.slots = make([]recentSlot, 2*recentCount)
+	} else {
+		clear(old.slots)
+	}
 	old.used, old.last = 0, 0
 	clear(g.tags[0])
 }
