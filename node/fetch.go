@@ -628,7 +628,7 @@ func (n *Node) Fetch(ctx context.Context, r *log.Remainder) ([]byte, error) {
 	c := n.newCollector(card.Segment)
 	c.zone, c.epoch = r.Zone.Hash(), fcp.Time(r.Time).Epoch()
 	copy(c.zoneKey[:], r.ZoneKey)
-	f := &rebuilding{collector: c, card: &card, size: uint32(info.F), queried: map[*Session]*question{}}
+	f := &rebuilding{collector: c, card: &card, size: uint32(info.F), sources: n.zonePolicy(r.Zone).MinSources, queried: map[*Session]*question{}}
 	if f.dec, err = n.coder.Rebuild(card.Segment, f.size); err != nil {
 		return nil, err
 	}

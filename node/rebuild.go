@@ -20,6 +20,7 @@ type rebuilding struct {
 	*collector
 	card    *fcp.Card
 	size    uint32
+	sources int // peers that the symbols come from, at least, where so many are there
 	dec     *symbols.Rebuild
 	queried map[*Session]*question
 	began   time.Time
@@ -293,16 +294,24 @@ func (f *rebuilding) ask() error {
 		if f.done || need <= 0 {
 			return nil
 		}
-		var best *part
+		var best, over *part
 		for _, p := range f.parts {
 			if p.dead || p.session == nil || len(p.asked) >= p.atOnce() || now.Before(p.again) || f.left(p).IsEmpty() || p.doubted && f.trusted() {
 				continue
 			}
-			if best == nil || p.outstanding() < best.outstanding() {
+			if f.room(p.session) <= 0 {
+				over = p
+			} else if best == nil || p.outstanding() < best.outstanding() {
 				best = p
 			}
 		}
-		if best == nil {
+		room := math.MaxInt
+		switch {
+		case best != nil:
+			room = f.room(best.session)
+		case over != nil && f.asked.IsEmpty() && waiting == 0: // there are not so many sources
+			best = over
+		default:
 			return nil
 		}
 		block := best.block
@@ -313,7 +322,7 @@ func (f *rebuilding) ask() error {
 		} else if waiting > 0 { // leave something for those whose answer is on its way
 			block = min(block, max(need/(waiting+1), 8))
 		}
-		block = min(need, block)
+		block = min(need, block, room)
 		wanted := first(f.left(best), block)
 		if err := f.request(best, wanted); err != nil {
 			if errors.Is(err, fcp.CodeClosed) || errors.Is(err, fcp.CodeExhausted) {
@@ -358,6 +367,22 @@ func (f *rebuilding) knows(s *Session, h shareHead) bool {
 		}
 	}
 	return false
+}
+
+// room is how many more symbols one peer may give, so that those of a rebuild come from
+// as many peers as the zone's placement asks for, where so many are there.
+func (f *rebuilding) room(s *Session) int {
+	if f.sources <= 1 || f.judging {
+		return math.MaxInt
+	}
+	k := symbols.Ref{Size: f.size}.K() + spareSymbols
+	room := (k + f.sources - 1) / f.sources
+	for _, p := range f.parts {
+		if p.session == s {
+			room -= int(p.got.GetCardinality() + p.outstanding())
+		}
+	}
+	return room
 }
 
 // fair is the part of what is missing that each who can give symbols should give.

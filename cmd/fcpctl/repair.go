@@ -100,15 +100,42 @@ func (a *app) printRepair(steps []api.RepairStep, dryRun bool) error {
 }
 
 func (a *app) nodeHealthCommand() *cobra.Command {
-	return &cobra.Command{
+	var table bool
+	cmd := &cobra.Command{
 		Use: "health", Short: "How well everything is placed, why not better, and what to do", Args: args(0, 0),
 		Long: `health gives a score from 0 (something is lost) to 100, with its reasons and what to do
 about each, and the durability table: how likely a segment is lost within a year, to
 devices that fail independently (one in ten a year, repaired within a week) and to each
-failure domain (site:NAME of the enrollment; one in five hundred a year), which usually
-decides.`,
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.health(cmd.Context(), nil) },
+failure domain (` + "`device set --site`" + `; one in five hundred a year), which usually
+decides. --table prints that table alone.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if table {
+				return a.durability(cmd.Context())
+			}
+			return a.health(cmd.Context(), nil)
+		},
 	}
+	cmd.Flags().BoolVar(&table, "table", false, "print the durability table, a row for each failure domain")
+	return cmd
+}
+
+// durability prints the durability table.
+func (a *app) durability(ctx context.Context) error {
+	c, err := a.someDaemon()
+	if err != nil {
+		return err
+	}
+	h, err := c.Health(ctx, nil)
+	if err != nil {
+		return err
+	}
+	l := a.list("Durability", 0, "CAUSE", "DEVICES", "UNREADABLE AFTER", "LOSS PER YEAR")
+	for _, d := range h.Durability {
+		if err := l.add(d, d.Cause, d.Cause, decimal(uint64(d.Devices)), fmt.Sprintf("%d of %d segments", d.Unusable, h.Segments), fmt.Sprintf("%.2g", d.Yearly)); err != nil {
+			return err
+		}
+	}
+	return l.close()
 }
 
 func (a *app) nodeWhatIfCommand() *cobra.Command {
