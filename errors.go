@@ -77,6 +77,7 @@ const (
 	CodeNotPosition  Code = 6010 // the position or time lies beyond the end of the log
 	CodeFenced       Code = 6011 // a lease is over for its holder: a higher fence, its end, or a release
 	CodeLeaseHeld    Code = 6012 // another device has the lease
+	CodeStale        Code = 6013 // the answer would be older than was asked for
 	CodeNoQuorum     Code = 7004 // too few members agreed in time
 	CodeTimeout      Code = 7002 // a deadline passed
 	CodeInternal     Code = 9001 // a bug: an invariant of this program does not hold
@@ -145,6 +146,7 @@ var codes = map[Code]codeInfo{
 	CodeGuess:           {Invalid, "several candidates fit", "name one of them in full"},
 	CodeFuture:          {Transient, "the time lies too far ahead", "check the clocks; the event is taken when it is due"},
 	CodeNotEnough:       {NotEnough, "there are not enough symbols to rebuild", "add more places with --from"},
+	CodeStale:           {Transient, "the answer would be older than was asked for", "see `fcpctl node ls` for who is away; start those devices, allow more with --max-staleness, or leave it out"},
 	CodeHorizon:         {Invalid, "that position was compacted away", "use a later position"},
 	CodeNotPosition:     {Invalid, "that lies beyond the end of the log", "use an earlier position or time"},
 	CodeTimeout:         {Transient, "the deadline passed", "try again, or allow more time"},

@@ -109,7 +109,8 @@ func TestMessagesMatchTheCDDL(t *testing.T) {
 	for rule, v := range map[string]any{
 		"TransportAttestation": attestation{Enrollment: make([]byte, 100), Until: 5, Signature: make([]byte, 64)},
 		"SeenList":             seenList{Entries: []seenEntry{{fcp.WriterID{1}, 5}}},
-		"MemberMeta":           meta{Vector: fcp.Hash{1}, Feeds: 2, Segments: 3},
+		"AccessList":           accessList{Off: true, Entries: []accessEntry{{fcp.ZoneWork, "a", 5, 6}}},
+		"MemberMeta":           meta{Vector: fcp.Hash{1}, Feeds: 2, Segments: 3, Profile: Profile{4, 5, PowerBattery, 6, true}},
 	} {
 		b, err := fcp.Marshal(v)
 		if err != nil {

@@ -250,6 +250,7 @@ func (n *Node) sessionDown(s *Session) {
 		n.stepLocked(gossip.PeerDown{Peer: s.peer.Writer})
 	}
 	n.mu.Unlock()
+	n.saw(s.peer.Writer)
 	n.tails.wake()    // another one may have to hold what it held
 	n.fetches.lost(s) // may wait for collectors, which may wait for mu
 }

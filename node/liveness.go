@@ -35,6 +35,7 @@ type Presence struct {
 	Since    time.Time
 	Feeds    uint64 // control feeds that it has
 	Segments uint64 // segments that it holds symbols of
+	Profile  Profile
 }
 
 // meta is a node's hint, in at most 512 bytes.
@@ -42,6 +43,7 @@ type meta struct {
 	Vector   fcp.Hash `cbor:"vector"` // gossip.Digest.Hash
 	Feeds    uint64   `cbor:"feeds"`
 	Segments uint64   `cbor:"segments"`
+	Profile  Profile  `cbor:"profile"`
 }
 
 // swim is a memberlist packet inside a control message.
@@ -225,7 +227,7 @@ func (l *liveness) NodeMeta(limit int) []byte {
 	n.shares.mu.Lock()
 	segments := uint64(len(n.shares.own) + len(n.shares.held))
 	n.shares.mu.Unlock()
-	b, err := fcp.Marshal(&meta{d.Hash, d.Feeds, segments})
+	b, err := fcp.Marshal(&meta{d.Hash, d.Feeds, segments, n.profile()})
 	if err != nil || len(b) > limit {
 		return nil
 	}
@@ -257,7 +259,7 @@ func (l *liveness) note(p *memberlist.Node, alive bool) {
 		return
 	}
 	var m meta
-	hint := len(p.Meta) <= memberlist.MetaMaxSize && fcp.Unmarshal(p.Meta, &m) == nil
+	hint := len(p.Meta) <= memberlist.MetaMaxSize && fcp.Unmarshal(p.Meta, &m) == nil && m.Profile.ok()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	q := l.presence[w]
@@ -265,7 +267,7 @@ func (l *liveness) note(p *memberlist.Node, alive bool) {
 		q.Alive, q.Since = alive, l.node.now()
 	}
 	if hint {
-		q.Feeds, q.Segments = m.Feeds, m.Segments
+		q.Feeds, q.Segments, q.Profile = m.Feeds, m.Segments, m.Profile
 	}
 	l.presence[w] = q
 }

@@ -30,10 +30,12 @@ type Options struct {
 	Listen     string   // "": "127.0.0.1:0"
 	Peers      []string // addresses to connect to, again and again
 
-	Policy symbols.Policy // how segments are spread; zero: any 2 of 3
-	Budget Budget         // what one peer may cost
-	Lane   bool           // rebuild over the paced lane beside QUIC, not over QUIC datagrams
-	Rekey  Rekey          // when a session is replaced by a fresh one
+	Policy  symbols.Policy // how segments are spread; zero: any 2 of 3
+	Budget  Budget         // what one peer may cost
+	Profile func() Profile // what this device says of itself, asked from time to time; nil: nothing
+
+	Lane  bool  // rebuild over the paced lane beside QUIC, not over QUIC datagrams
+	Rekey Rekey // when a session is replaced by a fresh one
 
 	// RepairRate is how many bytes a second repair and moves of shares may cost, except
 	// where what is online hardly rebuilds; 0: 16 MiB.
@@ -96,6 +98,7 @@ type Node struct {
 	repairs repairTable
 	pins    pinTable
 
+	accesses accesses
 	releases releaseTable
 
 	life context.Context
@@ -146,7 +149,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 			err = errors.Join(err, n.Close())
 		}
 	}()
-	if err := n.loadSeen(); err != nil {
+	if err := errors.Join(n.loadSeen(), n.loadAccesses()); err != nil {
 		return nil, err
 	}
 	position := n.engine.Position()
@@ -178,6 +181,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	n.spawn(n.releaseLoop)
 	n.spawn(n.laneLoop)
 	n.spawn(n.pinLoop)
+	n.spawn(n.stageLoop)
 	n.spawn(func() { n.followLog(position) })
 	if f, ok := o.Network.(Finder); ok {
 		n.spawn(func() { n.findLoop(f) })
@@ -282,7 +286,7 @@ func (n *Node) Close() error {
 		err = errors.Join(err, n.transport.close())
 	}
 	n.work.Wait()
-	return errors.Join(err, n.keepHeads(), n.keepSeen())
+	return errors.Join(err, n.keepHeads(), n.keepSeen(), n.keepAccesses())
 }
 
 // Kill ends the node at once, without a word to its peers: for tests and for a

@@ -254,7 +254,7 @@ func (n *Node) carryOutPin(ctx context.Context, p *engine.Pin, held map[fcp.Segm
 		for id := range l.held {
 			held[id] = true
 		}
-		if r.Whole == r.Names || round == pinRounds || !n.bringMissing(ctx, p.Zone, l) {
+		if r.Whole == r.Names || round == pinRounds || n.bringMissing(ctx, p.Zone, l) == 0 {
 			return r, nil
 		}
 	}
@@ -278,21 +278,8 @@ func (l *looked) bytes() (sum uint64) {
 // names that take accepts once it knows what each misses.
 func (n *Node) look(ctx context.Context, zone fcp.ZoneID, prefix string, want func(*engine.Entry) bool, take func(*engine.Needed) bool) (*looked, error) {
 	l := &looked{segments: map[fcp.SegmentID]uint64{}, held: map[fcp.SegmentID]bool{}}
-	known := map[fcp.SegmentID]bool{}
-	h := engine.Held{Tail: n.keepsTail, Segment: func(r *log.Remainder) bool {
-		id := fcp.SegmentID(r.Segment)
-		here, ok := known[id]
-		if !ok {
-			here = n.readable(r)
-			known[id] = here
-		}
-		if here {
-			l.held[id] = true
-		}
-		return here
-	}}
 	seen := map[fcp.ObjectID]bool{}
-	err := n.engine.Needs(ctx, zone, prefix, want, h, func(x *engine.Needed) error {
+	err := n.engine.Needs(ctx, zone, prefix, want, n.holdings(l.held), func(x *engine.Needed) error {
 		if !take(x) {
 			return nil
 		}
@@ -308,6 +295,24 @@ func (n *Node) look(ctx context.Context, zone fcp.ZoneID, prefix string, want fu
 		return nil
 	})
 	return l, err
+}
+
+// holdings is what this node has of others' bodies. It notes the segments that were
+// asked for and are here, if held is given.
+func (n *Node) holdings(held map[fcp.SegmentID]bool) engine.Held {
+	known := map[fcp.SegmentID]bool{}
+	return engine.Held{Tail: n.keepsTail, Segment: func(r *log.Remainder) bool {
+		id := fcp.SegmentID(r.Segment)
+		here, ok := known[id]
+		if !ok {
+			here = n.readable(r)
+			known[id] = here
+		}
+		if here && held != nil {
+			held[id] = true
+		}
+		return here
+	}}
 }
 
 func segmentSize(r *log.Remainder) uint64 {
@@ -346,36 +351,38 @@ func (n *Node) keepsTail(id fcp.ObjectID) bool {
 	return n.tails.byID[id] != nil
 }
 
-// bringMissing brings what was found missing, and reports whether something came.
-func (n *Node) bringMissing(ctx context.Context, zone fcp.ZoneID, l *looked) (some bool) {
+// bringMissing brings what was found missing, and returns how many bytes came.
+func (n *Node) bringMissing(ctx context.Context, zone fcp.ZoneID, l *looked) (came uint64) {
 	if len(n.everySession()) == 0 {
-		return false
+		return 0
 	}
 	if len(l.segments) > 0 {
 		done, err := n.pinWhere(ctx, zone, func(id fcp.SegmentID) bool { _, ok := l.segments[id]; return ok })
-		some = done.Brought > 0
+		came = uint64(done.Bytes)
 		if err != nil && ctx.Err() == nil {
 			n.logger.Debug("segments are brought one by one", "zone", zone, "err", err)
-			some = n.bringEach(ctx, zone, l) || some
+			came += n.bringEach(ctx, zone, l)
 		}
 	}
 	for _, id := range l.tails {
 		if ctx.Err() != nil {
-			return some
+			return came
 		}
 		x, _, _, err := n.askTail(ctx, zone, id)
 		if err != nil {
 			n.logger.Debug("a body that is in no segment yet did not come", "object", id, "err", err)
 			continue
 		}
-		some = n.keepTail(x) || some
+		if n.keepTail(x) {
+			came += uint64(len(x.Sealed))
+		}
 	}
-	return some
+	return came
 }
 
 // bringEach brings segments one by one: one that cannot be had does not hold up the
 // others.
-func (n *Node) bringEach(ctx context.Context, zone fcp.ZoneID, l *looked) (some bool) {
+func (n *Node) bringEach(ctx context.Context, zone fcp.ZoneID, l *looked) (came uint64) {
 	ids := make([]fcp.SegmentID, 0, len(l.segments))
 	for id := range l.segments {
 		ids = append(ids, id)
@@ -383,15 +390,15 @@ func (n *Node) bringEach(ctx context.Context, zone fcp.ZoneID, l *looked) (some 
 	slices.SortFunc(ids, func(a, b fcp.SegmentID) int { return slices.Compare(a[:], b[:]) })
 	for _, id := range ids {
 		if ctx.Err() != nil || len(n.everySession()) == 0 {
-			return some
+			return came
 		}
 		done, err := n.pinWhere(ctx, zone, func(x fcp.SegmentID) bool { return x == id })
 		if err != nil {
 			n.logger.Debug("a segment did not come", "segment", id, "err", err)
 		}
-		some = some || done.Brought > 0
+		came += uint64(done.Bytes)
 	}
-	return some
+	return came
 }
 
 // WaitPinned waits until the devices of all pins of a scope said that every name is

@@ -44,6 +44,9 @@ type global struct {
 	color  colorFlag
 	quiet  bool
 
+	fresh     bool
+	staleness time.Duration
+
 	config, context string // settings file, and the settings in it
 
 	dirGiven bool // by flag, not by environment or default

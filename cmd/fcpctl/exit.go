@@ -71,6 +71,7 @@ var (
 		fcp.CodeGuess:        exitGuess,
 		fcp.CodeTimeout:      exitUnreachable,
 		fcp.CodeNoQuorum:     exitUnreachable,
+		fcp.CodeStale:        exitUnreachable,
 		fcp.CodeInterrupted:  exitInterrupted,
 	}
 )

@@ -224,6 +224,7 @@ var scrubs = []struct {
 	{regexp.MustCompile(`\b\d+ ms\b`), "0 ms"},
 	{regexp.MustCompile(`\b\d+ (MiB free|files are as|events are in no)`), "0 $1"},
 	{regexp.MustCompile(`(acknowledged to,|log up to) position \d+`), "$1 position 0"},
+	{regexp.MustCompile(`,"(power|charge)":("[a-z]+"|\d+)`), ""}, // of the machine
 	{regexp.MustCompile(`"set":"[0-9a-f]{8}"`), `"set":"<set>"`},
 	{regexp.MustCompile(`"pages":\d+`), `"pages":0`},
 	{regexp.MustCompile(`bit \d of byte \d+ of [^"]+`), "a bit"},

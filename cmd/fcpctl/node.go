@@ -75,6 +75,10 @@ func (a *app) listNodes(ctx context.Context) (out []nodeView, err error) {
 			} else if out[i].Writer == "" {
 				out[i].Writer = m.Writer
 			}
+			at := slices.IndexFunc(out, func(v nodeView) bool { return v.Writer == m.Writer })
+			if m.State != "this" || out[at].Class == "" && out[at].Power == "" {
+				out[at].present(&m)
+			}
 		}
 	}
 	newest(all, out)

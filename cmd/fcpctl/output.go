@@ -138,11 +138,36 @@ func (a *app) envelope(typ string, asOf uint64, v any) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	head := fmt.Sprintf(`{"schema":%q,"source":%q,"as_of":%d`, schemaName(typ), a.source().Kind, asOf)
+	head := a.envelopeHead(typ, asOf)
 	if len(b) > 2 {
 		head += ","
 	}
 	return append([]byte(head), b[1:]...), nil
+}
+
+// behindView is a device whose newest writes an answer may lack, as JSON.
+type behindView struct {
+	Device string `json:"device"`
+	AsOf   string `json:"as_of"`
+}
+
+// envelopeHead is a JSON object up to where its own fields begin. An answer that may
+// lack what devices wrote that are away says so, and as of which time it is whole.
+func (a *app) envelopeHead(typ string, asOf uint64) string {
+	s := a.source()
+	head := fmt.Sprintf(`{"schema":%q,"source":%q,"as_of":%d`, schemaName(typ), s.Kind, asOf)
+	if len(s.Behind) == 0 {
+		return head
+	}
+	var list []behindView
+	for _, b := range s.Behind {
+		list = append(list, behindView{b.Name, secondsText(b.AsOf)})
+	}
+	b, err := marshalJSON(list)
+	if err != nil {
+		return head // strings always marshal
+	}
+	return head + fmt.Sprintf(`,"as_of_time":%q,"behind":%s`, secondsText(s.AsOfTime()), b)
 }
 
 // answered tells on stderr where the answer came from; JSON has it inside.
@@ -257,7 +282,7 @@ func (l *list) addJSON(v any) error {
 }
 
 func (l *list) head() string {
-	return fmt.Sprintf("{\"schema\":%q,\"source\":%q,\"as_of\":%d,\"items\":[\n", schemaName(l.typ+"List"), l.a.source().Kind, l.asOf)
+	return l.a.envelopeHead(l.typ+"List", l.asOf) + ",\"items\":[\n"
 }
 
 // end ends the list and says on stderr what it was an answer of.

@@ -33,6 +33,8 @@ func (a *app) rootCommand() *cobra.Command {
 	f.VarP(&a.flags.format, "output", "o", "how data is printed")
 	f.Var(&a.flags.color, "color", "when to use colour")
 	f.BoolVarP(&a.flags.quiet, "quiet", "q", false, "no notes and no progress on stderr")
+	f.BoolVar(&a.flags.fresh, "fresh", false, "read only when every other device is there and all that it told of is here")
+	f.DurationVar(&a.flags.staleness, "max-staleness", 0, "read only when every other device was there within this time")
 	f.StringVar(&a.flags.config, "config", "", "settings file (default $XDG_CONFIG_HOME/fcp/config.hujson)")
 	f.StringVar(&a.flags.context, "context", "", "settings to use, by name")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
@@ -44,7 +46,7 @@ func (a *app) rootCommand() *cobra.Command {
 		&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitPage()})
 	root.AddCommand(a.capCommand(), a.whyCommand(), a.auditCommand(), a.deviceCommand(),
 		a.upCommand(), a.downCommand(), a.joinCommand(), a.nodeCommand(), a.waitCommand(), a.repairCommand(), a.fcpdCommand(), a.secretCommand(), a.ownerCommand(),
-		a.leaseCommand(), a.stateCommand(), a.pinCommand(), a.unpinCommand())
+		a.leaseCommand(), a.stateCommand(), a.pinCommand(), a.unpinCommand(), a.packCommand(), a.stageCommand())
 	root.InitDefaultHelpFlag() // now, so that `fcpctl --help exit-codes` knows it takes no value
 	root.CompletionOptions.DisableDescriptions = false
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))

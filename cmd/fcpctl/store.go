@@ -39,8 +39,21 @@ func (a *app) withStoreIn(ctx context.Context, dir string, mode openMode, fn fun
 	if doubt := e.Log().Doubt(); doubt != nil && mode == reading {
 		a.warn(doubt)
 	}
-	err = fn(e)
+	if err = a.checkFresh(ctx, mode, api.Local{Engine: e}); err == nil {
+		err = fn(e)
+	}
 	return errors.Join(err, e.Close(), release())
+}
+
+// checkFresh refuses to read what may be older than --fresh or --max-staleness allow.
+func (a *app) checkFresh(ctx context.Context, mode openMode, s api.Store) error {
+	if mode == writing || !a.flags.fresh && a.flags.staleness == 0 {
+		return nil
+	}
+	if a.flags.fresh {
+		return s.Fresh(ctx, 0)
+	}
+	return s.Fresh(ctx, a.flags.staleness)
 }
 
 // withAny runs fn on the store: over the daemon's socket when one runs, else as
@@ -52,6 +65,9 @@ func (a *app) withAny(ctx context.Context, mode openMode, fn func(s api.Store) e
 	}
 	if r != nil {
 		a.answers = r
+		if err := a.checkFresh(ctx, mode, r); err != nil {
+			return err
+		}
 		return fn(r)
 	}
 	return a.withStore(ctx, mode, func(e *engine.Engine) error { return fn(api.Local{Engine: e}) })

@@ -15,6 +15,7 @@ import (
 	"fcp/authority"
 	"fcp/cmd/internal/daemon"
 	"fcp/engine"
+	"fcp/node"
 	"fcp/node/api"
 )
 
@@ -24,6 +25,8 @@ type upOptions struct {
 	listen   string
 	peers    []string
 	tailnet  tailnetOptions
+	metered  bool
+	hooks    daemon.Hooks
 	identity *identityOptions
 }
 
@@ -56,6 +59,9 @@ enrolled with the owner's identity; each gets an fcpd of its own, on loopback. L
 	f.StringVar(&o.policy, "policy", "", "how segments are spread over the members (default any-2-of-3)")
 	f.StringVar(&o.listen, "listen", "", "UDP address for other devices (default a free port of 127.0.0.1, kept)")
 	f.StringArrayVar(&o.peers, "peer", nil, "address of another device; may be repeated")
+	f.BoolVar(&o.metered, "metered", false, "this device's network costs by volume: nothing is fetched that nobody waits for")
+	f.StringVar(&o.hooks.Arrival, "on-arrival", "", "program for fcpd to run when a device came (an absolute path)")
+	f.StringVar(&o.hooks.Departure, "on-departure", "", "program for fcpd to run when a device went (an absolute path)")
 	o.tailnet.flags(f)
 	return cmd
 }
@@ -74,6 +80,56 @@ type nodeView struct {
 	Began   bool   `json:"began,omitempty"` // by this command
 
 	Arrived *float64 `json:"arrived_ms,omitempty"` // when the newest revocation was there
+
+	Since    string     `json:"since,omitempty"`     // of one that is there
+	LastSeen string     `json:"last_seen,omitempty"` // of one that is away
+	Class    string     `json:"class,omitempty"`
+	Site     string     `json:"site,omitempty"`
+	Power    node.Power `json:"power,omitempty"` // by the device's own word
+	Charge   uint64     `json:"charge,omitempty"`
+	Metered  bool       `json:"metered,omitempty"`
+}
+
+// present notes what a node knows of a member.
+func (v *nodeView) present(m *api.Member) {
+	v.Class, v.Site = m.Class, m.Site
+	if p := m.Profile; p != nil {
+		v.Power, v.Charge, v.Metered = p.Power, p.Charge, p.Metered
+	}
+	switch {
+	case v.State == "up" && !m.Since.IsZero():
+		v.Since = secondsText(m.Since)
+	case v.State != "up" && !m.LastSeen.IsZero():
+		v.LastSeen = secondsText(m.LastSeen)
+	}
+}
+
+// presence is "since T" or "last seen T".
+func (v *nodeView) presence() string {
+	switch {
+	case v.Since != "":
+		return "since " + v.Since
+	case v.LastSeen != "":
+		return "last seen " + v.LastSeen
+	}
+	return ""
+}
+
+// device is "laptop, home, battery 80 %, metered".
+func (v *nodeView) device() string {
+	var out []string
+	for _, s := range []string{v.Class, v.Site, string(v.Power)} {
+		if s != "" {
+			out = append(out, s)
+		}
+	}
+	if v.Power != "" && v.Charge > 0 {
+		out[len(out)-1] += fmt.Sprintf(" %d %%", v.Charge)
+	}
+	if v.Metered {
+		out = append(out, "metered")
+	}
+	return strings.Join(out, ", ")
 }
 
 func (v *nodeView) cells() []string {
@@ -84,11 +140,11 @@ func (v *nodeView) cells() []string {
 	if v.Arrived != nil {
 		arrived = fmt.Sprintf("%.1f ms", *v.Arrived)
 	}
-	return []string{v.Name, v.State, process, v.Address, v.Dir, arrived}
+	return []string{v.Name, v.State, process, v.Address, v.Dir, arrived, v.presence(), v.device()}
 }
 
 func (a *app) nodeList() *list {
-	return a.list("Node", 0, "NAME", "STATE", "PROCESS", "ADDRESS", "DIR", "REVOCATION")
+	return a.list("Node", 0, "NAME", "STATE", "PROCESS", "ADDRESS", "DIR", "REVOCATION", "PRESENCE", "DEVICE")
 }
 
 func (a *app) up(ctx context.Context, o *upOptions) error {
@@ -120,6 +176,15 @@ func (a *app) up(ctx context.Context, o *upOptions) error {
 	}
 	for _, p := range o.peers {
 		flags = append(flags, "--peer", p)
+	}
+	if o.metered {
+		flags = append(flags, "--metered")
+	}
+	if o.hooks.Arrival != "" {
+		flags = append(flags, "--on-arrival", o.hooks.Arrival)
+	}
+	if o.hooks.Departure != "" {
+		flags = append(flags, "--on-departure", o.hooks.Departure)
 	}
 	if len(hints.Nodes) == 0 {
 		err = add(daemon.LocalNode{Name: "this", Dir: a.flags.dir}, append(flags, o.tailnet.forNode(hints, "this")...)...)

@@ -43,6 +43,10 @@ var calls = map[string]func(*callState) error{
 	"roots":       (*callState).roots,
 	"pin":         (*callState).pin,
 	"pins":        (*callState).pins,
+	"fresh":       (*callState).fresh,
+	"pack":        (*callState).pack,
+	"accesses":    (*callState).accesses,
+	"staging":     (*callState).staging,
 	"wait":        (*callState).wait,
 }
 
@@ -113,7 +117,7 @@ func (s *Server) serveCall(ctx context.Context, f *frames, fn func(*callState) e
 		}
 		return nil, err
 	}
-	end := &End{Position: o.engine.Position()}
+	end := &End{Position: o.engine.Position(), Behind: behind(o.node)}
 	for _, x := range report.From() {
 		end.Fetched = append(end.Fetched, Fetched{x.Name, x.Symbols})
 	}
@@ -133,10 +137,11 @@ type helloRow struct {
 	Incarnation uint64
 	Owner       authority.OwnerPublic
 	Writer      fcp.WriterID
+	Behind      []Behind
 }
 
 func (c *callState) hello() error {
-	return c.send(frameRow, &helloRow{c.engine.Log().Incarnation(), c.engine.Genesis().Owner, c.node.Writer()})
+	return c.send(frameRow, &helloRow{c.engine.Log().Incarnation(), c.engine.Genesis().Owner, c.node.Writer(), behind(c.node)})
 }
 
 func (c *callState) positionAt() error {
@@ -190,6 +195,7 @@ func (c *callState) get() error {
 	if err != nil {
 		return err
 	}
+	c.node.Accessed(r.Info().Zone, q.Key)
 	return c.sendObject(r)
 }
 

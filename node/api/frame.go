@@ -191,6 +191,7 @@ func (p *payload) Read(b []byte) (int, error) {
 type End struct {
 	Position uint64    // of the store
 	Fetched  []Fetched // what other members gave for this answer, most first
+	Behind   []Behind  // members that are away, the longest first
 }
 
 // Fetched is what one member gave.

@@ -43,6 +43,11 @@ type Member struct {
 	State   string    `json:"state"` // this, up, away, revoked
 	Address string    `json:"address,omitempty"`
 	Since   time.Time `json:"since,omitzero"` // of the session
+
+	LastSeen time.Time     `json:"last_seen,omitzero"` // of one that is away
+	Class    string        `json:"class,omitempty"`    // by the owner's word
+	Site     string        `json:"site,omitempty"`
+	Profile  *node.Profile `json:"profile,omitempty"` // by the device's own
 }
 
 // Arrival says after how many milliseconds a revocation of this node was at each
@@ -92,6 +97,7 @@ func (s *Server) statusOf(o *opening) (*Status, error) {
 		}
 		st.Members[i].State, st.Members[i].Address, st.Members[i].Since = "up", p.Address, p.Since
 	}
+	st.tellContacts(o.node.Contacts())
 	st.Name = names[o.node.Writer()]
 	st.Arrivals = append(st.Arrivals, s.arrivals(o, names)...)
 	c := o.node.Coverage()

@@ -29,7 +29,11 @@ var _ Store = (*Remote)(nil)
 // is none.
 func Dial(ctx context.Context, socket string) (*Remote, error) {
 	r := &Remote{client: NewClient(socket), source: Source{Kind: FromNode}}
-	return r, r.one(ctx, "hello", nil, &r.hello)
+	if err := r.one(ctx, "hello", nil, &r.hello); err != nil {
+		return r, err
+	}
+	r.source.Behind = r.hello.Behind
+	return r, nil
 }
 
 // Client returns the client that r uses.
@@ -63,9 +67,9 @@ func (r *Remote) CheckOwner(owner authority.OwnerPublic) error {
 func (r *Remote) ended(x *exchange) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.position, r.source = x.end.Position, Source{Kind: FromNode}
+	r.position, r.source = x.end.Position, Source{Kind: FromNode, Behind: x.end.Behind}
 	if len(x.end.Fetched) > 0 {
-		r.source = Source{FromMesh, x.end.Fetched}
+		r.source.Kind, r.source.Fetched = FromMesh, x.end.Fetched
 	}
 }
 
@@ -361,11 +365,10 @@ func (r *Remote) Wait(ctx context.Context, what string, ref fcp.Hash) error {
 }
 
 // String lists who gave how much: "n2: 512 symbols, n3: 514 symbols".
-func (s Source) String() string {
-	if s.Kind != FromMesh {
-		return s.Kind
-	}
+func (s Source) String() (text string) {
 	out := s.Kind
+	if len(s.Behind) > 0 {
+		defer func() { text += ", " + s.without() }()
 	for i, f := range s.Fetched {
 		sep := ", "
 		if i == 0 {

@@ -358,6 +358,7 @@ func (s *Server) get(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer in.Close()
+	o.node.Accessed(in.Info().Zone, q.Get("key"))
 	v := in.Info().Version
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Etag", `"`+v.Hash.String()+`"`)

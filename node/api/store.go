@@ -33,6 +33,9 @@ type Store interface {
 	QueryProjection(ctx context.Context, name string, zone fcp.ZoneID, prefix []byte, at engine.At, fn func(*engine.Row) error) error
 	Overview(ctx context.Context, root bool) (*Overview, error)
 
+	// Fresh fails with CodeStale when a member was last there longer than most ago; see
+	// node.Node.Fresh.
+	Fresh(ctx context.Context, most time.Duration) error
 	// SetPin writes a pin down, for the device of that name if one is given.
 	SetPin(ctx context.Context, p engine.Pin, device string) (engine.Pin, error)
 	// Pins returns the pins that are not over, by zone, name and device's name.
@@ -67,6 +70,7 @@ const (
 type Source struct {
 	Kind    string    // FromFiles, FromNode or FromMesh
 	Fetched []Fetched // FromMesh only
+	Behind  []Behind  // members whose newest writes the answer may lack, the longest away first
 }
 
 // Overview is what status shows.

@@ -51,6 +51,8 @@ type Options struct {
 	Policy                          string
 	Peers                           []string
 	Verbose                         bool
+	Metered                         bool // the network costs by volume
+	Hooks                           Hooks
 	TraceEndpoint                   string
 	Tailnet                         Tailnet
 
@@ -72,6 +74,9 @@ func Command(name string) *cobra.Command {
 	f.StringVar(&o.Enrollment, "enrollment", "", "file with this device's enrollment, for its first start (default as it came with the store)")
 	f.StringVar(&o.Policy, "policy", "", "how segments are spread (default any-2-of-3)")
 	o.Tailnet.flags(f)
+	f.BoolVar(&o.Metered, "metered", false, "the network of this device costs by volume: nothing is fetched that nobody waits for")
+	f.StringVar(&o.Hooks.Arrival, "on-arrival", "", "program to run when a device came; see docs/cli.md")
+	f.StringVar(&o.Hooks.Departure, "on-departure", "", "program to run when a device went")
 	f.BoolVar(&o.Verbose, "verbose", false, "log more")
 	f.StringVar(&o.TraceEndpoint, "otlp-endpoint", os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT"), "URL of an OTLP/HTTP collector for traces (default none)")
 	return c
@@ -92,6 +97,9 @@ func Run(ctx context.Context, o *Options) (err error) {
 	if o.Socket == "" {
 		o.Socket = SocketIn(o.Dir)
 	}
+	if err := o.Hooks.check(); err != nil {
+		return err
+	}
 	logger := newLogger(o.Stderr, o.Verbose)
 	defer func() {
 		if err != nil {
@@ -103,7 +111,7 @@ func Run(ctx context.Context, o *Options) (err error) {
 		return err
 	}
 	defer mark.Close()
-	d := &running{o: o, logger: logger}
+	d := &running{o: o, logger: logger, profiles: profiles{now: o.Now, metered: o.Metered}}
 	if d.hints, err = LoadHints(o.Dir); err != nil {
 		return err
 	}
@@ -143,6 +151,9 @@ type running struct {
 	hints *Hints // guarded by mu once it serves
 
 	tailnet *tailnet.Network // nil: loopback and LAN
+
+	profiles profiles
+	roll     node.Roll
 }
 
 // open opens the store and starts its node, each time where it listened before.
@@ -161,7 +172,7 @@ func (d *running) open(ctx context.Context) (_ *engine.Engine, _ *node.Node, err
 	if err != nil {
 		return nil, nil, err
 	}
-	opt := node.Options{Engine: e, Enrollment: enrollment, Members: hints.Members, Listen: o.Listen, Policy: d.policy, Logger: d.logger,
+	opt := node.Options{Engine: e, Enrollment: enrollment, Members: hints.Members, Listen: o.Listen, Policy: d.policy, Logger: d.logger, Profile: d.profiles.get,
 		Peers: slices.Concat(o.Peers, hints.Peers)}
 	if opt.Listen == "" {
 		opt.Listen = hints.Listen
@@ -190,12 +201,24 @@ func (d *running) serve(ctx context.Context, s *api.Server) (err error) {
 	go func() { served <- s.Serve() }()
 	d.logger.Info("ready", "address", s.Address(), "socket", d.o.Socket, "process", os.Getpid())
 	d.tellReady()
+	hooks := newHookRunner(d.o.Hooks, d.logger, d.o.LookupEnv)
+	hooking, stopHooks := context.WithCancel(ctx)
+	var hooked sync.WaitGroup
+	hooked.Go(func() { hooks.run(hooking) })
+	defer hooked.Wait()
+	defer stopHooks()
+	roll := time.NewTicker(rollEvery)
+	defer roll.Stop()
 	t := time.NewTicker(keepEvery)
 	defer t.Stop()
 	for done := false; !done; {
 		select {
 		case <-t.C:
 			d.keep(s)
+		case <-roll.C:
+			if list, here := s.Contacts(); here {
+				hooks.tell(d.roll.Call(d.o.Now(), list))
+			}
 		case err = <-served:
 			done = true
 		case <-ctx.Done():
