@@ -64,6 +64,7 @@ type Node struct {
 	now       func() time.Time
 	rand      io.Reader
 	logger    *slog.Logger
+	started   time.Time
 	id        *identity
 	transport *transport
 	cookieKey wire.Key
@@ -124,6 +125,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 		sessions: map[fcp.WriterID]*Session{}, bySID: map[wire.SessionID]*Session{}, dialling: map[string]bool{},
 		addrs: map[fcp.WriterID]string{}, kept: map[fcp.WriterID]bool{}, liars: map[fcp.WriterID]bool{},
 		budgets: map[fcp.WriterID]*budget{}, changed: make(chan struct{}), busy: make(chan struct{}, 1)}
+	n.started = n.now()
 	n.id = &identity{engine: o.Engine, now: o.Now, rand: o.Rand}
 	n.control.init()
 	n.fetches.init()

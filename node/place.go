@@ -44,6 +44,10 @@ func (n *Node) placeLoop() {
 	}
 }
 
+// restAfterStart is how long after its start a node offers nothing of segments that it
+// placed in an earlier run: it has yet to hear who has what.
+const restAfterStart = 20 * time.Second
+
 // maxOffers bounds the offers made in one round.
 const maxOffers = 64
 
@@ -52,10 +56,15 @@ const maxOffers = 64
 func (n *Node) place() (missing bool, err error) {
 	p, devices := n.policy(), n.devices()
 	made := 0
+	early := n.now().Sub(n.started).Abs() < restAfterStart
 	all := n.segments(devices)
 	for i := range all {
 		s := &all[i]
 		if s.Writer != n.self {
+			continue
+		}
+		if early && n.proofs.earlier(s.ID) {
+			missing = true
 			continue
 		}
 		lowMark := 0

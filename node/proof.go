@@ -187,6 +187,13 @@ func (t *proofTable) counts(k claimKey, count uint64) bool {
 	return false
 }
 
+// earlier reports whether a segment of this node is of an earlier run.
+func (t *proofTable) earlier(id fcp.SegmentID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.old[id]
+}
+
 // failed reports whether a claim turned out false.
 func (t *proofTable) failed(k claimKey) bool {
 	t.mu.Lock()

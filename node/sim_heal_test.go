@@ -132,6 +132,13 @@ func (w *world) atRest() {
 		for _, m := range w.up() {
 			if s := m.n.Summary(); s.BelowPolicy+s.Lost+s.Unreadable > 0 {
 				why = m.host + ": " + strings.Join(s.Reasons, "; ")
+				continue
+			}
+			// Shares follow the ranking when a device came: now, not within ten minutes.
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			steps, err := m.n.Move(ctx, RepairOptions{})
+			if cancel(); err != nil || len(steps) > 0 {
+				why = fmt.Sprintf("%s moves %d shares: %v", m.host, len(steps), err)
 			}
 		}
 		moved := w.moved()
