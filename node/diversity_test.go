@@ -102,7 +102,8 @@ func TestSymbolsComeFromSeveralSources(t *testing.T) {
 		}
 		part := uint64(400_000/fcp.SymbolSize/3 + 20)
 		for i, x := range s.nodes {
-			if gave := x.n.Metrics().SymbolsSent.Load() - before[i]; i != reader && (gave == 0 || gave > part) {
+			gave := x.n.Metrics().SymbolsSent.Load() - before[i]
+			if i != reader && (gave == 0 || gave > part) {
 				t.Errorf("node %d gave %d symbols, %d are its part", i+1, gave, part)
 			}
 		}

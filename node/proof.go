@@ -499,6 +499,7 @@ func (n *Node) giveProof(s *Session, m *possessionChallenge) {
 			x, err := n.proofOf(s.ctx, list[i], esi)
 			if err != nil {
 				n.logger.Warn("a symbol cannot be shown", "share", list[i].FileName(), "esi", esi, "err", err)
+				n.giveUpShare(list[i], err)
 				continue
 			}
 			p.Symbols = append(p.Symbols, x)
@@ -511,6 +512,25 @@ func (n *Node) giveProof(s *Session, m *possessionChallenge) {
 			n.logger.Debug("a proof was not sent", "peer", s.peer.Writer, "err", err)
 		}
 	})
+}
+
+// giveUpShare takes a share back that cannot be shown: its file is gone, or rotten and
+// the others do without. Then it is said no more to be here, and made again.
+func (n *Node) giveUpShare(r symbols.Ref, why error) {
+	n.shares.mu.Lock()
+	held := slices.Contains(n.shares.held[r.Segment], r)
+	n.shares.mu.Unlock()
+	gone := errors.Is(why, fcp.CodeNotFound)
+	rotten := errors.Is(why, fcp.CodeChecksum) && n.holdsProven(r.Segment, n.self) >= uint64(r.K())+spareSymbols
+	if !held || !gone && !rotten {
+		return
+	}
+	if err := n.engine.DropShare(r); err != nil {
+		n.logger.Warn("a damaged share was not dropped", "share", r.FileName(), "err", err)
+		return
+	}
+	n.forgetShare(r)
+	n.announce(r.Segment)
 }
 
 func (n *Node) proofOf(ctx context.Context, r symbols.Ref, esi uint32) (x provenSymbol, err error) {

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -154,5 +155,69 @@ func TestChallengesAreFew(t *testing.T) {
 	}
 	if limit := proofBurst + proofRate*10; sum > limit || sum < limit-2 {
 		t.Errorf("%d challenges in 10 s, want %d", sum, limit)
+	}
+}
+
+// vanish has a node go on claiming a share whose file is gone.
+func (x *member) vanish(t *testing.T, segment fcp.SegmentID) {
+	t.Helper()
+	x.n.shares.mu.Lock()
+	held := slices.Clone(x.n.shares.held[segment])
+	x.n.shares.files.Init()
+	x.n.shares.mu.Unlock()
+	for _, r := range held {
+		if err := x.e.DropShare(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A device whose disk lost a share claims it in good faith. Somebody asks, it finds out
+// and takes its word back, and the share is made again.
+func TestAShareThatIsGoneIsMadeAgain(t *testing.T) {
+	m := newMesh(t, 3, nil)
+	m.together()
+	segment := m.oneSegment(300_000)
+	x := m.nodes[1]
+	x.vanish(t, segment)
+	m.nodes[0].n.proofs.want(claimKey{x.n.self, segment})
+	eventually(t, 20*time.Second, "it has its share again", func() bool {
+		m.nodes[0].n.shares.wake()
+		for _, r := range x.n.sharesOf(segment) {
+			if _, _, err := x.e.ReadShare(r); err == nil {
+				return holdingOf(m.nodes[0].n, segment, x.n.self) > 0 && len(m.nodes[0].n.Suspects()) == 0
+			}
+		}
+		return false
+	})
+}
+
+// A liar goes on claiming a share that it threw away: the share is made elsewhere,
+// whatever it says, and it gets no other.
+func TestALiarDoesNotHoldRepairUp(t *testing.T) {
+	m := newMesh(t, 4, nil)
+	m.together()
+	segment := m.oneSegment(300_000)
+	at := m.holders(segment)
+	if len(at) != 2 {
+		t.Fatalf("holders %v", at)
+	}
+	x := m.nodes[at[0]]
+	claimed := roaring.New()
+	for _, r := range x.n.sharesOf(segment) {
+		claimed.AddRange(uint64(r.First), uint64(r.End()))
+	}
+	n := m.nodes[0].n
+	eventually(t, 10*time.Second, "its share counts", func() bool { return holdingOf(n, segment, x.n.self) > 0 })
+	x.vanish(t, segment)
+	eventually(t, 30*time.Second, "another has the share", func() bool {
+		x.n.step(gossip.LocalSymbols{Segment: segment, Symbols: claimed}) // again and again
+		n.proofs.want(claimKey{x.n.self, segment})
+		n.shares.wake()
+		now := m.holders(segment)
+		return len(now) == 2 && now[0] != at[0] && now[1] != at[0] && n.Summary().BelowPolicy == 0
+	})
+	if s := n.Suspects(); len(s) != 1 || s[0].Writer != x.n.self {
+		t.Errorf("suspects %v", s)
 	}
 }

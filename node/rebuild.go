@@ -286,6 +286,9 @@ func (p *part) symbol(esi uint32) []byte {
 // in blocks, from the peer with the fewest of them outstanding.
 func (f *rebuilding) ask() error {
 	waiting, now := f.pendingHeads(), f.node.now()
+	if f.sources > 1 && waiting > 0 {
+		return nil // who has what decides whom to ask for what
+	}
 	for {
 		need := f.dec.Needs() + spareSymbols - int(f.asked.GetCardinality())
 		if f.judging {
@@ -295,11 +298,15 @@ func (f *rebuilding) ask() error {
 			return nil
 		}
 		var best, over *part
+		later := false // somebody with room may be asked soon
 		for _, p := range f.parts {
-			if p.dead || p.session == nil || len(p.asked) >= p.atOnce() || now.Before(p.again) || f.left(p).IsEmpty() || p.doubted && f.trusted() {
+			if p.dead || p.session == nil || f.left(p).IsEmpty() || p.doubted && f.trusted() {
 				continue
 			}
-			if f.room(p.session) <= 0 {
+			room := f.room(p.session) > 0
+			if len(p.asked) >= p.atOnce() || now.Before(p.again) {
+				later = later || room
+			} else if !room {
 				over = p
 			} else if best == nil || p.outstanding() < best.outstanding() {
 				best = p
@@ -309,7 +316,7 @@ func (f *rebuilding) ask() error {
 		switch {
 		case best != nil:
 			room = f.room(best.session)
-		case over != nil && f.asked.IsEmpty() && waiting == 0: // there are not so many sources
+		case over != nil && !later && f.asked.IsEmpty(): // there are not so many sources
 			best = over
 		default:
 			return nil
@@ -323,7 +330,7 @@ func (f *rebuilding) ask() error {
 			block = min(block, max(need/(waiting+1), 8))
 		}
 		block = min(need, block, room)
-		wanted := first(f.left(best), block)
+		wanted := f.pick(best, block)
 		if err := f.request(best, wanted); err != nil {
 			if errors.Is(err, fcp.CodeClosed) || errors.Is(err, fcp.CodeExhausted) {
 				f.forget(best)
@@ -367,6 +374,26 @@ func (f *rebuilding) knows(s *Session, h shareHead) bool {
 		}
 	}
 	return false
+}
+
+// pick chooses symbols of a part. Where several sources are asked for, those come first
+// that nobody else has: whoever has everything leaves the others theirs.
+func (f *rebuilding) pick(p *part, n int) *roaring.Bitmap {
+	left := f.left(p)
+	if f.sources <= 1 {
+		return first(left, n)
+	}
+	alone := left.Clone()
+	for _, q := range f.parts {
+		if q.session != p.session && q.session != nil && !q.dead {
+			alone.RemoveRange(uint64(q.ref.First), uint64(q.ref.End()))
+		}
+	}
+	if alone = first(alone, n); alone.GetCardinality() < uint64(n) {
+		left.AndNot(alone)
+		alone.Or(first(left, n-int(alone.GetCardinality())))
+	}
+	return alone
 }
 
 // room is how many more symbols one peer may give, so that those of a rebuild come from

@@ -54,6 +54,7 @@ type Options struct {
 	Metered                         bool // the network costs by volume
 	Hooks                           Hooks
 	TraceEndpoint                   string
+	RepairRate                      uint64 // MiB a second
 	Tailnet                         Tailnet
 
 	Stderr    io.Writer
@@ -73,6 +74,7 @@ func Command(name string) *cobra.Command {
 	f.StringVar(&o.Socket, "socket", "", "unix socket for programs (default fcpd.sock in the store's directory)")
 	f.StringVar(&o.Enrollment, "enrollment", "", "file with this device's enrollment, for its first start (default as it came with the store)")
 	f.StringVar(&o.Policy, "policy", "", "how segments are spread (default any-2-of-3)")
+	f.Uint64Var(&o.RepairRate, "repair-rate", 16, "MiB a second that repair and moves of symbols may cost")
 	o.Tailnet.flags(f)
 	f.BoolVar(&o.Metered, "metered", false, "the network of this device costs by volume: nothing is fetched that nobody waits for")
 	f.StringVar(&o.Hooks.Arrival, "on-arrival", "", "program to run when a device came; see docs/cli.md")
@@ -172,7 +174,7 @@ func (d *running) open(ctx context.Context) (_ *engine.Engine, _ *node.Node, err
 	if err != nil {
 		return nil, nil, err
 	}
-	opt := node.Options{Engine: e, Enrollment: enrollment, Members: hints.Members, Listen: o.Listen, Policy: d.policy, Logger: d.logger, Profile: d.profiles.get,
+	opt := node.Options{Engine: e, Enrollment: enrollment, Members: hints.Members, Listen: o.Listen, Policy: d.policy, RepairRate: o.RepairRate << 20, Logger: d.logger, Profile: d.profiles.get,
 		Peers: slices.Concat(o.Peers, hints.Peers)}
 	if opt.Listen == "" {
 		opt.Listen = hints.Listen
