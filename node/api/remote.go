@@ -369,6 +369,7 @@ func (s Source) String() (text string) {
 	out := s.Kind
 	if len(s.Behind) > 0 {
 		defer func() { text += ", " + s.without() }()
+	}
 	for i, f := range s.Fetched {
 		sep := ", "
 		if i == 0 {
