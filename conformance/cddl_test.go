@@ -283,7 +283,7 @@ func elsewhere(rule *cddl.Rule) bool {
 // of another.
 var partOf = map[string]string{
 	"genesis": "ZoneCheckpoint", "owner-checkpoint": "ZoneCheckpoint", "zone-checkpoint": "ZoneCheckpoint", "sealed-box": "ZoneKeyManifest",
-	"signed-checkpoint": "Signed", "StateChange": "StateDelta and StateSnapshot", "spent-entry": "Spent", "reference-box": "ReferenceManifest", "reference-wrapped-key": "ReferenceManifest",
+	"signed-checkpoint": "Signed", "Proposal": "Proposed", "StateChange": "StateDelta and StateSnapshot", "spent-entry": "Spent", "reference-box": "ReferenceManifest", "reference-wrapped-key": "ReferenceManifest",
 }
 
 // TestEncodingsMatchTheCDDL holds real encodings against their rules, each rule of

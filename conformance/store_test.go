@@ -70,6 +70,7 @@ func storeEncodings(t testing.TB, rules map[string]string) map[string][][]byte {
 		put("Tail", b)
 	}
 	put("Signed", s.file("/store/SIGNED"))
+	put("Proposed", s.file("/store/PROPOSED"))
 	put("Spent", s.file("/store/SPENT"))
 	return out
 }
@@ -154,6 +155,10 @@ func (s *store) live() {
 	s.put(e, "tail", []byte("not sealed yet"))
 	s.check(e.DefineZone(ctx, s.owner, authority.ZoneSpec{ID: "z:private:x", Name: "x", Levels: fcp.Levels{Integrity: 10, Confidentiality: 20}, Version: 1}))
 	s.spend(e)
+	proposal, err := e.DraftCheckpoint(fcp.ZoneWork)
+	s.check(err)
+	_, _, err = e.SignProposal(proposal)
+	s.check(err)
 	one, err := e.ProposeCheckpoint(s.zone)
 	s.check(err)
 	_, err = e.AppendCheckpoint(ctx, one)

@@ -24,7 +24,7 @@ func (e *Engine) ProposeCheckpoint(zone fcp.ZoneID) (*authority.UnverifiedZoneCh
 	if f.Halted != nil {
 		return nil, f.Halted
 	}
-	s, err := e.checkpointSpec(zone)
+	s, _, err := e.checkpointSpec(zone)
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +45,7 @@ func (e *Engine) SettleCheckpoint(ctx context.Context, owner *authority.OwnerKey
 	if err := e.genesis.CheckOwner(owner.Public()); err != nil {
 		return nil, err
 	}
-	s, err := e.checkpointSpec(zone)
+	s, _, err := e.checkpointSpec(zone)
 	if err != nil {
 		return nil, err
 	}
@@ -58,14 +58,14 @@ func (e *Engine) SettleCheckpoint(ctx context.Context, owner *authority.OwnerKey
 	return c, err
 }
 
-// checkpointSpec is what this node would say now.
-func (e *Engine) checkpointSpec(zone fcp.ZoneID) (s authority.ZoneCheckpointSpec, err error) {
+// checkpointSpec is what this node would say now, with the heads that it stands for.
+func (e *Engine) checkpointSpec(zone fcp.ZoneID) (s authority.ZoneCheckpointSpec, heads []authority.FeedHead, err error) {
 	f, err := e.ZoneFacts(zone)
 	if err != nil {
-		return s, err
+		return s, nil, err
 	}
 	if f.Halted != nil && f.Fork == nil {
-		return s, f.Halted
+		return s, nil, f.Halted
 	}
 	now := e.env.Now()
 	s = authority.ZoneCheckpointSpec{Zone: zone, Seq: f.Checkpoint.Seq + 1, Prev: f.Checkpoint.Ref, Revocations: f.Revocations.Head(),
@@ -78,17 +78,18 @@ func (e *Engine) checkpointSpec(zone fcp.ZoneID) (s authority.ZoneCheckpointSpec
 	}
 	newest, err := e.newestManifest(zone)
 	if err != nil {
-		return s, err
+		return s, nil, err
 	}
 	s.Manifest = authority.VersionRef{Version: newest.Version(), Ref: newest.Ref()}
-	s.AuditSeq, s.AuditHead = authority.AuditFrontier(e.fold.feedHeads(zone))
+	heads = e.fold.feedHeads(zone)
+	s.AuditSeq, s.AuditHead = authority.AuditFrontier(heads)
 	if s.Members, err = e.memberKeys(newest); err != nil {
-		return s, err
+		return s, nil, err
 	}
 	for !(authority.Quorum{N: len(s.Members), F: int(s.MaxFaults)}).Valid() && s.MaxFaults > 0 {
 		s.MaxFaults-- // the policy asks for more liars than so few members survive
 	}
-	return s, nil
+	return s, heads, nil
 }
 
 // feedHeads returns the heads, as folded, of a zone's control feeds.
@@ -131,7 +132,7 @@ func (e *Engine) CosignCheckpoint(c *authority.UnverifiedZoneCheckpoint) (*autho
 	if err := c.CheckTime(e.env.Now()); err != nil {
 		return nil, err
 	}
-	want, err := e.checkpointSpec(got.Zone)
+	want, _, err := e.checkpointSpec(got.Zone)
 	if err != nil {
 		return nil, err
 	}

@@ -195,7 +195,7 @@ func (e *Engine) signEpochHead(ctx context.Context, f log.FeedState, u *Upkeep) 
 	}
 	err := e.log.ScanFeed(ctx, f.No, from, f.Seq, log.VerifyNone, func(events []log.Applied) error {
 		if slices.ContainsFunc(events, func(a log.Applied) bool {
-			return a.Content.Kind != fcp.KindAuditHead && a.Content.Kind != fcp.KindSegmentSealed
+			return a.Content.Kind != fcp.KindAuditHead && a.Content.Kind != fcp.KindSegmentSealed && a.Content.Kind != fcp.KindCheckpointSigned
 		}) {
 			return errEnough
 		}

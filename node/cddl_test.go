@@ -47,6 +47,7 @@ func messageSamples(t *testing.T) []any {
 		&tailPart{ID: 1, Parts: 1, Data: []byte{1}}, &tailPart{ID: 1, Data: []byte{}, Asked: true}, &tailHeld{ID: 1}, &tailHeld{ID: 1, Refused: true},
 		&tailWanted{ID: 2, Zone: fcp.ZoneWork, Object: fcp.ObjectID{1}},
 		&leafWanted{Zone: fcp.ZoneWork, Seq: 1, Size: 2},
+		&checkpointProposal{[]byte{1}},
 		&leaf{Zone: fcp.ZoneWork, Seq: 1, Size: 2, Leaf: make([]byte, fcp.LeafSize), Path: []fcp.Hash{{1}}},
 		&saltsWanted{Segments: []fcp.SegmentID{{1}}}, &salts{Segment: fcp.SegmentID{1}, Salts: salt},
 		&possessionChallenge{ID: 1, Segment: fcp.SegmentID{2}, Symbols: []uint32{3}, Keep: 4}, &possessionChallenge{ID: 1, Symbols: []uint32{0, 9}},

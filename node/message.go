@@ -315,6 +315,7 @@ var messages = []kind{
 	own(schemaTailWanted, func(m *tailWanted) bool { return m.Zone.Valid() }),
 	own(schemaLeafWanted, (*leafWanted).ok),
 	own(schemaLeaf, (*leaf).ok),
+	own(schemaProposal, (*checkpointProposal).ok),
 	own(schemaSaltsWanted, func(m *saltsWanted) bool { return len(m.Segments) > 0 && len(m.Segments) <= 64 }),
 	own(schemaSalts, func(m *salts) bool { return len(m.Salts)%log.SaltSize == 0 }),
 	own(schemaChallenge, (*possessionChallenge).ok),

@@ -100,7 +100,9 @@ type Node struct {
 	pins    pinTable
 
 	accesses accesses
+
 	releases releaseTable
+	renewals renewTable
 
 	life context.Context
 	stop context.CancelCauseFunc
@@ -137,6 +139,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	n.repairs.init()
 	n.pins.init()
 	n.releases.init()
+	n.renewals.init()
 	if err := n.random(n.cookieKey[:]); err != nil {
 		return nil, err
 	}
@@ -181,6 +184,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	n.spawn(n.tailLoop)
 	n.spawn(n.upkeepLoop)
 	n.spawn(n.releaseLoop)
+	n.spawn(n.renewLoop)
 	n.spawn(n.laneLoop)
 	n.spawn(n.pinLoop)
 	n.spawn(n.stageLoop)
@@ -528,6 +532,8 @@ func (n *Node) handle(s *Session, m any) error {
 		n.tailAcked(s, m)
 	case *tailWanted:
 		n.giveTail(s, m)
+	case *checkpointProposal:
+		n.takeProposal(s, m)
 	case *leafWanted:
 		n.giveLeaf(s, m)
 	case *leaf:
