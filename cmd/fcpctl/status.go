@@ -77,6 +77,9 @@ func (a *app) printStatus(ctx context.Context, e api.Store, root bool) error {
 	if s.Mesh != nil {
 		v.Mesh = viewMesh(s.Mesh)
 	}
+	if alert, ok := a.freshAlert(s.Alerts); ok {
+		v.Health = alert
+	}
 	doubt := s.Doubt
 	if doubt != nil {
 		v.Health = "read-only: " + fcp.CodeOf(doubt).Sentence()

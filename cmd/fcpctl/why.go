@@ -57,10 +57,15 @@ func (a *app) whyCommand() *cobra.Command {
 		Use: "why ID", Short: "Why something was refused, and the smallest grant that would pass", Args: args(1, 1),
 		Long: `why explains a refusal from the receipt that the deciding device signed: the reason,
 what it rests on, and the smallest grant that would have passed. ID is the first
-digits of a request or receipt, as the refusal printed it.`,
+digits of a request or receipt, as the refusal printed it. Of a device that was
+declared lost (its name, or digits of its id or of the revocation) it says since when,
+why, and what is to be done.`,
 		ValidArgsFunction: a.completeRefusals,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withAny(cmd.Context(), reading, func(e api.Store) error {
+				if found, err := a.whyAlert(cmd.Context(), e, args[0]); found || err != nil {
+					return err
+				}
 				r, position, err := e.Refusal(args[0])
 				if err != nil {
 					return err

@@ -273,6 +273,7 @@ type overviewRow struct {
 	Unsealed  uint64
 	StateRoot fcp.Hash
 	Doubt     *failure
+	Alerts    []engine.Alert
 	Mesh      Status
 }
 
@@ -289,7 +290,7 @@ func (c *callState) overview() error {
 	if err != nil {
 		return err
 	}
-	r := &overviewRow{Status: o.Status, Unsealed: o.Unsealed, StateRoot: o.StateRoot, Mesh: *mesh}
+	r := &overviewRow{Status: o.Status, Unsealed: o.Unsealed, StateRoot: o.StateRoot, Alerts: o.Alerts, Mesh: *mesh}
 	if o.Doubt != nil {
 		f := failureOf(o.Doubt)
 		r.Doubt = &f

@@ -49,6 +49,7 @@ func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
 		{"fcp_possession_challenges_total", "claims to hold symbols that this node asked for", m.Challenges.Load()},
 		{"fcp_possession_false_total", "such claims that were false", m.ClaimsFalse.Load()},
 		{"fcp_shares_dropped_total", "shares that no policy asked for any more", m.SharesDropped.Load()},
+		{"fcp_segments_released_total", "segments that a compaction replaced of which something was dropped here", m.Released.Load()},
 		{"fcp_repair_bytes_total", "bytes that those repairs moved", m.RepairBytes.Load()},
 		{"fcp_segments_rebuilt_total", "segments rebuilt from symbols", m.Rebuilt.Load()},
 		{"fcp_shares_kept_total", "shares taken in for the mesh", m.SharesKept.Load()},
@@ -60,6 +61,9 @@ func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
 	gauge("fcp_peers", "members with a session", uint64(len(o.node.Peers())))
 	gauge("fcp_log_position", "last durable position", o.engine.Log().Durable())
 	gauge("fcp_feeds_frozen", "feeds with two branches", uint64(len(o.node.Forks())))
+	if alerts, err := o.engine.Alerts(); err == nil {
+		gauge("fcp_devices_lost", "devices that the owner declared lost", uint64(len(alerts)))
+	}
 	sum := o.node.Summary()
 	gauge("fcp_symbol_coverage_bps", "symbols at members that are there over source symbols, 10000 is one copy", uint64(sum.CoverageBPS))
 	gauge("fcp_health_score", "0 (something is lost) to 100", uint64(sum.Score))

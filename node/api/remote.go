@@ -248,7 +248,7 @@ func (r *Remote) Overview(ctx context.Context, root bool) (*Overview, error) {
 	if err := r.one(ctx, "overview", root, &o); err != nil {
 		return nil, err
 	}
-	out := &Overview{Status: o.Status, Unsealed: o.Unsealed, StateRoot: o.StateRoot, Mesh: &o.Mesh}
+	out := &Overview{Status: o.Status, Unsealed: o.Unsealed, StateRoot: o.StateRoot, Alerts: o.Alerts, Mesh: &o.Mesh}
 	if o.Doubt != nil {
 		out.Doubt = o.Doubt.err()
 	}

@@ -79,7 +79,8 @@ type Overview struct {
 	Unsealed  uint64   // events that a seal would seal
 	StateRoot fcp.Hash // only when asked for
 	Doubt     error    // why the store is read-only; nil: it is not
-	Mesh      *Status  // nil: no daemon
+	Alerts    []engine.Alert
+	Mesh      *Status // nil: no daemon
 }
 
 // Local is a store that is open in this process.
@@ -151,7 +152,7 @@ func (l Local) Overview(ctx context.Context, root bool) (*Overview, error) {
 		o.Unsealed += n
 	}
 	var err error
-	if root {
+	if o.Alerts, err = l.Alerts(); err == nil && root {
 		o.StateRoot, err = l.StateRoot()
 	}
 	return o, err
