@@ -226,7 +226,7 @@ func builtins() []Schema {
 		SchemaApprovalToken, SchemaCredential, SchemaAuditEvent, SchemaAuditHead, SchemaDecisionReceipt,
 		SchemaLease, SchemaOperationIntent, SchemaOperationReceipt, SchemaConnectorState,
 		SchemaAttestation, SchemaDelegation, SchemaIssuerSet, SchemaRole, SchemaRoleAssignment,
-		SchemaPrincipalBinding, SchemaForkProof, SchemaRevocationHead, SchemaTrustAnchors, SchemaBackupDrill, SchemaSecret,
+		SchemaPrincipalBinding, SchemaForkProof, SchemaRevocationHead, SchemaTrustAnchors, SchemaBackupDrill, SchemaPin, SchemaSecret,
 		SchemaLeaseRequest, SchemaLeaseRelease, SchemaLeasePromise, SchemaLeaseFence,
 		SchemaConnectorRoot, SchemaStateDelta, SchemaStateSnapshot, SchemaDeletionAck, SchemaForgetting,
 	}
