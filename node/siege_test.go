@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	mrand "math/rand/v2"
 	"net"
 	"os"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -24,6 +26,7 @@ import (
 	"fcp/engine"
 	"fcp/gossip"
 	"fcp/log"
+	"fcp/node/wire"
 )
 
 // siege is three honest nodes and many hostile peers: members that misbehave, and
@@ -101,9 +104,15 @@ func (s *siege) member(i, kind int, segment fcp.SegmentID, rem *log.Remainder) {
 		})
 	case 2: // symbols of something else, signed for
 		lie(s.t, x, rem, uint32(200_000+1000*i), 150)
-	case 3: // one session datagram again and again, and many that do not authenticate
+	case 3: // one authentic session datagram again and again, and many that do not authenticate
+		said := map[*Session][]byte{}
 		s.at(500, func(rnd *mrand.Rand) {
 			if v := s.against(i, rnd); v != nil {
+				if said[v] == nil {
+					h := wire.Header{Object: segment, SymbolSize: fcp.SymbolSize}
+					said[v] = v.sealSymbols(nil, &h, 400, []uint32{1}, func(int) []byte { return make([]byte, fcp.SymbolSize) })
+				}
+				_, _ = v.node.transport.quic.WriteTo(said[v], v.conn.RemoteAddr())
 				b := randomOf(rnd, 1200)
 				copy(b, v.id[:])
 				_, _ = v.node.transport.quic.WriteTo(b, v.conn.RemoteAddr())
@@ -143,7 +152,73 @@ func (s *siege) member(i, kind int, segment fcp.SegmentID, rem *log.Remainder) {
 				_ = v.send(normal, &want{Zone: fcp.ZonePrivate, Writer: v.peer.Writer, Incarnation: rnd.Uint64(), Ranges: [][2]uint64{{1, 1 << 60}}})
 			}
 		})
+	case 8: // an old image of its store was put back: it goes on, as a new incarnation
+		s.at(5, func(rnd *mrand.Rand) {
+			_, _ = x.e.Put(s.ctx, engine.PutRequest{Key: fmt.Sprint("after/", rnd.Uint64()), Bytes: []byte("x")})
+		})
 	}
+}
+
+// memberKinds is how many kinds of misbehaviour member knows.
+const memberKinds = 9
+
+// reopen ends a member, changes what is on its disk, opens its store, has it write, and
+// starts it again.
+func (s *siege) reopen(i int, env engine.Environment, change func(dir string), write func()) {
+	s.t.Helper()
+	x := s.nodes[i]
+	x.n.Kill()
+	if err := x.e.Close(); err != nil {
+		s.t.Fatal(err)
+	}
+	change(x.dir)
+	var err error
+	if x.e, err = engine.Open(context.Background(), x.dir, engine.Options{NoBallast: true, Environment: env}); err != nil {
+		s.t.Fatal(err)
+	}
+	if write != nil {
+		write()
+	}
+	s.start(x)
+}
+
+// second is what a member writes in the place of what it wrote before.
+func second(i int) string { return fmt.Sprint("second/", i) }
+
+// putBack writes something at a member, waits until the honest nodes have it, and puts
+// the image of its store from before in place.
+func (s *siege) putBack(i int) {
+	s.t.Helper()
+	image := s.t.TempDir()
+	copyStore := func(to, from string) {
+		err := os.RemoveAll(to)
+		if err == nil {
+			err = os.CopyFS(to, os.DirFS(from))
+		}
+		if err == nil {
+			err = filepath.WalkDir(to, func(path string, d fs.DirEntry, err error) error {
+				if err != nil {
+					return err
+				}
+				return os.Chmod(path, map[bool]fs.FileMode{true: 0o700, false: 0o600}[d.IsDir()])
+			})
+		}
+		if err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	s.reopen(i, engine.Environment{}, func(dir string) { copyStore(image, dir) }, nil)
+	key := fmt.Sprint("first/", i)
+	s.put(i, key, []byte(key))
+	for honest := range s.honest {
+		eventually(s.t, time.Minute, "an honest node has the first history", func() bool {
+			_, err := s.get(honest, key)
+			return err == nil
+		})
+	}
+	s.reopen(i, engine.Environment{}, func(dir string) { copyStore(dir, image) }, func() {
+		s.put(i, second(i), []byte("x")) // before anybody can tell it what it wrote already
+	})
 }
 
 // outsider starts what anybody can do who reaches the port.
@@ -235,10 +310,10 @@ func memory() uint64 {
 // FCP_LONG there are fifty of them for twenty seconds, and the honest nodes keep 70 % of
 // their speed.
 func TestSiege(t *testing.T) {
-	evil, outsiders, length := 8, 8, 2*time.Second
+	evil, outsiders, length := memberKinds, 8, 2*time.Second
 	long := os.Getenv("FCP_LONG") != ""
 	if long {
-		evil, outsiders, length = 16, 34, 20*time.Second
+		evil, outsiders, length = 2*memberKinds, 32, 20*time.Second
 	}
 	s := &siege{honest: 3}
 	s.mesh = newMesh(t, 3+evil, func(i int, o *Options) {
@@ -268,19 +343,14 @@ func TestSiege(t *testing.T) {
 		s.work.Wait()
 	}()
 	for i := range evil {
-		if i%8 == 5 { // from now on its clock is wrong
-			x := s.nodes[3+i]
-			x.n.Kill()
-			if err := x.e.Close(); err != nil {
-				t.Fatal(err)
-			}
+		switch i % memberKinds {
+		case 5: // from now on its clock is wrong
 			future := func() time.Time { return time.Now().Add(365 * 24 * time.Hour) }
-			if x.e, err = engine.Open(context.Background(), x.dir, engine.Options{NoBallast: true, Environment: engine.Environment{Now: future}}); err != nil {
-				t.Fatal(err)
-			}
-			s.start(x)
+			s.reopen(3+i, engine.Environment{Now: future}, func(string) {}, nil)
+		case 8:
+			s.putBack(3 + i)
 		}
-		s.member(3+i, i%8, segment, rem)
+		s.member(3+i, i%memberKinds, segment, rem)
 	}
 	for i := range outsiders {
 		s.outsider(i)
@@ -307,13 +377,19 @@ func TestSiege(t *testing.T) {
 	if long && under < 0.7*calm { // on a busy machine the attackers' own work counts too
 		t.Errorf("%.1f rounds a second, %.1f before", under, calm)
 	}
-	// Nothing of the future was taken in, and what is there is what was put.
+	// Nothing of the future and no second history of a feed was taken in, and what is there
+	// is what was put.
 	for i := range 3 {
 		err := s.nodes[i].e.List(context.Background(), engine.ListRequest{Prefix: "future/"}, func(e *engine.Entry) error {
 			return fmt.Errorf("node %d has %s", i+1, e.Key)
 		})
 		if err != nil {
 			t.Error(err)
+		}
+		for liar := 8; liar < evil; liar += memberKinds {
+			if _, err := s.get(i, second(3+liar)); !errors.Is(err, fcp.CodeNotFound) {
+				t.Errorf("node %d has the second history of node %d: %v", i+1, 3+liar+1, err)
+			}
 		}
 		if got, err := s.get(i, "big"); err != nil || !bytes.Equal(got, body) {
 			t.Errorf("node %d: %v", i+1, err)

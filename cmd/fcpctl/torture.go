@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -55,6 +56,8 @@ func (a *app) tortureCommand() *cobra.Command {
 		rounds int
 		seed   uint64
 		only   []string
+		mesh   bool
+		hours  float64
 	)
 	var names []string
 	long := "torture makes scratch stores, hurts them and checks what was promised. It touches\nno store of yours. Its faults:\n\n"
@@ -62,10 +65,10 @@ func (a *app) tortureCommand() *cobra.Command {
 		names = append(names, f.name)
 		long += fmt.Sprintf("  %-6s %s\n", f.name, f.promise)
 	}
-	long += "\nkill runs on this machine's disk, flip, power, full and clock on one in memory that\nmisbehaves on purpose. A round that fails says how to repeat it."
+	long += "\nkill runs on this machine's disk, flip, power, full and clock on one in memory that\nmisbehaves on purpose. A round that fails says how to repeat it.\n\nWith --mesh a round is a mesh of four processes on this machine instead: writes on\nevery node, kill -9, repair, hostile packets at every port, and in the end every object\nread on every node. --hours lets it go on with new seeds."
 	cmd := &cobra.Command{
 		Use: "torture", Short: "Hurt scratch stores and check that nothing is lost", Long: long, Args: args(0, 0),
-		Example: "  fcpctl torture --rounds 100\n  fcpctl torture --fault power --seed 17 --rounds 1",
+		Example: "  fcpctl torture --rounds 100\n  fcpctl torture --fault power --seed 17 --rounds 1\n  fcpctl torture --mesh --hours 8",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if rounds < 1 {
 				return usagef("", "--rounds is at least 1")
@@ -75,12 +78,20 @@ func (a *app) tortureCommand() *cobra.Command {
 					return usagef("choose among "+strings.Join(names, ", "), "there is no fault %q", name)
 				}
 			}
+			if !mesh && hours != 0 || hours < 0 || hours > 1e4 || mesh && len(only) > 0 {
+				return usagef("see `"+cmd.CommandPath()+" --help`", "--hours needs --mesh and a number of hours, and --mesh has no --fault")
+			}
+			if mesh {
+				return a.tortureMesh(cmd.Context(), rounds, seed, time.Duration(hours*float64(time.Hour)))
+			}
 			return a.torture(cmd.Context(), rounds, seed, only)
 		},
 	}
 	cmd.Flags().IntVar(&rounds, "rounds", 3, "rounds of each fault")
 	cmd.Flags().Uint64Var(&seed, "seed", 1, "of the first round; the next ones count up")
 	cmd.Flags().StringSliceVar(&only, "fault", nil, "only these faults")
+	cmd.Flags().BoolVar(&mesh, "mesh", false, "rounds on a mesh of processes on this machine")
+	cmd.Flags().Float64Var(&hours, "hours", 0, "go on for so long instead of --rounds, with --mesh")
 	_ = cmd.RegisterFlagCompletionFunc("fault", cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }

@@ -2,12 +2,11 @@ package main
 
 import (
 	"encoding/json"
-	"strings"
 
 	"github.com/spf13/cobra"
 
-	"fcp"
 	"fcp/engine"
+	"fcp/node/tailnet"
 )
 
 // aclFile is a Tailscale policy file: who may own the tags, and which tag reaches
@@ -21,11 +20,6 @@ type aclGrant struct {
 	Src []string `json:"src"`
 	Dst []string `json:"dst"`
 	IP  []string `json:"ip"`
-}
-
-// tagOf is the Tailscale tag of a zone.
-func tagOf(zone fcp.ZoneID) string {
-	return "tag:fcp-" + strings.NewReplacer(":", "-", ".", "-", "_", "-", "/", "-").Replace(strings.TrimPrefix(zone.String(), "z:"))
 }
 
 func (a *app) zoneACLCommand() *cobra.Command {
@@ -56,7 +50,7 @@ func (a *app) acl(e *engine.Engine, owner string) error {
 			a.note("left out: %s has no ports; `%s`", z, a.command("zone", "define", z.String(), "--identity", "FILE", "--symbol-port", "PORT", "--control-port", "PORT"))
 			continue
 		}
-		tag := tagOf(z)
+		tag := tailnet.TagOf(z)
 		file.TagOwners[tag] = []string{owner}
 		control := decimal(uint64(v.ControlPort))
 		file.Grants = append(file.Grants, aclGrant{[]string{tag}, []string{tag}, []string{"udp:" + decimal(uint64(v.SymbolPort)), "udp:" + control, "tcp:" + control}})

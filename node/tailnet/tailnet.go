@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"tailscale.com/client/local"
@@ -67,6 +68,9 @@ type Network struct {
 	client *local.Client
 	self   netip.Addr
 	logger *slog.Logger
+
+	mu    sync.Mutex
+	zones []fcp.ZoneID // guarded by mu
 }
 
 // Open joins the tailnet and waits until it can be used. Nothing is sent to
@@ -188,12 +192,42 @@ func (n *Network) PacketSize() uint16 {
 	return packetSize6
 }
 
+// SetZones says which zones this node has. From then on a tag or a grant admits another
+// node only for one of these; before, for any.
+func (n *Network) SetZones(zones []fcp.ZoneID) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.zones = slices.Clone(zones)
+}
+
+// has reports whether this node has a zone that fits.
+func (n *Network) has(fits func(fcp.ZoneID) bool) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.zones == nil || slices.ContainsFunc(n.zones, fits)
+}
+
+// TagOf is the Tailscale tag of a zone.
+func TagOf(zone fcp.ZoneID) string {
+	return TagPrefix + strings.NewReplacer(":", "-", ".", "-", "_", "-", "/", "-").Replace(strings.TrimPrefix(zone.String(), "z:"))
+}
+
+// Grant is the value of CapMesh in a Tailscale grant.
+type Grant struct {
+	Zones []string `json:"zones"` // such as "z:work"; none: every zone
+}
+
+// permits reports whether a grant is about a zone that n has.
+func (g *Grant) permits(n *Network) bool {
+	return len(g.Zones) == 0 || n.has(func(z fcp.ZoneID) bool { return slices.Contains(g.Zones, z.String()) })
+}
+
 // Identity is what Tailscale says of a node.
 type Identity struct {
-	Name string // in the tailnet
-	User string // login name; empty for a tagged node
-	Tags []string
-	Mesh bool // a grant gives it CapMesh
+	Name   string // in the tailnet
+	User   string // login name; empty for a tagged node
+	Tags   []string
+	Grants []Grant // those that give it CapMesh
 }
 
 // WhoIs asks Tailscale who is at an address of the tailnet.
@@ -204,7 +238,16 @@ func (n *Network) WhoIs(ctx context.Context, addr net.Addr) (Identity, error) {
 	if err != nil || who.Node == nil {
 		return Identity{}, fcp.Wrap(fcp.CodeUnauthorized, errors.Join(err, errUnknown), "ask Tailscale who %s is", addr)
 	}
-	id := Identity{Name: strings.TrimSuffix(who.Node.Name, "."), Tags: who.Node.Tags, Mesh: who.CapMap.HasCapability(CapMesh)}
+	id := Identity{Name: strings.TrimSuffix(who.Node.Name, "."), Tags: who.Node.Tags}
+	if who.CapMap.HasCapability(CapMesh) {
+		// A value that does not decode grants nothing.
+		if id.Grants, err = tailcfg.UnmarshalCapJSON[Grant](who.CapMap, CapMesh); err != nil {
+			return Identity{}, fcp.Wrap(fcp.CodeUnauthorized, err, "the grant of %s to %s", CapMesh, id.Name)
+		}
+		if len(who.CapMap[CapMesh]) == 0 { // the capability alone, without a value
+			id.Grants = []Grant{{}}
+		}
+	}
 	if len(id.Tags) == 0 && who.UserProfile != nil {
 		id.User = who.UserProfile.LoginName
 	}
@@ -214,14 +257,14 @@ func (n *Network) WhoIs(ctx context.Context, addr net.Addr) (Identity, error) {
 var errUnknown = errors.New("nobody in the tailnet")
 
 // Admit says whether a node at an address may begin a session at all: it must be of
-// the same user as this one, or have a tag that begins with TagPrefix, or a grant with
-// CapMesh.
+// the same user as this one, or have the tag of a zone that this one has, or a grant
+// with CapMesh for such a zone.
 func (n *Network) Admit(ctx context.Context, addr net.Addr) error {
 	id, err := n.WhoIs(ctx, addr)
 	if err != nil {
 		return err
 	}
-	if id.Mesh || slices.ContainsFunc(id.Tags, isOurs) {
+	if slices.ContainsFunc(id.Grants, func(g Grant) bool { return g.permits(n) }) || slices.ContainsFunc(id.Tags, n.admitsTag) {
 		return nil
 	}
 	if id.User != "" {
@@ -233,11 +276,13 @@ func (n *Network) Admit(ctx context.Context, addr net.Addr) error {
 			return nil
 		}
 	}
-	return fcp.Errorf(fcp.CodeUnauthorized, "the tailnet node %s is of another user and has no tag %s*", id.Name, TagPrefix).
+	return fcp.Errorf(fcp.CodeUnauthorized, "the tailnet node %s is of another user and has neither tag nor grant for a zone of this node", id.Name).
 		WithNext("tag it, or grant it " + string(CapMesh) + ": fcpctl zone acl")
 }
 
-func isOurs(tag string) bool { return strings.HasPrefix(tag, TagPrefix) }
+func (n *Network) admitsTag(tag string) bool {
+	return strings.HasPrefix(tag, TagPrefix) && n.has(func(z fcp.ZoneID) bool { return TagOf(z) == tag })
+}
 
 // Peer is another node of the tailnet.
 type Peer struct {

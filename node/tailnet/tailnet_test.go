@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"tailscale.com/envknob"
 	"tailscale.com/tailcfg"
 	"tailscale.com/tstest/integration/testcontrol"
 
@@ -78,9 +79,41 @@ func TestAdmission(t *testing.T) {
 	if err := a.Admit(ctx, &net.UDPAddr{IP: net.IPv4(100, 64, 99, 99), Port: 1}); !errors.Is(err, fcp.CodeUnauthorized) {
 		t.Errorf("nobody was admitted: %v", err)
 	}
-	// A grant lets the stranger in.
-	c.SetGlobalAppCaps(tailcfg.PeerCapMap{CapMesh: nil})
+	// Tags are of zones: who is tagged for another one stays out.
+	a.SetZones([]fcp.ZoneID{fcp.ZoneOwner, "z:work"})
+	if err := a.Admit(ctx, at(b)); !errors.Is(err, fcp.CodeUnauthorized) {
+		t.Errorf("a node of %s was admitted: %v", fcp.ZonePrivate, err)
+	}
+	a.SetZones([]fcp.ZoneID{fcp.ZonePrivate})
+	if err := a.Admit(ctx, at(b)); err != nil {
+		t.Errorf("a node of %s: %v", fcp.ZonePrivate, err)
+	}
+	// A grant lets the stranger in, for the zones that it names.
+	refused, err := tailcfg.MarshalCapJSON(Grant{Zones: []string{"z:work"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.SetGlobalAppCaps(tailcfg.PeerCapMap{CapMesh: {refused}})
+	eventually(t, "the grant for another zone is known", func() bool {
+		id, err := a.WhoIs(ctx, at(o))
+		return err == nil && len(id.Grants) == 1
+	})
+	if err := a.Admit(ctx, at(o)); !errors.Is(err, fcp.CodeUnauthorized) {
+		t.Errorf("a grant for another zone admits: %v", err)
+	}
+	granted, err := tailcfg.MarshalCapJSON(Grant{Zones: []string{fcp.ZonePrivate.String()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.SetGlobalAppCaps(tailcfg.PeerCapMap{CapMesh: {refused, granted}})
 	eventually(t, "the grant admits", func() bool { return a.Admit(ctx, at(o)) == nil })
+	c.SetGlobalAppCaps(tailcfg.PeerCapMap{CapMesh: {`"x"`}})
+	eventually(t, "a grant of another form admits nobody", func() bool { return errors.Is(a.Admit(ctx, at(o)), fcp.CodeUnauthorized) })
+	c.SetGlobalAppCaps(tailcfg.PeerCapMap{CapMesh: nil})
+	eventually(t, "the capability alone admits", func() bool { return a.Admit(ctx, at(o)) == nil })
+	if !envknob.NoLogsNoSupport() {
+		t.Error("logs go to Tailscale")
+	}
 
 	if addr, err := a.Resolve(ctx, "nas:99"); err != nil || addr.String() != fmt.Sprint(b.Addr(), ":99") {
 		t.Errorf("resolve: %v, %v", addr, err)

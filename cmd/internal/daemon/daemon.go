@@ -179,7 +179,7 @@ func (d *running) open(ctx context.Context) (_ *engine.Engine, _ *node.Node, err
 	if opt.Listen == "" {
 		opt.Listen = hints.Listen
 	}
-	d.useTailnet(&opt)
+	d.useTailnet(&opt, e.Zones())
 	n, err := node.Start(ctx, opt)
 	if err != nil && o.Listen == "" && opt.Listen != "" && d.tailnet == nil { // somebody else has the port by now
 		opt.Listen = ""

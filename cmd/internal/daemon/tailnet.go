@@ -62,11 +62,13 @@ func (d *running) joinTailnet(ctx context.Context) (*tailnet.Network, error) {
 }
 
 // useTailnet has a node use the tailnet: it listens on the port of all nodes there, or
-// on the one of --listen, and finds its peers by itself.
-func (d *running) useTailnet(o *node.Options) {
+// on the one of --listen, and finds its peers by itself. Tags and
+// the zones of the store.
+func (d *running) useTailnet(o *node.Options, zones []fcp.ZoneID) {
 	if d.tailnet == nil {
 		return
 	}
+	d.tailnet.SetZones(zones)
 	o.Network = d.tailnet
 	if o.Listen = d.o.Listen; o.Listen == "" {
 		o.Listen = fmt.Sprint(":", tailnet.DefaultPort)

@@ -14,7 +14,7 @@ import (
 )
 
 // Control starts a control server and a relay, which end with the test. Its nodes are
-// always online; they may ask for the tags tag:fcp-private and tag:printer.
+// always online; they may ask for the tags tag:fcp-private, tag:fcp-work and tag:printer.
 func Control(t *testing.T) *testcontrol.Server {
 	t.Helper()
 	netns.SetEnabled(false)
@@ -24,7 +24,7 @@ func Control(t *testing.T) *testcontrol.Server {
 		DERPMap:        integration.RunDERPAndSTUN(t, logger.Discard, "127.0.0.1"),
 		DNSConfig:      &tailcfg.DNSConfig{Proxied: true},
 		MagicDNSDomain: "tail-scale.ts.net",
-		TagOwners:      map[string][]string{"tag:fcp-private": {}, "tag:printer": {}},
+		TagOwners:      map[string][]string{"tag:fcp-private": {}, "tag:fcp-work": {}, "tag:printer": {}},
 		AllOnline:      true,
 	}
 	c.HTTPTestServer = httptest.NewUnstartedServer(c)
