@@ -104,7 +104,8 @@ func (e *Engine) RetentionOf(zone fcp.ZoneID) (authority.Retention, error) {
 	return all[len(all)-1].Retention(), nil
 }
 
-// zoneVector returns a zone's root and how far its feeds reached, of one moment.
+// zoneVector returns a zone's root and how far its feeds reached, of one moment. Of a
+// feed that forked it says what all have alike: up to where its branches part.
 func (e *Engine) zoneVector(zone fcp.ZoneID) (root fcp.Hash, feeds []authority.CheckpointFeed, err error) {
 	if err := e.fold.warmDigests(zone); err != nil {
 		return root, nil, err
@@ -118,8 +119,18 @@ func (e *Engine) zoneVector(zone fcp.ZoneID) (root fcp.Hash, feeds []authority.C
 	defer e.fold.mu.RUnlock()
 	for _, s := range e.fold.sources {
 		if s != nil && s.Feed.Zone == zone && s.Feed.Plane.Chained() && s.seq > 0 {
-			feeds = append(feeds, authority.CheckpointFeed{Writer: s.Feed.Writer, Incarnation: s.Feed.Incarnation,
-				Plane: uint8(s.Feed.Plane), Seq: s.seq, Hash: s.hash})
+			f := authority.CheckpointFeed{Writer: s.Feed.Writer, Incarnation: s.Feed.Incarnation, Plane: uint8(s.Feed.Plane), Seq: s.seq, Hash: s.hash}
+			if at := e.fold.cuts.ForkOf(s.Feed); at != 0 && at <= s.seq {
+				if at == 1 {
+					continue
+				}
+				no, _ := e.log.FeedNo(s.Feed)
+				f.Seq = at - 1
+				if _, f.Hash, err = e.log.ReadFull(no, f.Seq); err != nil {
+					return root, nil, err
+				}
+			}
+			feeds = append(feeds, f)
 		}
 	}
 	return root, feeds, nil

@@ -73,6 +73,9 @@ func (e *Engine) settled(zone fcp.ZoneID, t fcp.Time, c *placedCheckpoint) (posi
 		if seq = min(seq, c.Covers(f.Feed)); seq == f.Seq {
 			continue
 		}
+		if at := e.ForkedFrom(f.Feed); at != 0 && seq+1 >= at {
+			continue // what follows is void
+		}
 		p, err := e.log.PositionOf(f.No, seq+1)
 		if err != nil {
 			return 0, err
