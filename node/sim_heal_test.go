@@ -390,11 +390,12 @@ func (w *world) pinned() {
 	prefix := fmt.Sprintf("pinned %d/", w.wrote)
 	kept := []*body{w.putBody(w.pick(), prefix)}
 	w.spread()
+	kept = append(kept, w.putBody(w.pick(), prefix)) // in no segment yet
+	w.settle()
 	w.count("pin, then alone", "%s", m.host)
 	if _, err := w.nodes[0].e.SetPin(context.Background(), engine.Pin{Key: prefix, Prefix: true, Device: m.n.self}); err != nil {
 		w.fail("no pin: %v", err)
 	}
-	kept = append(kept, w.putBody(w.pick(), prefix)) // in no segment yet
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	w.settle()
