@@ -32,6 +32,14 @@ func (m *mesh) setPlacement(p authority.PlacementRules) {
 // whether everything still bears what it must.
 func (m *mesh) move(mayLose int) (dropped int) {
 	m.t.Helper()
+	eventually(m.t, 20*time.Second, "all know who holds what", func() bool {
+		for _, x := range m.nodes {
+			if x.n.Summary().MayLose < mayLose {
+				return false
+			}
+		}
+		return true
+	})
 	eventually(m.t, 40*time.Second, "nothing is to be moved any more", func() bool {
 		done := true
 		for i, x := range m.nodes {
@@ -101,7 +109,11 @@ func TestSharesFollowThePlacement(t *testing.T) {
 		t.Errorf("%d drops counted", got)
 	}
 	eventually(t, 10*time.Second, "the others know", func() bool { return holdingOf(m.nodes[0].n, segment, m.nodes[out].n.self) == 0 })
+	writer := m.nodes[0].n.self
 	m.kill(0)
+	if s := m.nodes[out].n.session(writer); s != nil { // that it went need not be waited for
+		s.end(fcp.Errorf(fcp.CodeClosed, "the peer is gone"))
+	}
 	if got, err := m.get(out, "a"); err != nil || !bytes.Equal(got, body) {
 		t.Fatalf("without the writer: %v", err)
 	}
