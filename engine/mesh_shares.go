@@ -338,6 +338,10 @@ func (e *Engine) KeepSalts(segment fcp.SegmentID, salts []byte) error {
 	if err := makeDir(e.env.FS, dir); err != nil {
 		return fcp.Wrap(fcp.CodeDisk, err, "make the directory of shares")
 	}
+	// Two messages may bring the same at once, and a file that is replaced has one
+	// temporary name.
+	e.mesh.salts.Lock()
+	defer e.mesh.salts.Unlock()
 	return writeFile(e.env.FS, dir, segment.String()+saltSuffix, salts)
 }
 
