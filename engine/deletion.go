@@ -30,11 +30,7 @@ func deletionAckRow(_ authority.OwnerPublic, body []byte) (string, map[string]an
 	if err != nil {
 		return "", nil, err
 	}
-	row := map[string]any{"node": a.Node.String(), "subject": a.Subject.String()}
-	if a.Mark > 0 {
-		row["retention_mark"] = a.Mark
-	}
-	return a.Node.String(), row, nil
+	return a.Node.String(), map[string]any{"node": a.Node.String(), "subject": a.Subject.String(), "retention_mark": a.Mark}, nil
 }
 
 // deletionAcks returns who acknowledged what in a zone.

@@ -70,7 +70,6 @@ var rootRules = map[fcp.Kind]rootRule{
 	fcp.KindStateDelta:        rootNone,
 	fcp.KindStateSnapshot:     rootNone,
 	fcp.KindDeletionAcked:     rootNone,
-	fcp.KindObjectForgotten:   rootNone,
 }
 
 // mark is what one zone must keep as of a checkpoint.

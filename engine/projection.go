@@ -79,7 +79,6 @@ const (
 	projStateSnapshots = "statesnapshots"
 
 	projDeletionAcks = "deletionacks"
-	projForgettings  = "forgettings"
 )
 
 // Event is one event on its way through the projections. Its slices are valid

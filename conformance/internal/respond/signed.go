@@ -124,7 +124,6 @@ var verifiers = map[fcp.Hash]verifier{
 	fcp.SchemaZoneCheckpoint.Hash():         verifyCheckpoint,
 	fcp.SchemaAuditHead.Hash():              verifyHead,
 	fcp.SchemaForkProof.Hash():              verifyFork,
-	fcp.SchemaForgetting.Hash():             byIssuer(authority.OpenForgetting, func(f *authority.Forgetting) [32]byte { return f.Issuer() }),
 	fcp.SchemaAttestation.Hash():            verifyAuthorized(authority.OpenAttestation),
 	fcp.SchemaRoleAssignment.Hash():         verifyAuthorized(authority.OpenAssignment),
 	fcp.SchemaCapability.Hash():             byIssuer(authority.VerifyGrant, func(g *authority.Grant) [32]byte { return g.Issuer() }),
