@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -29,6 +30,7 @@ type compactZoneView struct {
 	Zone       fcp.ZoneID       `json:"zone"`
 	Skipped    string           `json:"skipped,omitempty"`
 	Checkpoint uint64           `json:"retention_mark,omitempty"` // number
+	WaitsFor   []string         `json:"waits_for,omitempty"`      // devices that acknowledged no newer mark
 	Horizon    uint64           `json:"horizon,omitempty"`        // first position that can be read afterwards
 	HorizonAt  string           `json:"horizon_at,omitempty"`
 	Versions   uint64           `json:"versions"` // that stay
@@ -49,7 +51,7 @@ func viewCompact(r *engine.CompactResult) compactView {
 	v := compactView{DryRun: r.DryRun, Events: r.Events, Bytes: r.Bytes, Replaced: r.Segments, Into: r.Into, Before: r.Before, After: r.After,
 		Trimmed: r.Trimmed, Capped: r.Capped, Zones: []compactZoneView{}, Millis: r.Elapsed.Milliseconds()}
 	for _, z := range r.Zones {
-		zv := compactZoneView{Zone: z.Zone, Skipped: z.Skipped, Checkpoint: z.Checkpoint, Horizon: z.Horizon, Versions: z.Versions, Segments: z.Segments, Garbage: z.Garbage}
+		zv := compactZoneView{Zone: z.Zone, Skipped: z.Skipped, Checkpoint: z.Checkpoint, WaitsFor: z.WaitsFor, Horizon: z.Horizon, Versions: z.Versions, Segments: z.Segments, Garbage: z.Garbage}
 		if z.Horizon > 0 {
 			zv.HorizonAt = timeText(z.HorizonAt)
 		}
@@ -78,7 +80,8 @@ func (a *app) segmentCompactCommand() *cobra.Command {
 rest: bodies of versions that were replaced or removed longer ago than the zone's
 history, and of uploads that never came to a name. Names, events and every proof
 stay. It needs a retention mark that the owner signed at least a day ago (see
-` + "`fcpctl zone retain`" + `); without one it drops nothing. Afterwards reads as of
+` + "`fcpctl zone retain`" + `) and that every device of the zone acknowledged, those
+declared lost aside; without one it drops nothing and says for whom it waits. Afterwards reads as of
 positions below the horizon fail and name it. --dry-run says exactly what would go.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if zone != "" {
@@ -120,6 +123,9 @@ func (a *app) compact(ctx context.Context, e *engine.Engine, o engine.CompactOpt
 		{would + "replaced", fmt.Sprintf("%d segments of %d bytes, by %d", v.Replaced, v.Before, v.Into)},
 	}
 	for _, z := range v.Zones {
+		if len(z.WaitsFor) > 0 && z.Skipped == "" {
+			fields = append(fields, field{z.Zone.String(), "a newer retention mark waits for " + strings.Join(z.WaitsFor, ", ")})
+		}
 		switch {
 		case z.Skipped != "":
 			fields = append(fields, field{z.Zone.String(), "skipped: " + z.Skipped})
