@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -83,6 +84,7 @@ type pinTable struct {
 	mine   []pinReport                  // guarded by mu
 	theirs map[fcp.WriterID][]pinReport // what others said last; guarded by mu
 	held   map[fcp.SegmentID]bool       // segments that a pin needs and that are here; guarded by mu
+	kept   map[fcp.ObjectID]bool        // bodies that a pin needs and that are here in tails; guarded by mu
 }
 
 func (t *pinTable) init() {
@@ -109,6 +111,13 @@ func (n *Node) Pinned(segment fcp.SegmentID) bool {
 	n.pins.mu.Lock()
 	defer n.pins.mu.Unlock()
 	return n.pins.held[segment]
+}
+
+// pinnedTail reports whether a pin of this device needs a body that is here in a tail.
+func (n *Node) pinnedTail(id fcp.ObjectID) bool {
+	n.pins.mu.Lock()
+	defer n.pins.mu.Unlock()
+	return n.pins.kept[id]
 }
 
 // Pins returns every pin that is not over, by zone, name and device.
@@ -210,10 +219,10 @@ func (n *Node) carryOutPins(ctx context.Context) (missing bool, err error) {
 	mine := slices.DeleteFunc(all, func(p engine.Pin) bool { return p.Device != n.self })
 	mine = mine[:min(len(mine), maxPins)]
 	n.pins.some.Store(len(mine) > 0)
-	held := map[fcp.SegmentID]bool{}
+	held, kept := map[fcp.SegmentID]bool{}, map[fcp.ObjectID]bool{}
 	reports := make([]pinReport, 0, len(mine))
 	for i := range mine {
-		r, perr := n.carryOutPin(ctx, &mine[i], held)
+		r, perr := n.carryOutPin(ctx, &mine[i], held, kept)
 		if err = errors.Join(err, perr); perr == nil {
 			reports = append(reports, r)
 			missing = missing || r.Whole < r.Names
@@ -224,7 +233,7 @@ func (n *Node) carryOutPins(ctx context.Context) (missing bool, err error) {
 		a.At = b.At
 		return a == b
 	})
-	n.pins.mine, n.pins.held = reports, held
+	n.pins.mine, n.pins.held, n.pins.kept = reports, held, kept
 	n.pins.mu.Unlock()
 	if !same || len(reports) > 0 {
 		n.tellPins(nil)
@@ -236,7 +245,7 @@ func (n *Node) carryOutPins(ctx context.Context) (missing bool, err error) {
 // come before chunks.
 const pinRounds = 4
 
-func (n *Node) carryOutPin(ctx context.Context, p *engine.Pin, held map[fcp.SegmentID]bool) (r pinReport, err error) {
+func (n *Node) carryOutPin(ctx context.Context, p *engine.Pin, held map[fcp.SegmentID]bool, kept map[fcp.ObjectID]bool) (r pinReport, err error) {
 	for round := 0; ; round++ {
 		r = pinReport{Zone: p.Zone, Key: p.Key, Prefix: p.Prefix, Number: p.Number}
 		l, err := n.look(ctx, p.Zone, p.Key, func(e *engine.Entry) bool { return p.Covers(e.Key) }, func(x *engine.Needed) bool {
@@ -251,9 +260,8 @@ func (n *Node) carryOutPin(ctx context.Context, p *engine.Pin, held map[fcp.Segm
 			return r, err
 		}
 		r.Missing, r.At = l.bytes(), uint64(max(n.now().UnixMilli(), 0))
-		for id := range l.held {
-			held[id] = true
-		}
+		maps.Copy(held, l.held)
+		maps.Copy(kept, l.kept)
 		if r.Whole == r.Names || round == pinRounds || n.bringMissing(ctx, p.Zone, l) == 0 {
 			return r, nil
 		}
@@ -265,6 +273,7 @@ type looked struct {
 	segments map[fcp.SegmentID]uint64 // that are to be brought, and their bytes
 	tails    []fcp.ObjectID
 	held     map[fcp.SegmentID]bool // that they need and that are here
+	kept     map[fcp.ObjectID]bool  // bodies that they need and that are here in tails
 }
 
 func (l *looked) bytes() (sum uint64) {
@@ -277,9 +286,9 @@ func (l *looked) bytes() (sum uint64) {
 // look finds out what names of a zone miss to be read from this disk alone: of those
 // names that take accepts once it knows what each misses.
 func (n *Node) look(ctx context.Context, zone fcp.ZoneID, prefix string, want func(*engine.Entry) bool, take func(*engine.Needed) bool) (*looked, error) {
-	l := &looked{segments: map[fcp.SegmentID]uint64{}, held: map[fcp.SegmentID]bool{}}
+	l := &looked{segments: map[fcp.SegmentID]uint64{}, held: map[fcp.SegmentID]bool{}, kept: map[fcp.ObjectID]bool{}}
 	seen := map[fcp.ObjectID]bool{}
-	err := n.engine.Needs(ctx, zone, prefix, want, n.holdings(l.held), func(x *engine.Needed) error {
+	err := n.engine.Needs(ctx, zone, prefix, want, n.holdings(l), func(x *engine.Needed) error {
 		if !take(x) {
 			return nil
 		}
@@ -297,19 +306,26 @@ func (n *Node) look(ctx context.Context, zone fcp.ZoneID, prefix string, want fu
 	return l, err
 }
 
-// holdings is what this node has of others' bodies. It notes the segments that were
-// asked for and are here, if held is given.
-func (n *Node) holdings(held map[fcp.SegmentID]bool) engine.Held {
+// holdings is what this node has of others' bodies. It notes what was asked for and is
+// here, if l is given.
+func (n *Node) holdings(l *looked) engine.Held {
 	known := map[fcp.SegmentID]bool{}
-	return engine.Held{Tail: n.keepsTail, Segment: func(r *log.Remainder) bool {
+	tail := func(id fcp.ObjectID) bool {
+		here := n.keepsTail(id)
+		if here && l != nil {
+			l.kept[id] = true
+		}
+		return here
+	}
+	return engine.Held{Tail: tail, Segment: func(r *log.Remainder) bool {
 		id := fcp.SegmentID(r.Segment)
 		here, ok := known[id]
 		if !ok {
 			here = n.readable(r)
 			known[id] = here
 		}
-		if here && held != nil {
-			held[id] = true
+		if here && l != nil {
+			l.held[id] = true
 		}
 		return here
 	}}

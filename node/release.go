@@ -111,6 +111,8 @@ func (n *Node) release(ctx context.Context) (left int, err error) {
 		for _, s := range list {
 			switch {
 			case !n.keepsOf(fcp.SegmentID(s.Old.Segment)):
+			case n.Pinned(fcp.SegmentID(s.Old.Segment)) && !n.readable(s.By):
+				left++ // a pin brings the new one first
 			case s.By.Feed().Writer == n.self, n.rebuildable(s.By, s.By.Feed().Writer):
 				ready = append(ready, s)
 			default:

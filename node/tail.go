@@ -545,7 +545,7 @@ func (n *Node) spreadWithout(k *keptTail) bool {
 		if err == nil && r == nil {
 			k.none = at
 		}
-		if err != nil || r == nil {
+		if err != nil || r == nil || n.pinnedTail(id) && !n.readable(r) {
 			return false
 		}
 		card, err := fcp.DecodeCard(r.Card)
