@@ -45,8 +45,10 @@ func (n *Node) Move(ctx context.Context, o RepairOptions) ([]RepairStep, error) 
 
 // dropShares drops what this node holds and nothing asks for any more.
 func (n *Node) dropShares(ctx context.Context) (steps []RepairStep, err error) {
-	n.repairs.turn.Lock()
-	defer n.repairs.turn.Unlock()
+	if err := n.repairs.begin(ctx); err != nil {
+		return nil, err
+	}
+	defer n.repairs.end()
 	devices := n.devices()
 	all := n.segments(devices)
 	for i := range all {

@@ -29,7 +29,7 @@ const (
 
 // repairTable is what repair knows. One repair runs at a time.
 type repairTable struct {
-	turn sync.Mutex // held while a round runs
+	turn chan struct{} // of one: in it while a round runs
 
 	mu     sync.Mutex
 	known  map[fcp.SegmentID]knownSegment // of the data plane, that members told of; guarded by mu
@@ -48,9 +48,22 @@ type knownSegment struct {
 }
 
 func (t *repairTable) init() {
+	t.turn = make(chan struct{}, 1)
 	t.known, t.seen, t.met = map[fcp.SegmentID]knownSegment{}, map[fcp.WriterID]time.Time{}, map[fcp.WriterID]bool{}
 	t.full = map[fcp.SegmentID]bool{}
 }
+
+// begin waits for the turn of a round, which end gives back.
+func (t *repairTable) begin(ctx context.Context) error {
+	select {
+	case t.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (t *repairTable) end() { <-t.turn }
 
 // know notes a segment that a member told of.
 func (t *repairTable) know(r *log.Remainder) {
@@ -213,8 +226,10 @@ type RepairStep struct {
 // Repair looks at every segment once and does what falls to this node. It returns a step for each segment that is not as its policy asks.
 // Errors of single segments are in their steps.
 func (n *Node) Repair(ctx context.Context, o RepairOptions) ([]RepairStep, error) {
-	n.repairs.turn.Lock()
-	defer n.repairs.turn.Unlock()
+	if err := n.repairs.begin(ctx); err != nil {
+		return nil, err
+	}
+	defer n.repairs.end()
 	if o.Now {
 		if err := n.askWhoIsThere(ctx); err != nil {
 			return nil, err
