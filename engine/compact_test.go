@@ -397,6 +397,10 @@ func TestABackupOfACompactedStoreIsRestored(t *testing.T) {
 		back.put("b", body("b", 100))
 		back.seal()
 		back.clock.Advance(time.Minute)
+		// The device that it was restored from is a member until its owner takes it out.
+		if _, err := back.DeviceLost(t.Context(), s.owner, s.node.Writer(), "its disk died"); err != nil {
+			t.Fatal(err)
+		}
 		back.checkpoint(authority.Retention{})
 		back.clock.Advance(25 * time.Hour)
 		if r := back.compact(CompactOptions{MinGarbage: 1}); r.Events == 0 {
