@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"fcp"
@@ -104,7 +105,9 @@ func (h *hookRunner) runOne(ctx context.Context, t *node.Turn) {
 	c := exec.CommandContext(ctx, h.program(t))
 	c.Env = h.environment(t)
 	c.Dir = "/"
-	c.WaitDelay = time.Second // a child that keeps the output open does not keep us
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGKILL) } // and what it started
+	c.WaitDelay = time.Second                                                        // a child that keeps the output open does not keep us
 	out := &limited{most: hookOutput}
 	c.Stdout, c.Stderr = out, out
 	err := c.Run()

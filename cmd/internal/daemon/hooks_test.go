@@ -2,11 +2,14 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -58,12 +61,24 @@ func TestHooksRunAProgramAndNoShell(t *testing.T) {
 // is left out.
 func TestHooksAreBounded(t *testing.T) {
 	var said strings.Builder
-	h := newHookRunner(Hooks{Departure: script(t, "sleep 1000")}, slog.New(slog.NewTextHandler(&said, nil)), os.LookupEnv)
-	h.timeout = 50 * time.Millisecond
+	child := filepath.Join(t.TempDir(), "child")
+	h := newHookRunner(Hooks{Departure: script(t, "sleep 1000 & echo $! >"+child+"; wait")}, slog.New(slog.NewTextHandler(&said, nil)), os.LookupEnv)
+	h.timeout = 500 * time.Millisecond
 	turn := node.Turn{Contact: node.Contact{Name: "a"}}
 	h.runOne(context.Background(), &turn)
 	if !strings.Contains(said.String(), "took too long") {
 		t.Error("a hook that hangs:", said.String())
+	}
+	if b, err := os.ReadFile(child); err == nil { // else it did not come so far
+		pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for end := time.Now().Add(10 * time.Second); alive(pid); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("what the hook started still runs")
+			}
+		}
 	}
 	arrived := turn
 	arrived.Arrived = true
@@ -112,4 +127,13 @@ func TestProfilesAreRead(t *testing.T) {
 			t.Errorf("a charge of %s: %+v", bad, p)
 		}
 	}
+}
+
+// alive reports whether a process runs; one that waits to be reaped does not.
+func alive(pid int) bool {
+	if syscall.Kill(pid, 0) != nil {
+		return false
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err != nil || !strings.Contains(string(b), ") Z ")
 }
