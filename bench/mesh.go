@@ -27,7 +27,7 @@ import (
 // of all others shows it. mesh/lane: a node reads a segment over the lane at 20 ms round
 // trip and 20 Mbit/s, with random loss in both directions. mesh/pin: a node takes a
 // large object in for good; its limit is a QUIC stream of the same bytes, written to
-// a file and synced.
+// a file and synced. memory/mesh/pin: the highest resident size of both nodes together.
 func meshRows() []Row {
 	rows := []Row{
 		{Name: "mesh/rebuild/1MiB", Unit: "ms", Lower: true, Subjects: []Subject{rebuildSubject()}},
@@ -38,8 +38,9 @@ func meshRows() []Row {
 	}
 	for _, mib := range []int64{64, 1024} {
 		raw := rawTransfer(mib << 20)
-		rows = append(rows, Row{Name: fmt.Sprintf("mesh/pin/%dMiB", mib), Unit: "MB/s", Limit: &raw, Subjects: []Subject{pinSubject(mib << 20)}})
+		rows = append(rows, Row{Name: fmt.Sprintf("mesh/pin/%dMiB", mib), Unit: "MB/s", Limit: &raw, Subjects: []Subject{pinSubject(mib<<20, false)}})
 	}
+	rows = append(rows, Row{Name: "memory/mesh/pin/1024MiB", Unit: "MB", Lower: true, Subjects: []Subject{pinSubject(1<<30, true)}})
 	return rows
 }
 
@@ -331,7 +332,7 @@ func laneSubject(percent int) Subject {
 }
 
 // pinSubject has a new node take in an object of the first.
-func pinSubject(size int64) Subject {
+func pinSubject(size int64, memory bool) Subject {
 	return Subject{Name: "node", NoWarmUp: true, Open: func(ctx context.Context, dirs Dirs) (Session, error) {
 		whole := func(o *node.Options) { o.Policy = symbols.Policy{Need: 1, Of: 1} }
 		m, err := newMeshNodes(ctx, dirs.Round, whole)
@@ -352,7 +353,7 @@ func pinSubject(size int64) Subject {
 		if err != nil {
 			return nil, errors.Join(err, m.close())
 		}
-		return &pinSession{m, x, size}, nil
+		return &pinSession{m, x, size, memory}, nil
 	}}
 }
 
@@ -360,6 +361,8 @@ type pinSession struct {
 	mesh *meshNodes
 	node *meshNode
 	size int64
+
+	memory bool // the value is the highest resident size
 }
 
 func (s *pinSession) Close() error { return s.mesh.close() }
@@ -371,7 +374,13 @@ func (s *pinSession) Run(ctx context.Context, _ time.Duration) (Sample, error) {
 	if err == nil && (p.Bytes < s.size || p.Brought != p.Segments) {
 		err = fmt.Errorf("%+v was pinned of %d bytes", p, s.size)
 	}
-	return Sample{Value: float64(s.size) / 1e6 / took.Seconds(), Ops: 1, Bytes: s.size}, err
+	value := float64(s.size) / 1e6 / took.Seconds()
+	if s.memory && err == nil {
+		var used usage
+		used, err = readUsage("")
+		value = float64(used.peakRSS) / 1e6
+	}
+	return Sample{Value: value, Ops: 1, Bytes: s.size}, err
 }
 
 // randomReader gives bytes that do not compress.

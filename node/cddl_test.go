@@ -30,7 +30,7 @@ func messageSamples(t *testing.T) []any {
 	request := symbolRequest{ID: 1, Segment: fcp.SegmentID{2}, First: 3, Count: 4, Wanted: ids, Max: 5, Carrier: 1, Zone: fcp.Hash{6}, Epoch: 7, At: 8, Deadline: 9, Signature: sig}
 	salt := make([]byte, log.SaltSize)
 	return []any{
-		&capabilities{Versions: []uint64{1}, Layouts: []uint64{2}, Carriers: []uint64{1, 2}, Compress: []string{}, MaxControl: 1 << 20, MaxFrame: maxStreamFrame, Listen: "127.0.0.1:1"},
+		&capabilities{Versions: []uint64{1}, Layouts: []uint64{2}, Carriers: []uint64{1, 2}, Compress: []string{}, MaxControl: 1 << 20, MaxFrame: maxStreamFrame, Listen: "127.0.0.1:1", Bulk: 1},
 		&capabilities{Versions: []uint64{}, Layouts: []uint64{}, Carriers: []uint64{}, Compress: []string{"none"}},
 		&gossip.Vector{Heads: []gossip.Head{ahead}, Last: true, Reply: true}, &gossip.Vector{Heads: []gossip.Head{}},
 		&gossip.Digest{Feeds: 3, Hash: fcp.Hash{1}},

@@ -478,8 +478,8 @@ func (n *Node) fetchShare(ctx context.Context, s *Session, ref symbols.Ref, root
 		return nil, err
 	}
 	if s.gives(carrierWhole) {
-		file := make([]byte, ref.FileSize())
-		if err := n.fetchWhole(ctx, s, ref, file); err != nil {
+		file, err := n.fetchWhole(ctx, s, ref)
+		if err != nil {
 			return nil, err
 		}
 		copy(file, head)
@@ -506,8 +506,7 @@ func (n *Node) fetchShare(ctx context.Context, s *Session, ref symbols.Ref, root
 // them before the caller compares them with the segment's hash.
 func (n *Node) fetchSource(ctx context.Context, s *Session, ref symbols.Ref) ([]byte, error) {
 	if s.gives(carrierWhole) {
-		file := n.buffers.get(int(ref.FileSize()))
-		return file, n.fetchWhole(ctx, s, ref, file)
+		return n.fetchWhole(ctx, s, ref)
 	}
 	c := n.newCollector(ref.Segment)
 	p := c.blindPart(s, ref, carrierStream)

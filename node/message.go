@@ -44,6 +44,7 @@ type capabilities struct {
 	MaxFrame   uint64   `cbor:"max_frame"`   // bytes of a session datagram on a stream it takes
 	Genesis    fcp.Hash `cbor:"genesis"`     // of its store: another one is another mesh
 	Listen     string   `cbor:"listen,omitempty"`
+	Bulk       uint64   `cbor:"bulk,omitempty"` // port for bulk connections, at the address that the session is with
 }
 
 const protocolVersion = 1
@@ -56,6 +57,7 @@ const (
 	carrierStream   carrier = 2 // a QUIC stream for each reply, u16be length in front of each datagram
 	carrierLane     carrier = 3 // the node's UDP socket beside QUIC
 	carrierWhole    carrier = 4 // a QUIC stream for each share, without frames
+	carrierBulk     carrier = 5 // a bulk connection, likewise
 )
 
 // want asks for events of a feed.

@@ -71,6 +71,7 @@ type Node struct {
 	coder     symbols.Coder
 	plans     coding.PlanCache // of messages on the lane
 	buffers   bufferPool
+	bulk      bulkServer
 	metrics   Metrics
 
 	handshakes atomic.Int64
@@ -167,6 +168,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	if n.transport, err = listen(ctx, o.Network, o.Listen, n.id); err != nil {
 		return nil, err
 	}
+	n.listenBulk(ctx)
 	if err := n.startLiveness(); err != nil {
 		return nil, err
 	}
@@ -301,6 +303,7 @@ func (n *Node) Kill() {
 	n.engine.SetFetcher(nil)
 	n.engine.SetTailFetcher(nil)
 	n.transport.conn.Close() // first, so that nothing more goes out
+	n.bulk.close()
 	n.stop(fcp.Errorf(fcp.CodeClosed, "the node"))
 	n.transport.quic.Close()
 	if err := n.live.stop(); err != nil {
@@ -381,9 +384,13 @@ func (n *Node) quickCarrier(s *Session) carrier {
 
 // capabilities returns this node's first message.
 func (n *Node) capabilities() *capabilities {
-	return &capabilities{Versions: []uint64{protocolVersion}, Layouts: []uint64{uint64(wire.LayoutNative), uint64(wire.LayoutReference)},
+	c := &capabilities{Versions: []uint64{protocolVersion}, Layouts: []uint64{uint64(wire.LayoutNative), uint64(wire.LayoutReference)},
 		Carriers: []uint64{uint64(carrierDatagram), uint64(carrierStream), uint64(carrierLane), uint64(carrierWhole)}, Compress: []string{}, MaxControl: maxMessage, MaxFrame: maxStreamFrame,
-		Genesis: n.engine.Genesis().ID}
+		Genesis: n.engine.Genesis().ID, Bulk: n.bulk.port}
+	if c.Bulk != 0 {
+		c.Carriers = append(c.Carriers, uint64(carrierBulk))
+	}
+	return c
 }
 
 // tickLoop lets time pass: quickly while gossip has something to do.

@@ -394,8 +394,8 @@ func (n *Node) serveSymbols(ctx context.Context, s *Session, m *symbolRequest) e
 	if err != nil {
 		return err
 	}
-	if carrier(m.Carrier) == carrierWhole {
-		return n.serveWhole(ctx, s, m.ID, ref, wanted)
+	if by := carrier(m.Carrier); by == carrierWhole || by == carrierBulk {
+		return n.serveWhole(ctx, s, m.ID, by, ref, wanted)
 	}
 	began := n.now()
 	data, err := n.symbolData(ctx, ref, wanted)

@@ -39,6 +39,7 @@ type Session struct {
 	queue outQueue
 	lane  laneLink
 	whole wholeTable
+	bulk  bulkLink
 
 	controlSeq uint64 // last sent; owned by writeLoop
 	takenSeq   uint64 // last received; owned by readLoop
@@ -76,6 +77,10 @@ func (n *Node) newSession(e *established) (*Session, error) {
 	s.lane.pacer = newPacer(e.conn.ConnectionStats().SmoothedRTT)
 	var err error
 	if s.control, err = wire.NewControlCipher(e.session, e.keys.Context); err != nil {
+		return nil, err
+	}
+	s.bulk.turn = make(chan struct{}, 1)
+	if s.bulk.key, err = e.keys.BulkKey(); err != nil {
 		return nil, err
 	}
 	back := e.direction.Back()

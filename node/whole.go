@@ -19,8 +19,12 @@ import (
 
 // A whole share needs no symbol frames: who asks for all of its symbols knows a hash
 // over them, and the stream that they come over is that of an authenticated peer. So
-// they travel as bytes (carrierWhole): u16be 0, which begins no datagram, u64be
-// request, then every symbol of the share in order, and the end of the stream.
+// they travel as bytes, over a bulk connection (carrierBulk) or a QUIC stream
+// (carrierWhole): u16be 0, which begins no datagram, u64be request, then every symbol
+// of the share in order, and the end of the stream.
+
+// maxWhole is the most bytes of a share's symbols.
+const maxWhole = fcp.MaxSegment + symbols.MaxExtra*fcp.SymbolSize
 
 // wholeTable are the shares that one session's peer was asked for whole.
 type wholeTable struct {
@@ -31,40 +35,60 @@ type wholeTable struct {
 // wholeShare is a share on its way.
 type wholeShare struct {
 	into   []byte              // its symbols
-	done   chan error          // what became of it, once
-	stream *quic.ReceiveStream // guarded by wholeTable.mu; nil: not here yet
+	done   chan error          // what became of it; the first word counts
+	by     carrier             // that it was asked for by
+	begun  bool                // guarded by wholeTable.mu
+	stream *quic.ReceiveStream // guarded by wholeTable.mu; nil: not here yet, or by carrierBulk
 }
 
-func (t *wholeTable) expect(id uint64, into []byte) *wholeShare {
+func (w *wholeShare) end(err error) {
+	select {
+	case w.done <- err:
+	default:
+	}
+}
+
+func (t *wholeTable) expect(id uint64, by carrier, into []byte) *wholeShare {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.open == nil {
 		t.open = map[uint64]*wholeShare{}
 	}
-	w := &wholeShare{into: into, done: make(chan error, 1)}
+	w := &wholeShare{into: into, by: by, done: make(chan error, 1)}
 	t.open[id] = w
 	return w
 }
 
-// begin returns what a stream is for; nil: nobody waits for it, or another stream
-// has begun.
-func (t *wholeTable) begin(id uint64, r *quic.ReceiveStream) *wholeShare {
+// begin returns the share that comes by a carrier, over a stream if it is of its own;
+// nil: nobody waits for it, or it has begun.
+func (t *wholeTable) begin(id uint64, by carrier, r *quic.ReceiveStream) *wholeShare {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	w := t.open[id]
-	if w == nil || w.stream != nil {
+	if w == nil || w.begun || w.by != by {
 		return nil
 	}
-	w.stream = r
+	w.begun, w.stream = true, r
 	return w
+}
+
+// lost ends the waits for shares over a bulk connection that is gone.
+func (t *wholeTable) lost(err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, w := range t.open {
+		if w.by == carrierBulk {
+			w.end(err)
+		}
+	}
 }
 
 // refuse ends the wait for a share that the peer does not give.
 func (t *wholeTable) refuse(id uint64, code fcp.Code) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if w := t.open[id]; w != nil && w.stream == nil {
-		w.done <- fcp.Errorf(code, "the peer refused")
+	if w := t.open[id]; w != nil && !w.begun {
+		w.end(fcp.Errorf(code, "the peer refused"))
 		delete(t.open, id)
 	}
 }
@@ -82,19 +106,39 @@ func (t *wholeTable) forget(id uint64) {
 // gives reports whether the peer can use a carrier.
 func (s *Session) gives(c carrier) bool { return slices.Contains(s.caps.Carriers, uint64(c)) }
 
-// fetchWhole fills the symbols of a share's file with what one peer gives. They are
-// not checked. After an error the file may still be written to.
-func (n *Node) fetchWhole(ctx context.Context, s *Session, ref symbols.Ref, file []byte) error {
+// fetchWhole takes all symbols of a share from one peer, into its file without the
+// head, a buffer of n.buffers. They are not checked.
+func (n *Node) fetchWhole(ctx context.Context, s *Session, ref symbols.Ref) ([]byte, error) {
+	by := carrierWhole
+	if s.bulkUp(ctx) {
+		by = carrierBulk
+	}
+	file, err := n.fetchWholeBy(ctx, s, ref, by)
+	if err != nil && by == carrierBulk && ctx.Err() == nil && s.ctx.Err() == nil {
+		file, err = n.fetchWholeBy(ctx, s, ref, carrierWhole)
+	}
+	return file, err
+}
+
+func (n *Node) fetchWholeBy(ctx context.Context, s *Session, ref symbols.Ref, by carrier) ([]byte, error) {
+	file := n.buffers.get(int(ref.FileSize()))
+	if err := n.fillWhole(ctx, s, ref, file, by); err != nil {
+		return nil, err // somebody may still write to file
+	}
+	return file, nil
+}
+
+func (n *Node) fillWhole(ctx context.Context, s *Session, ref symbols.Ref, file []byte, by carrier) error {
 	all := roaring.New()
 	all.AddRange(uint64(ref.First), uint64(ref.End()))
-	m, err := n.newRequest(s, ref, all, carrierWhole)
+	m, err := n.newRequest(s, ref, all, by)
 	if err == nil {
 		err = m.sign(n.engine.Signer())
 	}
 	if err != nil {
 		return err
 	}
-	w := s.whole.expect(m.ID, file[ref.HeadSize():])
+	w := s.whole.expect(m.ID, by, file[ref.HeadSize():])
 	defer s.whole.forget(m.ID)
 	if err := s.send(urgent, m); err != nil {
 		return err
@@ -128,13 +172,13 @@ func (s *Session) takeStream(r *quic.ReceiveStream) error {
 	if _, err := io.ReadFull(r, id[:]); err != nil {
 		return err
 	}
-	w := s.whole.begin(binary.BigEndian.Uint64(id[:]), r)
+	w := s.whole.begin(binary.BigEndian.Uint64(id[:]), carrierWhole, r)
 	if w == nil {
 		s.node.metrics.SymbolsUnasked.Add(1)
 		return fcp.Errorf(fcp.CodeMalformed, "a whole share that nobody waits for")
 	}
 	err := readWhole(r, w.into)
-	w.done <- err
+	w.end(err)
 	return err
 }
 
@@ -154,20 +198,33 @@ func readWhole(r io.Reader, into []byte) error {
 }
 
 // serveWhole sends all symbols of a share, if the peer's budget has them.
-func (n *Node) serveWhole(ctx context.Context, s *Session, id uint64, ref symbols.Ref, wanted *roaring.Bitmap) error {
+func (n *Node) serveWhole(ctx context.Context, s *Session, id uint64, by carrier, ref symbols.Ref, wanted *roaring.Bitmap) error {
 	if wanted.GetCardinality() != uint64(ref.Count) {
-		return fcp.Errorf(fcp.CodeInvalidArgument, "a part of a share over carrier %d", carrierWhole)
+		return fcp.Errorf(fcp.CodeInvalidArgument, "a part of a share over carrier %d", by)
 	}
 	if s.budget.symbols(int(ref.Count), wire.DefaultDatagram) < int(ref.Count) {
 		return errBudget("symbols")
 	}
-	began := n.now()
-	data, done, err := n.wholeData(ctx, ref)
+	data, done, err := n.wholeData(ctx, s, ref)
 	if err != nil {
 		return err
 	}
 	defer done()
-	s.budget.cpu(n.now().Sub(began))
+	if by == carrierBulk {
+		err = s.writeBulk(ctx, id, data)
+	} else {
+		err = s.writeWhole(ctx, id, data)
+	}
+	if err == nil {
+		n.proofs.gave(s.peer.Writer, ref.Segment, wanted)
+		s.sentBytes.Add(uint64(len(data)))
+		n.metrics.SymbolsSent.Add(uint64(ref.Count))
+	}
+	return err
+}
+
+// writeWhole sends a share over a stream.
+func (s *Session) writeWhole(ctx context.Context, id uint64, data []byte) error {
 	out, err := s.conn.OpenUniStreamSync(ctx)
 	if err != nil {
 		return fcp.Wrap(fcp.CodeTimeout, err, "open a stream of symbols")
@@ -180,21 +237,21 @@ func (n *Node) serveWhole(ctx context.Context, s *Session, id uint64, ref symbol
 			return fcp.Wrap(fcp.CodeTimeout, err, "send a whole share")
 		}
 	}
-	s.sentBytes.Add(uint64(len(data)))
-	n.metrics.SymbolsSent.Add(uint64(ref.Count))
-	n.proofs.gave(s.peer.Writer, ref.Segment, wanted)
 	return fcp.Wrap(fcp.CodeTimeout, out.Close(), "send a whole share")
 }
 
 // wholeData returns the symbols of a share, until done is called. Those of all source
-// symbols of an own segment are its ciphertext, which costs no coding.
-func (n *Node) wholeData(ctx context.Context, ref symbols.Ref) (data []byte, done func(), err error) {
+// symbols of an own segment are its ciphertext: it costs no coding, and how long it
+// takes to read says how busy the disk is.
+func (n *Node) wholeData(ctx context.Context, s *Session, ref symbols.Ref) (data []byte, done func(), err error) {
 	own, ok := n.ownWhole(ref)
 	if !ok {
+		began := n.now()
 		file, _, err := n.loadShare(ctx, ref)
 		if err != nil {
 			return nil, nil, err
 		}
+		s.budget.cpu(n.now().Sub(began))
 		return file[ref.HeadSize():], func() {}, nil
 	}
 	size := int(ref.Count) * fcp.SymbolSize

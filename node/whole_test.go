@@ -50,7 +50,7 @@ func TestAWholeShareIsTakenOnce(t *testing.T) {
 			want fcp.Code
 		}{{999, fcp.CodeTimeout}, {1001, fcp.CodeTooLarge}, {0, fcp.CodeTimeout}, {1 << 20, fcp.CodeTooLarge}, {1000, 0}} {
 			id := uint64(1000 + i)
-			w := reader.whole.expect(id, make([]byte, 1000))
+			w := reader.whole.expect(id, carrierWhole, make([]byte, 1000))
 			send(id, c.size)
 			if err := <-w.done; c.want == 0 && err != nil || c.want != 0 && !errors.Is(err, c.want) {
 				t.Errorf("%d bytes of 1000: %v, want %v", c.size, err, c.want)
@@ -71,7 +71,7 @@ func TestAWholeShareIsTakenOnce(t *testing.T) {
 // stream is cancelled and its buffer is left alone soon.
 func TestAWholeShareThatIsGivenUpEnds(t *testing.T) {
 	wholePair(t, func(_ *simMesh, giver, reader *Session, _ symbols.Ref) {
-		w := reader.whole.expect(7, make([]byte, 1000))
+		w := reader.whole.expect(7, carrierWhole, make([]byte, 1000))
 		out, err := giver.conn.OpenUniStreamSync(within(t, 10*time.Second))
 		if err != nil {
 			t.Fatal(err)
@@ -111,7 +111,7 @@ func TestRequestsForWholeSharesAreBounded(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			w := reader.whole.expect(q.ID, make([]byte, int(ref.Count)*fcp.SymbolSize))
+			w := reader.whole.expect(q.ID, carrierWhole, make([]byte, int(ref.Count)*fcp.SymbolSize))
 			defer reader.whole.forget(q.ID)
 			if err := reader.send(urgent, q); err != nil {
 				t.Fatal(err)

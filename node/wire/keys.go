@@ -96,6 +96,12 @@ func (k *Keys) SymbolKey(d Direction) (Key, error) {
 	return expand(k.Context[:], nil, "FCP2-SESSION-SYMBOL-V1"+string([]byte{byte(d)}))
 }
 
+// BulkKey returns the key by which both sides prove that a bulk connection is of the
+// session: HKDF-SHA256 of the context key, info "FCP2-SESSION-BULK-V1".
+func (k *Keys) BulkKey() (Key, error) {
+	return expand(k.Context[:], nil, "FCP2-SESSION-BULK-V1")
+}
+
 // MAC computes the MAC of session datagrams in one direction. Safe for concurrent
 // use.
 type MAC struct {
