@@ -31,7 +31,6 @@ type group struct {
 	bytes  int
 	joined atomic.Int32  // len(reqs), for gather
 	done   chan struct{} // closed when every request has its answer
-	lead   chan struct{} // closed when the first request must lead
 }
 
 var requestPool = sync.Pool{New: func() any { return new(request) }}
@@ -112,8 +111,8 @@ func (r *request) encode(size int) {
 	}
 }
 
-// submit queues the request and waits for its answer, leading a commit when it
-// is this goroutine's turn. A nil error means that r holds the answer.
+// submit queues the request and waits for its answer. A nil error means that r holds
+// the answer.
 func (l *Log) submit(ctx context.Context, r *request) error {
 	l.mu.Lock()
 	for {
@@ -141,21 +140,17 @@ func (l *Log) submit(ctx context.Context, r *request) error {
 		}
 		l.mu.Lock()
 	}
-	g, first := l.joinLocked(r)
-	lead := first && !l.leading
-	if lead {
+	g := l.joinLocked(r)
+	if !l.leading {
 		l.leading = true
+		go l.lead()
 	}
 	l.mu.Unlock()
-	if lead {
-		l.leadGroup(g)
-		return nil
-	}
-	return l.await(ctx, g, r, first)
+	return l.await(ctx, g, r)
 }
 
 // joinLocked adds r to the last waiting group, or to a new one.
-func (l *Log) joinLocked(r *request) (g *group, first bool) {
+func (l *Log) joinLocked(r *request) (g *group) {
 	n := len(r.buf)
 	l.queued += n
 	if len(l.queue) > 0 {
@@ -164,7 +159,7 @@ func (l *Log) joinLocked(r *request) (g *group, first bool) {
 			g.reqs = append(g.reqs, r)
 			g.bytes += n
 			g.joined.Add(1)
-			return g, false
+			return g
 		}
 	}
 	g = l.newGroupLocked()
@@ -172,11 +167,11 @@ func (l *Log) joinLocked(r *request) (g *group, first bool) {
 	g.bytes = n
 	g.joined.Store(1)
 	l.queue = append(l.queue, g)
-	return g, true
+	return g
 }
 
 func (l *Log) newGroupLocked() *group {
-	g := &group{done: make(chan struct{}), lead: make(chan struct{})}
+	g := &group{done: make(chan struct{})}
 	if n := len(l.freeGrp); n > 0 {
 		g.reqs = l.freeGrp[n-1].reqs[:0]
 		l.freeGrp = l.freeGrp[:n-1]
@@ -184,32 +179,16 @@ func (l *Log) newGroupLocked() *group {
 	return g
 }
 
-// await waits for the group's answer. The first request of a group also waits
-// for its turn to lead; if its caller gives up, a goroutine takes that duty.
-func (l *Log) await(ctx context.Context, g *group, r *request, first bool) error {
-	if !first {
-		if ctx.Done() == nil {
-			<-g.done
-			return nil
-		}
-		select {
-		case <-g.done:
-			return nil
-		case <-ctx.Done():
-			return l.giveUp(ctx, g, r)
-		}
-	}
+// await waits for the group's answer. Once the log has crashed it may never come:
+// Pebble can wait there for a goroutine that was parked.
+func (l *Log) await(ctx context.Context, g *group, r *request) error {
 	select {
-	case <-g.lead:
-		l.leadGroup(g)
+	case <-g.done:
 		return nil
 	case <-ctx.Done():
-		go func() {
-			<-g.lead
-			l.leadGroup(g)
-		}()
-		return l.giveUp(ctx, g, r)
+	case <-l.dead:
 	}
+	return l.giveUp(ctx, g, r)
 }
 
 // giveUp takes r out of its group if it was not taken yet; otherwise it waits a
@@ -223,6 +202,9 @@ func (l *Log) giveUp(ctx context.Context, g *group, r *request) error {
 	if waiting {
 		r.dead = true
 		l.mu.Unlock()
+		if e := l.crashed.Load(); e != nil {
+			return e
+		}
 		return ctxError(ctx)
 	}
 	l.mu.Unlock()
@@ -247,8 +229,22 @@ func ctxError(ctx context.Context) error {
 	return fcp.Errorf(fcp.CodeInterrupted, "nothing was written")
 }
 
-// leadGroup commits g and hands leadership to the next waiting group.
-func (l *Log) leadGroup(g *group) {
+// lead commits the waiting groups, one after the other, until there is none. It runs
+// in a goroutine of its own, so that no caller is held inside Pebble.
+func (l *Log) lead() {
+	l.mu.Lock()
+	for len(l.queue) > 0 {
+		g := l.queue[0]
+		l.mu.Unlock()
+		l.commitGroup(g)
+		l.mu.Lock()
+	}
+	l.leading = false
+	l.mu.Unlock()
+}
+
+// commitGroup takes the first group from the queue, commits it and gives its answers.
+func (l *Log) commitGroup(g *group) {
 	l.gather(g)
 	l.mu.Lock()
 	l.queue = l.queue[:copy(l.queue, l.queue[1:])]
@@ -269,9 +265,6 @@ func (l *Log) leadGroup(g *group) {
 	l.expected = int32(len(g.reqs))
 	if len(l.queue) > 0 {
 		l.expected += int32(len(l.queue[0].reqs))
-		close(l.queue[0].lead)
-	} else {
-		l.leading = false
 	}
 	l.mu.Unlock()
 	close(g.done)
