@@ -25,7 +25,7 @@ var wantExit = map[fcp.Code]int{
 	fcp.CodeDenied: 4, fcp.CodeTokenExpired: 4, fcp.CodeRateLimited: 5, fcp.CodeOperation: 4, fcp.CodeResource: 4, fcp.CodeTaint: 4,
 	fcp.CodeElevation: 4, fcp.CodeNotConfigured: 6, fcp.CodeNotHandshaken: 6, fcp.CodeHealth: 1, fcp.CodeNoStreaming: 6,
 	fcp.CodeBudget: 5, fcp.CodeExternal: 1, fcp.CodeDependency: 3,
-	fcp.CodeFenced: 8, fcp.CodeLeaseHeld: 8, fcp.CodeNoQuorum: 3,
+	fcp.CodeFenced: 8, fcp.CodeLeaseHeld: 8, fcp.CodeNoQuorum: 3, fcp.CodeStale: 3,
 }
 
 func TestEveryCodeHasItsExitCode(t *testing.T) {
