@@ -6,13 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"path/filepath"
 	"strings"
 	"sync"
 	"time"
 
 	"fcp"
+	"fcp/node/impair"
 )
 
 // meshFault is what `torture --mesh` runs: processes, sockets and disks of this machine.
@@ -22,10 +22,9 @@ func meshFault() fault {
 
 const (
 	meshNodes  = 4
-	meshCycles = 3                     // of a round
-	meshPuts   = 6                     // of a cycle
-	meshReads  = 8                     // likewise
-	hostile    = 10 * time.Millisecond // between the packets of one hostile peer to one node
+	meshCycles = 3 // of a round
+	meshPuts   = 6 // of a cycle
+	meshReads  = 8 // likewise
 )
 
 // soak is one round of `torture --mesh`.
@@ -214,54 +213,23 @@ func (s *soak) check() error {
 func (s *soak) attack(nodes []nodeView) (stop func(), err error) {
 	ctx, cancel := context.WithCancel(s.ctx)
 	var work sync.WaitGroup
-	var mu sync.Mutex
-	var conns []net.PacketConn
+	var running []*impair.Noise
 	stop = func() {
 		cancel()
 		work.Wait()
-		for _, c := range conns {
-			c.Close() // nothing is left to be sent
+		for _, n := range running {
+			s.packets += n.Sent()
 		}
-		conns = nil
+		running = nil
 	}
 	for i, n := range nodes {
-		to, err := net.ResolveUDPAddr("udp", n.Address)
-		if err == nil && !to.IP.IsLoopback() {
-			err = errors.New("not this machine")
-		}
-		var conn net.PacketConn
-		if err == nil {
-			conn, err = net.ListenPacket("udp", "127.0.0.1:0")
-		}
+		noise, err := impair.NewNoise(n.Address, rand.New(rand.NewPCG(s.t.rng.Uint64(), uint64(i))))
 		if err != nil {
 			stop()
-			return nil, fcp.Wrap(fcp.CodeInternal, err, "attack %s at %s", n.Name, n.Address)
+			return nil, fcp.Wrap(fcp.CodeInternal, err, "attack %s", n.Name)
 		}
-		conns = append(conns, conn)
-		rng := rand.New(rand.NewPCG(s.t.rng.Uint64(), uint64(i)))
-		work.Go(func() {
-			t := time.NewTicker(hostile)
-			defer t.Stop()
-			for {
-				select {
-				case <-ctx.Done():
-					return
-				case <-t.C:
-				}
-				b := make([]byte, rng.IntN(1400))
-				for j := range b {
-					b[j] = byte(rng.Uint32())
-				}
-				if len(b) > 1200 {
-					copy(b, []byte{0xc3, 0, 0, 0, 1, 8}) // a QUIC Initial of version 1
-				}
-				if _, err := conn.WriteTo(b, to); err == nil {
-					mu.Lock()
-					s.packets++
-					mu.Unlock()
-				}
-			}
-		})
+		running = append(running, noise)
+		work.Go(func() { noise.Run(ctx) })
 	}
 	return stop, nil
 }
