@@ -21,9 +21,9 @@ import (
 )
 
 // bulkDial is one try at a bulk connection of the giver's, as a TLS client that says
-// hello; hello is given the state of the connection. It returns what answerBulk did
-// and what was answered.
-func bulkDial(t *testing.T, giver *Node, conf *tls.Config, hello func(*tls.ConnectionState) []byte) (refused error, answer []byte) {
+// hello; hello is given the state of the connection. It returns what was
+// answered and what answerBulk did.
+func bulkDial(t *testing.T, giver *Node, conf *tls.Config, hello func(*tls.ConnectionState) []byte) (answer []byte, refused error) {
 	t.Helper()
 	here, there := net.Pipe()
 	done := make(chan error, 1)
@@ -45,7 +45,7 @@ func bulkDial(t *testing.T, giver *Node, conf *tls.Config, hello func(*tls.Conne
 			}
 		}
 	}
-	return <-done, answer
+	return answer, <-done
 }
 
 // proof is the hello of a session.
@@ -73,7 +73,7 @@ func TestABulkConnectionIsOfOneSession(t *testing.T) {
 		s := b.session(a.self)
 		right := func(state *tls.ConnectionState) []byte { return s.bulkHello(t, state, s.direction) }
 		var said []byte
-		if err, answer := bulkDial(t, a, b.bulkTLS(), func(state *tls.ConnectionState) []byte { said = right(state); return said }); err != nil || answer == nil {
+		if answer, err := bulkDial(t, a, b.bulkTLS(), func(state *tls.ConnectionState) []byte { said = right(state); return said }); err != nil || answer == nil {
 			t.Fatal("the right one:", err)
 		}
 		session := b.bulkTLS()
@@ -101,11 +101,11 @@ func TestABulkConnectionIsOfOneSession(t *testing.T) {
 			{"the protocol of sessions", session, right},
 			{"no protocol", none, right},
 		} {
-			if err, answer := bulkDial(t, a, x.conf, x.hello); err == nil || answer != nil {
+			if answer, err := bulkDial(t, a, x.conf, x.hello); err == nil || answer != nil {
 				t.Errorf("%s: %v, answered: %v", x.name, err, answer != nil)
 			}
 		}
-		if err, answer := bulkDial(t, a, b.bulkTLS(), right); err != nil || answer == nil {
+		if answer, err := bulkDial(t, a, b.bulkTLS(), right); err != nil || answer == nil {
 			t.Error("the right one again:", err)
 		}
 	})

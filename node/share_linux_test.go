@@ -306,8 +306,6 @@ func shareWithTCP(t *testing.T, congestion string, queue time.Duration, second b
 	laneQueue, _ := p.link.Delays()
 
 	var before []impair.Delay
-	var moved *atomic.Int64
-	stop := func() {}
 	tcpAlone := func() {
 		p.link.Delays()
 		full := uint64(0)
@@ -318,17 +316,16 @@ func shareWithTCP(t *testing.T, congestion string, queue time.Duration, second b
 		time.Sleep(long(4, 2))
 		before, _ = p.link.Delays()
 	}
-	if moved, stop = p.tcp(t, congestion); !second {
-		tcpAlone()
-	}
 	if second { // the lane is at full speed when TCP begins
-		stop()
 		for range 3 {
 			fetch()
 		}
-		moved, stop = p.tcp(t, congestion)
 	}
-	defer func() { stop() }()
+	moved, stop := p.tcp(t, congestion)
+	defer stop()
+	if !second {
+		tcpAlone()
+	}
 	for at := time.Now(); time.Since(at) < long(3, 2); {
 		fetch()
 	}
