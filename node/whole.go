@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/RoaringBitmap/roaring/v2"
 	"github.com/quic-go/quic-go"
@@ -107,17 +108,31 @@ func (t *wholeTable) forget(id uint64) {
 func (s *Session) gives(c carrier) bool { return slices.Contains(s.caps.Carriers, uint64(c)) }
 
 // fetchWhole takes all symbols of a share from one peer, into its file without the
-// head, a buffer of n.buffers. They are not checked.
+// head, a buffer of n.buffers. They are not checked. A peer that has too much to do is
+// asked again, with growing pauses.
 func (n *Node) fetchWhole(ctx context.Context, s *Session, ref symbols.Ref) ([]byte, error) {
 	by := carrierWhole
 	if s.bulkUp(ctx) {
 		by = carrierBulk
 	}
-	file, err := n.fetchWholeBy(ctx, s, ref, by)
-	if err != nil && by == carrierBulk && ctx.Err() == nil && s.ctx.Err() == nil {
-		file, err = n.fetchWholeBy(ctx, s, ref, carrierWhole)
+	for refused := 0; ; {
+		file, err := n.fetchWholeBy(ctx, s, ref, by)
+		switch {
+		case err == nil || ctx.Err() != nil || s.ctx.Err() != nil:
+			return file, err
+		case errors.Is(err, fcp.CodeExhausted) && refused < maxRefusals:
+			refused++
+			select {
+			case <-time.After(stallAfter << refused):
+			case <-ctx.Done():
+				return nil, err
+			}
+		case errors.Is(err, fcp.CodeExhausted) || by == carrierWhole:
+			return nil, err
+		default:
+			by = carrierWhole
+		}
 	}
-	return file, err
 }
 
 func (n *Node) fetchWholeBy(ctx context.Context, s *Session, ref symbols.Ref, by carrier) ([]byte, error) {

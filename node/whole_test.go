@@ -138,6 +138,32 @@ func TestRequestsForWholeSharesAreBounded(t *testing.T) {
 	})
 }
 
+// TestABusyPeerIsAskedAgain: as many requests are under way as a peer may have, and a
+// second later one is over.
+func TestABusyPeerIsAskedAgain(t *testing.T) {
+	wholePair(t, func(m *simMesh, giver, reader *Session, ref symbols.Ref) {
+		var over func()
+		for over == nil {
+			done, err := giver.budget.serve()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if giver.budget.serving == maxServing {
+				over = done
+			}
+		}
+		const busy = time.Second
+		time.AfterFunc(busy, over)
+		at := time.Now()
+		if _, err := m.nodes[1].n.fetchWhole(context.Background(), reader, ref); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(at); took < busy {
+			t.Error("not refused:", took)
+		}
+	})
+}
+
 // TestAPeerWithoutWholeSharesGivesFrames brings a segment from a peer that does not
 // name the carrier, and one from a peer that does: both are the segment.
 func TestAPeerWithoutWholeSharesGivesFrames(t *testing.T) {
