@@ -71,6 +71,7 @@ func Open(ctx context.Context, dir string, o Options) (_ *Engine, err error) {
 		o.Workers = runtime.GOMAXPROCS(0)
 	}
 	e := &Engine{env: o.Environment, opts: o, dir: dir, keys: keyDir{o.FS, o.FS.PathJoin(dir, dirKeys)}}
+	e.mesh.salts = make(chan struct{}, 1)
 	e.life, e.stop = context.WithCancel(context.Background())
 	if e.lock, err = o.FS.Lock(o.FS.PathJoin(dir, fileLock)); err != nil {
 		return nil, lockError(dir, err)

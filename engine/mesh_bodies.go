@@ -37,7 +37,7 @@ type meshBodies struct {
 	enrolled memo[*authority.Device]     // enrollments
 	revoked  memo[map[fcp.WriterID]bool] // whom a revocation takes out
 
-	salts  sync.Mutex // held while salts are written
+	salts  chan struct{} // of one: in it while salts are written
 	mu     sync.Mutex
 	opened list.List // of *openedSegment, most recent first; guarded by mu
 }

@@ -340,8 +340,8 @@ func (e *Engine) KeepSalts(segment fcp.SegmentID, salts []byte) error {
 	}
 	// Two messages may bring the same at once, and a file that is replaced has one
 	// temporary name.
-	e.mesh.salts.Lock()
-	defer e.mesh.salts.Unlock()
+	e.mesh.salts <- struct{}{}
+	defer func() { <-e.mesh.salts }()
 	return writeFile(e.env.FS, dir, segment.String()+saltSuffix, salts)
 }
 

@@ -35,7 +35,7 @@ func (m *checkpointProposal) ok() bool {
 
 // renewTable is what this node drafted and nobody signed yet.
 type renewTable struct {
-	turn sync.Mutex // one proposal at a time is looked at
+	turn chan struct{} // of one: in it while a proposal is looked at
 
 	mu     sync.Mutex
 	due    map[fcp.ZoneID]time.Time // since when a zone's checkpoint is due; guarded by mu
@@ -48,6 +48,7 @@ type draft struct {
 }
 
 func (t *renewTable) init() {
+	t.turn = make(chan struct{}, 1)
 	t.due, t.drafts = map[fcp.ZoneID]time.Time{}, map[fcp.ZoneID]draft{}
 }
 
@@ -142,8 +143,12 @@ func (n *Node) takeProposal(s *Session, m *checkpointProposal) {
 			return
 		}
 		defer done()
-		n.renewals.turn.Lock()
-		defer n.renewals.turn.Unlock()
+		select {
+		case n.renewals.turn <- struct{}{}:
+			defer func() { <-n.renewals.turn }()
+		case <-s.ctx.Done():
+			return
+		}
 		p, err := engine.DecodeProposal(m.Proposal)
 		if err == nil {
 			err = n.answerProposal(s, p)
