@@ -81,7 +81,9 @@ func (e *Engine) checkpointSpec(zone fcp.ZoneID) (s authority.ZoneCheckpointSpec
 		return s, nil, err
 	}
 	s.Manifest = authority.VersionRef{Version: newest.Version(), Ref: newest.Ref()}
+	e.gate.Lock() // else a fold may be under way
 	heads = e.fold.feedHeads(zone)
+	e.gate.Unlock()
 	s.AuditSeq, s.AuditHead = authority.AuditFrontier(heads)
 	if s.Members, err = e.memberKeys(newest); err != nil {
 		return s, nil, err
@@ -92,7 +94,8 @@ func (e *Engine) checkpointSpec(zone fcp.ZoneID) (s authority.ZoneCheckpointSpec
 	return s, heads, nil
 }
 
-// feedHeads returns the heads, as folded, of a zone's control feeds.
+// feedHeads returns the heads, as folded, of a zone's control feeds. The caller holds
+// Engine.gate.
 func (d *folder) feedHeads(zone fcp.ZoneID) (out []authority.FeedHead) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()

@@ -177,15 +177,15 @@ func TestSlowBulkConnectionsEnd(t *testing.T) {
 		here, there := net.Pipe()
 		defer here.Close()
 		w := reader.whole.expect(9, carrierBulk, make([]byte, 1000))
-		go func() {
+		go func(to net.Conn) {
 			for b := bulkFrame(9, 1000, 0); ; b = []byte{0} {
-				if _, err := here.Write(b); err != nil {
+				if _, err := to.Write(b); err != nil {
 					return
 				}
 				time.Sleep(time.Second)
 			}
-		}()
-		go func() { _ = reader.readBulk(there) }()
+		}(here)
+		go func(from net.Conn) { _ = reader.readBulk(from) }(there)
 		at := time.Now()
 		if err := <-w.done; err == nil || time.Since(at) > 2*bulkShareWait {
 			t.Errorf("a share that trickles: %v after %v", err, time.Since(at))
