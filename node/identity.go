@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"io"
 	"math/big"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"fcp/authority"
 	"fcp/engine"
 	"fcp/log"
+	"fcp/node/placement"
 )
 
 // protocol is the application protocol of TLS (RFC 7301).
@@ -128,6 +130,7 @@ type identity struct {
 	mu      sync.Mutex
 	members map[fcp.WriterID]engine.Member // guarded by mu
 	order   []engine.Member                // those of the state, as they were enrolled; guarded by mu
+	stripes []uint32                       // of order; guarded by mu
 	revoked map[fcp.WriterID]bool          // also nodes whose enrollment is not here; guarded by mu
 	cert    *tls.Certificate               // guarded by mu
 	made    time.Time                      // of cert; guarded by mu
@@ -194,8 +197,12 @@ func (i *identity) refresh() error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	next := map[fcp.WriterID]engine.Member{}
-	for _, m := range list {
-		next[m.Writer] = m
+	ids := make([]fcp.WriterID, len(list))
+	for at, m := range list {
+		next[m.Writer], ids[at] = m, m.Writer
+	}
+	if !slices.EqualFunc(list, i.order, func(a, b engine.Member) bool { return a.Writer == b.Writer }) {
+		i.stripes = placement.Stripes(ids)
 	}
 	for w, m := range i.members {
 		if _, ok := next[w]; !ok {
@@ -207,12 +214,18 @@ func (i *identity) refresh() error {
 	return nil
 }
 
-// enrolled returns the members of the state, in the order of their enrollment. The
+// enrolled returns the members of the state in the order of their enrollment. The
 // caller must not change it.
 func (i *identity) enrolled() []engine.Member {
+	members, _ := i.placed()
+	return members
+}
+
+// placed returns those that enrolled does, and the first symbol of the stripe of each.
+func (i *identity) placed() ([]engine.Member, []uint32) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return i.order
+	return i.order, i.stripes
 }
 
 // admit remembers a member that proved itself by its own enrollment, before the

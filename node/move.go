@@ -88,15 +88,14 @@ func (n *Node) zoneOf(id fcp.SegmentID) fcp.ZoneID {
 // stripe. What was pinned, all source symbols, is kept for another reason.
 func (n *Node) ownShares(s *placement.Segment, devices []placement.Device) (out []symbols.Ref) {
 	at := slices.IndexFunc(devices, func(d placement.Device) bool { return d.ID == n.self })
-	if at < 0 || s.Writer == n.self {
+	if at < 0 || devices[at].First == 0 || s.Writer == n.self {
 		return nil
 	}
-	stripe := uint32(placement.Stripe(s.K))
-	first := uint32(at) * stripe
+	first, end := devices[at].First, devices[at].First+uint32(placement.Stripe(s.K))
 	n.shares.mu.Lock()
 	defer n.shares.mu.Unlock()
 	for _, r := range n.shares.held[s.ID] {
-		if r.First >= first && r.End() <= first+stripe && (r.First > 0 || int(r.Count) != s.K) {
+		if r.First >= first && r.End() <= end {
 			out = append(out, r)
 		}
 	}

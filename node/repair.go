@@ -82,7 +82,7 @@ func (t *repairTable) know(r *log.Remainder) {
 
 // devices returns the members as placement sees them, in the order of enrollment.
 func (n *Node) devices() []placement.Device {
-	members := n.id.enrolled()
+	members, stripes := n.id.placed()
 	presence := n.Presence()
 	now := n.now()
 	n.mu.Lock()
@@ -92,7 +92,7 @@ func (n *Node) devices() []placement.Device {
 	defer t.mu.Unlock()
 	out := make([]placement.Device, len(members))
 	for i, m := range members {
-		d := placement.Device{ID: m.Writer, Lost: m.Revoked, Online: m.Writer == n.self || n.sessions[m.Writer] != nil, Suspect: n.liars[m.Writer] || n.proofs.suspect(m.Writer)}
+		d := placement.Device{ID: m.Writer, First: stripes[i], Lost: m.Revoked, Online: m.Writer == n.self || n.sessions[m.Writer] != nil, Suspect: n.liars[m.Writer] || n.proofs.suspect(m.Writer)}
 		for _, tag := range m.Tags {
 			if v, ok := cutTag(tag, placement.TagClass); ok && placement.Class(v).Valid() {
 				d.Class = placement.Class(v)
@@ -188,16 +188,15 @@ func (n *Node) sizeOf(id fcp.SegmentID) uint32 {
 	return n.repairs.known[id].size
 }
 
-// placeOf returns the share that belongs to a member: its place in the order of
-// enrollment decides which stripe it begins, so that no two members have the same
-// symbols and a new member's were never used before.
+// placeOf returns the share that belongs to a member: the beginning of its stripe, so
+// that no two members have the same symbols and a new member's were never used before.
 func placeOf(p *placement.Policy, devices []placement.Device, id fcp.WriterID, segment fcp.SegmentID, size uint32) (symbols.Ref, bool) {
 	at := slices.IndexFunc(devices, func(d placement.Device) bool { return d.ID == id })
-	if at < 0 {
+	if at < 0 || devices[at].First == 0 {
 		return symbols.Ref{}, false
 	}
-	k := symbols.Ref{Size: size}.K()
-	r := symbols.Ref{Segment: segment, Size: size, First: uint32(at * placement.Stripe(k)), Count: uint32(p.Share(k))}
+	r := symbols.Ref{Segment: segment, Size: size, First: devices[at].First}
+	r.Count = uint32(p.Share(r.K()))
 	return r, r.Valid()
 }
 

@@ -57,6 +57,7 @@ type Device struct {
 	ID     fcp.WriterID
 	Class  Class
 	Domain string    // devices of one failure domain (a flat, an office) fail together; empty: one of its own
+	First  uint32    // encoding symbol id with which its stripe begins (Stripes); 0: it has none
 	Online bool      // there now
 	Seen   time.Time // when it was there last; not looked at while Online
 	Lost   bool      // revoked, or declared lost: it never counts again
@@ -119,12 +120,6 @@ func (p *Policy) Devices() int {
 func (p *Policy) Share(k int) int {
 	return min(Stripe(k), max(p.Spread.Share(k), ceil(p.TargetCoverageBPS*k, bps*p.Devices())))
 }
-
-// Stripe is how many encoding symbol ids of a segment of k source symbols belong to
-// each member: enough to rebuild alone. A share is the beginning of its member's
-// stripe, so the shares of two members never overlap whoever planned them and under
-// whatever policies, and a policy that asks for more only adds to them.
-func Stripe(k int) int { return k + symbols.Spare }
 
 func ceil(a, b int) int { return (a + b - 1) / b }
 
