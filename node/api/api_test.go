@@ -31,7 +31,6 @@ type served struct {
 	owner  *authority.OwnerKey
 	ended  chan error
 	opened int
-	called chan string // names of calls, as they begin
 }
 
 func serve(t *testing.T, dir string) *served {
@@ -45,18 +44,11 @@ func serve(t *testing.T, dir string) *served {
 	if _, err := engine.Init(ctx, store, engine.InitOptions{Owner: owner}); err != nil {
 		t.Fatal(err)
 	}
-	v := &served{socket: filepath.Join(dir, "s"), owner: owner, ended: make(chan error, 1), called: make(chan string, 256)}
-	trace := func(ctx context.Context, name string) (context.Context, func(error)) {
-		select {
-		case v.called <- name:
-		default:
-		}
-		return ctx, func(error) {}
-	}
+	v := &served{socket: filepath.Join(dir, "s"), owner: owner, ended: make(chan error, 1)}
 	if err := os.WriteFile(v.socket, nil, 0o600); err != nil { // what a dead daemon left
 		t.Fatal(err)
 	}
-	v.Server, err = New(ctx, Options{Socket: v.socket, Now: time.Now, Trace: trace, Open: func(ctx context.Context) (*engine.Engine, *node.Node, error) {
+	v.Server, err = New(ctx, Options{Socket: v.socket, Now: time.Now, Open: func(ctx context.Context) (*engine.Engine, *node.Node, error) {
 		v.opened++
 		e, err := engine.Open(ctx, store, engine.Options{NoBallast: true})
 		if err != nil {

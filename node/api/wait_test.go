@@ -14,30 +14,38 @@ import (
 func TestWaitingDoesNotKeepTheStore(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
+	// The daemon's side: one mark when a wait has the store, one when it let it go.
+	began, ended := make(chan struct{}, 64), make(chan struct{}, 64)
+	wait := calls["wait"]
+	calls["wait"] = func(c *callState) error {
+		began <- struct{}{}
+		defer func() { ended <- struct{}{} }()
+		return wait(c)
+	}
+	t.Cleanup(func() { calls["wait"] = wait }) // after the daemon is closed
 	v := serve(t, t.TempDir())
 	r := v.dial(t)
 	waiting, stop := context.WithCancel(ctx)
+	defer stop()
 	waited := make(chan error, 1)
 	go func() { waited <- r.Wait(waiting, WaitRevocation, fcp.Hash{1}) }()
-	begins := func() {
+	sees := func(what string, mark chan struct{}) {
 		t.Helper()
-		for {
-			select {
-			case name := <-v.called:
-				if name == "wait" {
-					return
-				}
-			case <-ctx.Done():
-				t.Fatal("the wait did not begin")
-			}
+		select {
+		case <-mark:
+		case err := <-waited:
+			t.Fatalf("the wait did not %s but came to %v", what, err)
+		case <-ctx.Done():
+			t.Fatalf("the wait did not %s", what)
 		}
 	}
-	begins()
+	sees("begin", began)
 	for range 2 {
 		release, err := NewClient(v.socket).Borrow(ctx, "a test")
 		if err != nil {
 			t.Fatal("the store is not lent:", err)
 		}
+		sees("let the store go", ended)
 		given, giveUp := context.WithCancel(ctx)
 		giveUp()
 		if _, err := NewClient(v.socket).Borrow(given, "another test"); !errors.Is(err, fcp.CodeTimeout) {
@@ -46,12 +54,7 @@ func TestWaitingDoesNotKeepTheStore(t *testing.T) {
 		if err := release(); err != nil {
 			t.Fatal(err)
 		}
-		begins() // again
-	}
-	select {
-	case err := <-waited:
-		t.Fatal("nothing came:", err)
-	default:
+		sees("begin again", began)
 	}
 	stop()
 	select {
@@ -62,5 +65,9 @@ func TestWaitingDoesNotKeepTheStore(t *testing.T) {
 	case <-ctx.Done():
 		t.Fatal("the wait does not end when it is given up")
 	}
-	v.cur.users.Wait() // the daemon gave it up as well
+	select {
+	case <-ended: // the daemon gave it up as well
+	case <-ctx.Done():
+		t.Fatal("the daemon goes on with a wait that was given up")
+	}
 }
