@@ -60,6 +60,8 @@ type peer struct {
 	sent     map[fcp.FeedID]uint64 // own events on their way to it in this session
 	holds    Inventory
 	held     uint64    // bytes of holds
+	listing  bool      // parts of its inventory are still to come
+	listed   bool      // its whole inventory came, in this session or in one before
 	digested time.Time // last digest sent
 	fetches  int       // open
 }
@@ -249,6 +251,7 @@ func (c *Core) sendInventory(p *peer) {
 	u := &Update{Entries: []Entry{}, First: true}
 	for _, id := range c.own.ids() {
 		if len(u.Entries) == maxEntriesPerMessage {
+			u.More = true
 			c.send(p, u)
 			u = &Update{Entries: []Entry{}}
 		}

@@ -474,6 +474,48 @@ func TestInventoriesTravel(t *testing.T) {
 	}
 }
 
+// TestAnInventoryIsListedWithItsLastPart has a peer with more segments than go into one
+// message, and one with none.
+func TestAnInventoryIsListedWithItsLastPart(t *testing.T) {
+	for _, segments := range []int{0, 1, maxEntriesPerMessage, 2*maxEntriesPerMessage + 1} {
+		c := newCluster(t, 2, 3)
+		a, b := c.nodes[0], c.nodes[1]
+		for i := range segments {
+			a.core.Step(c.now, LocalSymbols{fcp.SegmentID{byte(i)}, roaring.BitmapOf(1)})
+		}
+		b.core.Step(c.now, PeerUp{a.id})
+		var parts []*Update
+		for _, e := range a.core.Step(c.now, PeerUp{b.id}) {
+			if s, ok := e.(Send); ok {
+				if u, ok := s.Message.(*Update); ok && (u.First || len(parts) > 0) {
+					parts = append(parts, u)
+				}
+			}
+		}
+		for i, u := range parts {
+			if b.core.Listed(a.id) {
+				t.Fatalf("%d segments: listed before part %d of %d", segments, i+1, len(parts))
+			}
+			raw, err := u.Encode()
+			if err == nil {
+				u, err = DecodeUpdate(raw)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.core.Step(c.now, Received{a.id, u})
+			b.core.Step(c.now, Received{a.id, &Update{Entries: []Entry{}, Answer: true}})
+		}
+		if got := len(b.core.HeldBy(a.id)); !b.core.Listed(a.id) || got != segments {
+			t.Fatalf("%d segments in %d parts: listed %v, %d", segments, len(parts), b.core.Listed(a.id), got)
+		}
+		b.core.Step(c.now, PeerDown{a.id})
+		if !b.core.Listed(a.id) {
+			t.Fatal("what an absent peer said is forgotten")
+		}
+	}
+}
+
 func TestAPeerAheadInAnOwnFeedIsReported(t *testing.T) {
 	c := newCluster(t, 2, 3)
 	a, b := c.nodes[0], c.nodes[1]

@@ -66,6 +66,10 @@ func (c *Core) localSymbols(e LocalSymbols) {
 func (c *Core) takeUpdate(p *peer, u *Update) {
 	if u.First {
 		p.holds, p.held = Inventory{}, 0
+		p.listing = true
+	}
+	if p.listing && !u.More && !u.Answer {
+		p.listing, p.listed = false, true
 	}
 	for i := range u.Entries {
 		b, err := u.Entries[i].bitmap()
@@ -129,6 +133,12 @@ func (c *Core) Holders(segment fcp.SegmentID) []Holder {
 		return compareWriters(a.Peer, b.Peer)
 	})
 	return out
+}
+
+// Listed reports whether a peer told its whole inventory since this node started.
+func (c *Core) Listed(w fcp.WriterID) bool {
+	p := c.peers[w]
+	return p != nil && p.listed
 }
 
 // Up returns the members that are there, ascending.

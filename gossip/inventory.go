@@ -46,6 +46,8 @@ type Update struct {
 	First bool `cbor:"first,omitempty"`
 	// Answer marks an answer to WhoHas, which says nothing of other segments.
 	Answer bool `cbor:"answer,omitempty"`
+	// More: other parts of the whole inventory follow.
+	More bool `cbor:"more,omitempty"`
 }
 
 // Encode returns the canonical encoding.

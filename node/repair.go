@@ -34,7 +34,6 @@ type repairTable struct {
 	mu     sync.Mutex
 	known  map[fcp.SegmentID]knownSegment // of the data plane, that members told of; guarded by mu
 	seen   map[fcp.WriterID]time.Time     // when a member was there last; guarded by mu
-	met    map[fcp.WriterID]bool          // since this node started: its inventory is known; guarded by mu
 	minted *loadedMint                    // rebuilt, while others fetch shares of it; guarded by mu
 	full   map[fcp.SegmentID]bool         // own segments that were placed as asked since this node started; guarded by mu
 	moved  time.Time                      // when shares were moved last; of repairLoop
@@ -49,7 +48,7 @@ type knownSegment struct {
 
 func (t *repairTable) init() {
 	t.turn = make(chan struct{}, 1)
-	t.known, t.seen, t.met = map[fcp.SegmentID]knownSegment{}, map[fcp.WriterID]time.Time{}, map[fcp.WriterID]bool{}
+	t.known, t.seen = map[fcp.SegmentID]knownSegment{}, map[fcp.WriterID]time.Time{}
 	t.full = map[fcp.SegmentID]bool{}
 }
 
@@ -104,9 +103,6 @@ func (n *Node) devices() []placement.Device {
 		if d.Online || presence[m.Writer].Alive { // others may see it when this node does not
 			t.seen[m.Writer] = now
 		}
-		if n.sessions[m.Writer] != nil {
-			t.met[m.Writer] = true
-		}
 		if seen, ok := t.seen[m.Writer]; ok {
 			d.Seen = seen
 		} else { // never seen: its grace begins when it is first heard of
@@ -127,9 +123,9 @@ func cutTag(tag, prefix string) (string, bool) {
 // segments returns the segments of the data plane that this node knows of, with who
 // said that he holds what, in the order of their ids.
 //
-// A member that is away and was not met since this node started said nothing yet: it
-// is taken to hold the share that is its own, so that a start of this node does not
-// make a nap of that one a loss.
+// A member that is away and did not say what it has since this node started is taken to
+// hold the share that is its own, so that a start of this node does not make a nap of
+// that one a loss.
 func (n *Node) segments(devices []placement.Device) []placement.Segment {
 	t := &n.repairs
 	zones := n.policies()
@@ -139,13 +135,15 @@ func (n *Node) segments(devices []placement.Device) []placement.Segment {
 		ref := symbols.Ref{Size: k.size}
 		all = append(all, placement.Segment{ID: id, K: ref.K(), SymbolSize: fcp.SymbolSize, Writer: k.writer, Policy: zones.zone(k.zone)})
 	}
+	t.mu.Unlock()
 	var unmet []fcp.WriterID
+	n.mu.Lock()
 	for i := range devices {
-		if d := &devices[i]; !d.Online && !t.met[d.ID] {
+		if d := &devices[i]; !d.Online && !n.core.Listed(d.ID) {
 			unmet = append(unmet, d.ID)
 		}
 	}
-	t.mu.Unlock()
+	n.mu.Unlock()
 	all = slices.DeleteFunc(all, func(s placement.Segment) bool { return n.superseded(s.ID) })
 	slices.SortFunc(all, func(a, b placement.Segment) int { return slices.Compare(a.ID[:], b.ID[:]) })
 	for i := range all {
@@ -233,6 +231,7 @@ func (n *Node) Repair(ctx context.Context, o RepairOptions) ([]RepairStep, error
 		if err := n.askWhoIsThere(ctx); err != nil {
 			return nil, err
 		}
+		n.WaitListed(ctx)
 	}
 	p, devices := n.policy(), n.devices()
 	at := n.now()
@@ -420,6 +419,36 @@ func (n *Node) repairLoop() {
 			}
 		}
 		t.Reset(repairEvery + n.jitter(repairEvery/4))
+	}
+}
+
+// listWait is how long WaitListed waits for a peer that is there and says nothing.
+const listWait = 5 * time.Second
+
+// WaitListed waits until every peer that is there told what it holds, which it does as
+// soon as it is; for those that do not, no longer than a few seconds.
+func (n *Node) WaitListed(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, listWait)
+	defer cancel()
+	t := time.NewTicker(2 * time.Millisecond)
+	defer t.Stop()
+	for {
+		all := true
+		n.mu.Lock()
+		for w := range n.sessions {
+			all = all && n.core.Listed(w)
+		}
+		n.mu.Unlock()
+		if all {
+			return
+		}
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return
+		case <-n.life.Done():
+			return
+		}
 	}
 }
 

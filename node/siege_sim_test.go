@@ -17,7 +17,10 @@ func TestSiegeInVirtualTime(t *testing.T) {
 		kinds := []int{0, 1, 2, 3, 4, 6, 7} // the others need stores on disk
 		m := newSimMesh(t, 3+len(kinds), 21, simnet.Link{Delay: time.Millisecond})
 		defer m.close()
-		s := &siege{honest: 3, mesh: m.mesh}
+		s := &siege{mesh: m.mesh}
+		for _, x := range s.nodes[:3] {
+			s.honest = append(s.honest, x.n.self)
+		}
 		s.together()
 		s.put(0, "big", randomBytes(400_000, 1))
 		s.sealed(0)

@@ -70,6 +70,7 @@ func (s *Server) health(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer done()
+	o.node.WaitListed(r.Context())
 	h, err := healthOf(o, r.URL.Query()["lose"])
 	if err != nil {
 		fail(w, err)
