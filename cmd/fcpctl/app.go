@@ -105,9 +105,9 @@ type pipeWriter struct{ w io.Writer }
 func (p pipeWriter) Write(b []byte) (int, error) {
 	n, err := p.w.Write(b)
 	if errors.Is(err, syscall.EPIPE) || errors.Is(err, io.ErrClosedPipe) {
-		err = errBrokenPipe
+		return n, errBrokenPipe
 	}
-	return n, err
+	return n, inputError(err, "stdout")
 }
 
 // command returns a command line a person can type, with --dir when this one had it.

@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"syscall"
 
 	"fcp"
 )
@@ -23,8 +25,12 @@ func viewError(err error) errorView {
 	if !errors.As(err, &e) {
 		e = fcp.Errorf(fcp.CodeInternal, "%w", err)
 	}
+	next := e.NextStep()
+	if e.Code == fcp.CodeDisk && e.Next == "" && (errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS)) {
+		next = "let this user read and write there, or name another place; the disk itself is not at fault"
+	}
 	return errorView{Schema: schemaName("Error"), Code: e.Code.String(), Class: e.Code.Class().String(), Exit: exitOf(err),
-		Message: e.Code.Sentence(), Cause: e.Detail, Next: e.NextStep()}
+		Message: e.Code.Sentence(), Cause: e.Detail, Next: next}
 }
 
 // printError tells a person, or a program, what failed and what to do next.
@@ -68,8 +74,12 @@ func advise(err error, code fcp.Code, next string) error {
 // inputError classifies a failure of a file the person named, as opposed to one
 // of the store.
 func inputError(err error, what string) error {
-	if err == nil || fcp.CodeOf(err) != fcp.CodeInternal {
+	var e *fcp.Error
+	if err == nil || errors.As(err, &e) {
 		return err
+	}
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fcp.Errorf(fcp.CodeDiskFull, "%s: %w", what, err).WithNext("free some space there, or name another place, and run the same command again")
 	}
 	return fcp.Errorf(fcp.CodeInvalidArgument, "%s: %w", what, err).WithNext("check that the path is right and may be used")
 }

@@ -36,7 +36,8 @@ func (a *app) objectGetCommand() *cobra.Command {
 		Use: "get KEY [PATH]", Short: "Read an object", Args: args(0, 2),
 		Long: `get writes the bytes of an object to stdout, or to PATH. Nothing that fails its
 hash is written. With -r, KEY is a prefix and PATH a directory: KEY/its/path becomes
-PATH/its/path. A name that would lead out of PATH is refused and named.`,
+PATH/its/path. A name that would lead out of PATH is refused and named. What cannot be
+read, or cannot have its path, is named; the rest is written and the exit code is 11.`,
 		Example:           "  fcpctl object get notes/today\n  fcpctl object get notes/today --at -24h\n  fcpctl object get film --offset 1048576 --length 4096\n  fcpctl object get -r photos ./photos",
 		ValidArgsFunction: a.completeKeys,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -231,7 +232,7 @@ func (a *app) getTree(ctx context.Context, e api.Store, o *getOptions, prefix, d
 	p := a.progress("get", "files")
 	defer p.done()
 	l := a.list("File", asOf, "SIZE", "VERSION", "PATH")
-	refused := 0
+	refused, failed := 0, 0
 	for i, key := range keys {
 		p.tell("", uint64(i), uint64(len(keys)))
 		name := strings.TrimPrefix(key, prefix)
@@ -241,8 +242,13 @@ func (a *app) getTree(ctx context.Context, e api.Store, o *getOptions, prefix, d
 			continue
 		}
 		info, err := a.getFile(ctx, e, engine.GetRequest{Zone: zone, Key: key, At: o.at.At}, root, name, o.overwrite)
+		if err != nil && ctx.Err() == nil && ofOneName(err) {
+			failed++
+			a.warn(fcp.Wrap(fcp.CodeInternal, err, "%q", key))
+			continue
+		}
 		if err != nil {
-			return err
+			return fcp.Wrap(fcp.CodeInternal, err, "%q", key)
 		}
 		v := viewObject(&info)
 		if err := l.add(v, key, decimal(uint64(info.Size)), a.short(v.Version), name); err != nil {
@@ -253,11 +259,25 @@ func (a *app) getTree(ctx context.Context, e api.Store, o *getOptions, prefix, d
 		return err
 	}
 	a.answered(asOf, fmt.Sprintf("%d of %d files written", l.count, len(keys)))
+	if failed > 0 {
+		return &exitError{fcp.Errorf(fcp.CodeNotFound, "%d of %d objects could not be written to %s; the others are", refused+failed, len(keys), dir).
+			WithNext("see the warnings; read those one by one: `" + a.command("object", "get", "KEY", "PATH") + "`"), exitFindings}
+	}
 	if refused > 0 {
 		return &exitError{fcp.Errorf(fcp.CodeInvalidArgument, "%d of %d names cannot be paths inside %s", refused, len(keys), dir).
 			WithNext("read those one by one: `" + a.command("object", "get", "KEY", "PATH") + "`"), exitFindings}
 	}
 	return nil
+}
+
+// ofOneName reports whether an error is about one name, its bytes or its path, so that
+// the other names of a tree can still be read.
+func ofOneName(err error) bool {
+	switch fcp.CodeOf(err).Class() {
+	case fcp.Invalid, fcp.Denied, fcp.NotEnough, fcp.Corrupt:
+		return true
+	}
+	return false
 }
 
 // unusable says why a name cannot be a path below a directory, "" when it can.
@@ -276,7 +296,7 @@ func unusable(name string) string {
 func (a *app) getFile(ctx context.Context, e api.Store, req engine.GetRequest, root *os.Root, name string, overwrite bool) (engine.Info, error) {
 	r, err := e.Get(ctx, req)
 	if err != nil {
-		return engine.Info{}, fmt.Errorf("%q: %w", req.Key, err)
+		return engine.Info{}, err
 	}
 	defer r.Close()
 	if parent := path.Dir(name); parent != "." {
@@ -326,10 +346,10 @@ func writeIn(root *os.Root, name string, overwrite bool, r io.WriterTo) (err err
 	}
 	_, err = r.WriteTo(to)
 	if closeErr := to.Close(); err == nil {
-		err = inputError(closeErr, "the target "+name)
+		err = closeErr
 	}
 	if err != nil {
-		return err
+		return inputError(err, "the target "+name)
 	}
 	if !overwrite {
 		// A link fails where a rename would replace what appeared meanwhile.

@@ -28,7 +28,8 @@ returns the version is on disk. Files above 1 MiB are stored in chunks; chunks t
 the zone has already are not written again, so a put that was interrupted goes on
 where it stopped when it is repeated. With -r, PATH is a directory and each regular file
 in it becomes KEY/its/path; links and special files are left out and named, and a file
-that its name's current version equals is left alone (--always writes it again).`,
+that its name's current version equals is left alone (--always writes it again). What
+cannot be read is named and left out too; the rest is written and the exit code is 11.`,
 		Example: "  fcpctl object put notes/today note.txt\n  date | fcpctl object put notes/today - --expect 1\n  fcpctl object put -r photos ~/Pictures",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			collectOften()
@@ -189,7 +190,7 @@ func (a *app) objectRmCommand() *cobra.Command {
 		},
 	}
 	o = writeFlags(cmd)
-	cmd.Flags().BoolVarP(&recursive, "recursive", "r", false, "remove every object whose key begins with KEY")
+	cmd.Flags().BoolVarP(&recursive, "recursive", "r", false, "remove KEY and every object below KEY/")
 	yesFlag(cmd, &yes)
 	return cmd
 }

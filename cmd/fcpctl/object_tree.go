@@ -27,23 +27,35 @@ type treeFile struct {
 	path, key string
 	res       engine.PutResult
 	err       error
-	unchanged bool // its bytes are the current version's; nothing was written
+	unread    error // the file could not be read, and nothing was written
+	unchanged bool  // its bytes are the current version's; nothing was written
 	done      chan struct{}
+}
+
+// tree is what stands below a directory.
+type tree struct {
+	files  []*treeFile
+	left   []string // neither a regular file nor a directory
+	unread []error  // directories that cannot be read
 }
 
 // findTree lists the regular files under dir in byte order of their paths, and
 // what it leaves out. Nothing is written before every name is known to be usable.
-func findTree(prefix, dir string) (files []*treeFile, left []string, err error) {
+func findTree(prefix, dir string) (t tree, err error) {
 	prefix = strings.TrimSuffix(prefix, "/")
 	err = filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
-		if err != nil {
+		if err != nil && p == dir {
 			return inputError(err, "the tree")
+		}
+		if err != nil {
+			t.unread = append(t.unread, inputError(err, "the tree"))
+			return nil
 		}
 		if d.IsDir() {
 			return nil
 		}
 		if !d.Type().IsRegular() {
-			left = append(left, p)
+			t.left = append(t.left, p)
 			return nil
 		}
 		rel, err := filepath.Rel(dir, p)
@@ -58,10 +70,10 @@ func findTree(prefix, dir string) (files []*treeFile, left []string, err error) 
 			return fcp.Errorf(fcp.CodeInvalidArgument, "the name of %q is not UTF-8 or longer than %d bytes", p, fcp.MaxKey).
 				WithNext("rename that file; nothing was written")
 		}
-		files = append(files, &treeFile{path: p, key: key, done: make(chan struct{})})
+		t.files = append(t.files, &treeFile{path: p, key: key, done: make(chan struct{})})
 		return nil
 	})
-	return files, left, err
+	return t, err
 }
 
 func (a *app) putTree(ctx context.Context, e api.Store, o *writeOptions, prefix, dir string) error {
@@ -72,12 +84,21 @@ func (a *app) putTree(ctx context.Context, e api.Store, o *writeOptions, prefix,
 	if !st.IsDir() {
 		return fcp.Errorf(fcp.CodeInvalidArgument, "%s is not a directory", dir).WithNext("put a single file without -r")
 	}
-	files, left, err := findTree(prefix, dir)
+	found, err := findTree(prefix, dir)
 	if err != nil {
 		return err
 	}
-	for _, p := range left {
+	return a.putFound(ctx, e, o, found, dir)
+}
+
+// putFound writes the files that were found in a tree. What cannot be read is named and
+// does not keep the others from being written.
+func (a *app) putFound(ctx context.Context, e api.Store, o *writeOptions, found tree, dir string) error {
+	for _, p := range found.left {
 		a.note("left out, not a regular file: %s", p)
+	}
+	for _, err := range found.unread {
+		a.warn(err)
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -95,7 +116,7 @@ func (a *app) putTree(ctx context.Context, e api.Store, o *writeOptions, prefix,
 	}
 	wg.Go(func() {
 		defer close(todo)
-		for _, f := range files {
+		for _, f := range found.files {
 			select {
 			case todo <- f:
 			case <-ctx.Done():
@@ -103,7 +124,12 @@ func (a *app) putTree(ctx context.Context, e api.Store, o *writeOptions, prefix,
 			}
 		}
 	})
-	return a.printTree(ctx, e, o, files)
+	unread, err := a.printTree(ctx, e, o, found.files)
+	if unread += len(found.unread); err == nil && unread > 0 {
+		err = &exitError{fcp.Errorf(fcp.CodeInvalidArgument, "%d files or directories of %s could not be read; the others are written", unread, dir).
+			WithNext("make those readable and run the same command again: what is unchanged is not written twice"), exitFindings}
+	}
+	return err
 }
 
 // put writes the file's bytes as a version of its name. Where nothing was asked of the
@@ -116,7 +142,7 @@ func (f *treeFile) put(ctx context.Context, e api.Store, o *writeOptions) {
 	}
 	in, err := openInput(f.path)
 	if err != nil {
-		f.err = err
+		f.unread = err
 		return
 	}
 	defer in.Close()
@@ -172,8 +198,9 @@ func sameBytes(a, b io.Reader) bool {
 	}
 }
 
-// printTree prints the results in the order of the files, as they come.
-func (a *app) printTree(ctx context.Context, e api.Store, o *writeOptions, files []*treeFile) error {
+// printTree prints the results in the order of the files, as they come, and returns
+// how many files could not be read.
+func (a *app) printTree(ctx context.Context, e api.Store, o *writeOptions, files []*treeFile) (unread int, err error) {
 	p := a.progress("put", "files")
 	defer p.done()
 	l := a.list("Version", e.Position(), "GENERATION", "SIZE", "VERSION", "KEY")
@@ -184,19 +211,24 @@ func (a *app) printTree(ctx context.Context, e api.Store, o *writeOptions, files
 		select {
 		case <-f.done:
 		case <-ctx.Done():
-			return interrupted()
+			return unread, interrupted()
 		}
 		if f.err != nil {
 			if i > 0 {
-				a.note("%d of %d files were written before this", i, len(files))
+				a.note("%d of %d files were written before this", i-unread, len(files))
 			}
-			return a.writeError(f.err, f.key)
+			return unread, a.writeError(f.err, f.key)
 		}
 		p.tell("", uint64(i+1), uint64(len(files)))
 		if i == len(files)-1 {
 			if err := a.spread(ctx, e, o); err != nil {
-				return err
+				return unread, err
 			}
+		}
+		if f.unread != nil {
+			unread++
+			a.warn(f.unread)
+			continue
 		}
 		v := viewPut(fcp.ZoneID(*o.zone), f.key, &f.res)
 		size += v.Size
@@ -211,38 +243,42 @@ func (a *app) printTree(ctx context.Context, e api.Store, o *writeOptions, files
 			continue
 		}
 		if err := l.add(v, v.Key, decimal(v.Generation), decimal(v.Size), a.short(v.Hash), v.Key); err != nil {
-			return err
+			return unread, err
 		}
 	}
 	if planned != nil {
-		return a.printPlanned(planned)
+		return unread, a.printPlanned(planned)
 	}
 	if err := l.close(); err != nil {
-		return err
+		return unread, err
 	}
-	told := fmt.Sprintf("%d files, %d bytes", len(files), size)
+	told := fmt.Sprintf("%d files, %d bytes", len(files)-unread, size)
 	if unchanged > 0 {
 		told += fmt.Sprintf(", %d of them unchanged: nothing written", unchanged)
 	}
 	a.answered(e.Position(), told)
-	return nil
+	return unread, nil
 }
 
-// removeTree writes a tombstone for every name with the prefix.
+// removeTree writes a tombstone for the name and for every one below it: what `put -r`
+// and `get -r` of the same name mean, and never a name that merely begins alike.
 func (a *app) removeTree(ctx context.Context, e api.Store, o *writeOptions, prefix string, yes bool) error {
 	var keys []string
+	below := prefix == "" || strings.HasSuffix(prefix, "/")
 	err := e.List(ctx, engine.ListRequest{Zone: fcp.ZoneID(*o.zone), Prefix: prefix}, func(entry *engine.Entry) error {
-		keys = append(keys, entry.Key)
+		if below || entry.Key == prefix || strings.HasPrefix(entry.Key, prefix+"/") {
+			keys = append(keys, entry.Key)
+		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
 	if len(keys) == 0 {
-		return a.notFound(fcp.Errorf(fcp.CodeNotFound, "no object begins with %q", prefix), prefix)
+		return a.notFound(fcp.Errorf(fcp.CodeNotFound, "nothing is at or below %q", prefix), prefix)
 	}
 	if !o.dryRun {
-		if err := a.confirm(yes, fmt.Sprintf("this removes %d objects that begin with %q.", len(keys), prefix)); err != nil {
+		if err := a.confirm(yes, fmt.Sprintf("this removes %d objects at or below %q.", len(keys), prefix)); err != nil {
 			return err
 		}
 	}
