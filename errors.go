@@ -130,7 +130,7 @@ var codes = map[Code]codeInfo{
 	CodeKeyForgotten:    {Denied, "the data key was destroyed, so the body is gone for good", "nothing can bring it back; `fcpctl object history` shows other versions"},
 	CodeDenied:          {Denied, "authority or policy refuses", "see `fcpctl why` for the reason and what would pass"},
 	CodeVoided:          {Denied, "the event lies above a revocation's cut", "see `fcpctl log cat` for the revocation"},
-	CodeZone:            {Invalid, "that is not a zone of this store", "list the zones with `fcpctl proj query zones`"},
+	CodeZone:            {Invalid, "that is not a zone of this store", "list the zones with `fcpctl zone ls`"},
 	CodeCrossZone:       {Invalid, "one append cannot span several zones, because each zone has its own keys and its own log", "append to each zone on its own"},
 	CodeNoStore:         {NotEnough, "there is no store in this directory", "make one with `fcpctl init`, or name another with --dir"},
 	CodeStoreExists:     {Conflict, "there already is a store in this directory", "use it as it is, or name another directory with --dir"},

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -14,6 +17,7 @@ import (
 
 	"fcp"
 	"fcp/authority/keystore"
+	"fcp/cmd/internal/daemon"
 	"fcp/engine"
 	"fcp/log"
 )
@@ -62,14 +66,10 @@ and sealing what is open. Bytes are compared quickly; "fcpctl verify" reads all.
 The exit code is 11 when something needs a look and 9 when bytes are damaged.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			found := a.examine(cmd.Context())
-			if fix {
-				for i := range found {
-					if c := &found[i]; c.mend != nil && !dryRun {
-						if err := c.mend(); err != nil {
-							return err
-						}
-						c.Result = "fixed"
-					}
+			if fix && !dryRun {
+				var err error
+				if found, err = a.mend(cmd.Context(), found); err != nil {
+					return err
 				}
 			}
 			return a.printChecks(found)
@@ -78,6 +78,32 @@ The exit code is 11 when something needs a look and 9 when bytes are damaged.`,
 	cmd.Flags().BoolVar(&fix, "fix", false, "mend what can be mended safely")
 	dryRunFlag(cmd, &dryRun)
 	return cmd
+}
+
+// mend does what the checks can mend by themselves and, when that was something,
+// looks again: a store that could not be opened may open now.
+func (a *app) mend(ctx context.Context, found []check) ([]check, error) {
+	mended := map[string]checkView{}
+	for _, c := range found {
+		if c.mend == nil {
+			continue
+		}
+		if err := c.mend(); err != nil {
+			return nil, err
+		}
+		c.Result = "fixed"
+		mended[c.Check] = c.checkView
+	}
+	if len(mended) == 0 {
+		return found, nil
+	}
+	found = a.examine(ctx)
+	for i := range found {
+		if m, ok := mended[found[i].Check]; ok && found[i].Result == "ok" {
+			found[i].checkView = m
+		}
+	}
+	return found, nil
 }
 
 func (a *app) printChecks(found []check) error {
@@ -109,14 +135,23 @@ func (a *app) printChecks(found []check) error {
 // errWarnings is the outcome of a check that has said everything already.
 var errWarnings = errors.New("warnings")
 
-// examine runs all checks. Those of a store that cannot be opened are left out.
-func (a *app) examine(ctx context.Context) []check {
-	found := []check{a.checkSettings()}
-	found = append(found, a.checkIdentity())
+// examine runs all checks. Those of a store that cannot be opened are left out. A
+// daemon that runs on the store steps aside meanwhile.
+func (a *app) examine(ctx context.Context) (found []check) {
+	found = []check{a.checkSettings(), a.checkIdentity()}
 	if _, err := os.Stat(filepath.Join(a.flags.dir, "FORMAT")); err != nil {
 		return append(found, wrong("store", a.command("init"), fcp.Errorf(fcp.CodeNoStore, "%s", a.flags.dir)))
 	}
 	found = append(found, a.checkModes(), a.checkSpace())
+	release, err := a.borrow(ctx, a.flags.dir)
+	if err != nil {
+		return append(found, wrong("fcpd", "look at "+quote(daemon.LogIn(a.flags.dir)), err))
+	}
+	defer func() {
+		if err := release(); err != nil {
+			found = append(found, wrong("fcpd", "look at "+quote(daemon.LogIn(a.flags.dir)), err))
+		}
+	}()
 	files, err := engine.CheckFiles(a.flags.dir, a.environment())
 	if err == nil && len(files.Findings) > 0 {
 		err = fcp.Errorf(files.Findings[0].Code, "%d files differ from when they were closed, the first: %s", len(files.Findings), files.Findings[0].What)
@@ -128,8 +163,11 @@ func (a *app) examine(ctx context.Context) []check {
 	e, err := a.openStore(ctx, a.flags.dir, reading)
 	if err != nil {
 		fix := a.command("verify")
-		if errors.Is(err, fcp.CodeLocked) {
+		switch fcp.CodeOf(err) {
+		case fcp.CodeLocked:
 			fix = "wait for the other process, or stop it"
+		case fcp.CodeUnauthorized, fcp.CodeVersion:
+			fix = viewError(err).Next
 		}
 		return append(found, wrong("store", fix, err))
 	}
@@ -185,21 +223,34 @@ func chmod(path string, mode fs.FileMode) error {
 
 // checkModes looks at who may read the store.
 func (a *app) checkModes() check {
-	for _, p := range []struct {
-		path string
-		mode fs.FileMode
-	}{{a.flags.dir, 0o700}, {filepath.Join(a.flags.dir, "keys"), 0o700}, {filepath.Join(a.flags.dir, "keys", "node"), 0o600}} {
-		info, err := os.Stat(p.path)
+	keys := filepath.Join(a.flags.dir, "keys")
+	wanted := map[string]fs.FileMode{a.flags.dir: 0o700, keys: 0o700, filepath.Join(keys, "node"): 0o600}
+	var what, fix []string
+	for _, path := range slices.Sorted(maps.Keys(wanted)) {
+		info, err := os.Stat(path)
 		if err != nil {
 			return wrong("modes", a.command("verify"), fcp.Wrap(fcp.CodeDisk, err, "look at the store"))
 		}
-		if info.Mode().Perm()&^p.mode != 0 {
-			c := warning("modes", fmt.Sprintf("chmod %o %s", p.mode, quote(p.path)), "%s has mode %o", p.path, info.Mode().Perm())
-			c.mend = func() error { return chmod(p.path, p.mode) }
-			return c
+		if info.Mode().Perm()&^wanted[path] == 0 {
+			delete(wanted, path)
+			continue
 		}
+		what = append(what, fmt.Sprintf("%s has mode %o", path, info.Mode().Perm()))
+		fix = append(fix, fmt.Sprintf("chmod %o %s", wanted[path], quote(path)))
 	}
-	return ok("modes", "nobody else may read the store")
+	if len(what) == 0 {
+		return ok("modes", "nobody else may read the store")
+	}
+	c := warning("modes", strings.Join(fix, " && "), "%s", strings.Join(what, ", "))
+	c.mend = func() error {
+		for path, mode := range wanted {
+			if err := chmod(path, mode); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return c
 }
 
 func (a *app) checkSpace() check {
@@ -208,7 +259,7 @@ func (a *app) checkSpace() check {
 		return wrong("space", "df "+quote(a.flags.dir), fcp.Wrap(fcp.CodeDisk, err, "ask for the free space"))
 	}
 	if u.AvailBytes < lowSpace {
-		return warning("space", a.command("segment", "gc", "--dry-run"), "%d MiB free; appends stop below 32 MiB", u.AvailBytes>>20)
+		return warning("space", a.command("segment", "compact", "--dry-run"), "%d MiB free; appends stop below 32 MiB", u.AvailBytes>>20)
 	}
 	return ok("space", "%d MiB free", u.AvailBytes>>20)
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -160,16 +161,22 @@ func (a *app) health(ctx context.Context, lose []string) error {
 	if err != nil {
 		return err
 	}
-	for i := range lose {
-		if lose[i], err = a.writerOf(ctx, lose[i]); err != nil {
+	ids := slices.Clone(lose)
+	for i := range ids {
+		if ids[i], err = a.writerOf(ctx, ids[i]); err != nil {
 			return err
 		}
 	}
-	h, err := c.Health(ctx, lose)
+	h, err := c.Health(ctx, ids)
 	if err != nil {
 		return err
 	}
 	if h.WhatIf != nil {
+		for i := range h.WhatIf.Lost {
+			if ids[i] != lose[i] {
+				h.WhatIf.Lost[i] = lose[i] // what it was asked by: the device may be called otherwise
+			}
+		}
 		return a.printWhatIf(h.WhatIf)
 	}
 	fields := []field{{"score", decimal(uint64(h.Score)) + " of 100"}, {"coverage", fmt.Sprintf("%.2fx of %d segments", float64(h.Coverage)/10000, h.Segments)},

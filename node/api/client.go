@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"fcp"
 )
@@ -47,7 +48,9 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (*
 	}
 	for _, code := range fcp.Codes() {
 		if code.String() == f.Code {
-			return nil, (&fcp.Error{Code: code, Detail: f.Message}).WithNext(f.Next)
+			// The message of a code is printed where the error is; here is what comes behind it.
+			detail := strings.TrimPrefix(strings.TrimPrefix(f.Message, code.String()+": "+code.Sentence()), ": ")
+			return nil, (&fcp.Error{Code: code, Detail: detail}).WithNext(f.Next)
 		}
 	}
 	return nil, fcp.Errorf(fcp.CodeInternal, "the daemon answers %s", f.Message)
