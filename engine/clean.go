@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 
 	"fcp"
@@ -25,18 +26,25 @@ type FileReport struct {
 
 // CheckFiles compares every file of a store that nobody has open with the list
 // that its clean close left behind (docs/format.md "Clean list"). It finds a
-// flipped bit in any byte, needs no key and changes nothing. A store that is open
-// or was not closed cleanly has no list; then nothing is compared.
-func CheckFiles(dir string, env Environment) (FileReport, error) {
+// flipped bit in any byte, needs no key and changes nothing. A store that was not
+// closed cleanly has no list; then nothing is compared. It holds the store's lock
+// meanwhile, because whoever opens the store changes its files: fcp.CodeLocked when
+// another process has it.
+func CheckFiles(dir string, env Environment) (r FileReport, err error) {
 	env.setDefaults()
 	if err := checkFormat(env.FS, dir); err != nil {
 		return FileReport{}, err
 	}
+	lock, err := env.FS.Lock(env.FS.PathJoin(dir, fileLock))
+	if err != nil {
+		return FileReport{}, lockError(dir, err)
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
 	c, err := log.CheckClean(env.FS, dir, notListed...)
 	if err != nil {
 		return FileReport{}, err
 	}
-	r := FileReport{Recorded: c.Recorded, Files: c.Files, Bytes: c.Bytes}
+	r = FileReport{Recorded: c.Recorded, Files: c.Files, Bytes: c.Bytes}
 	for _, f := range c.Findings {
 		r.Findings = append(r.Findings, Finding{Code: fcp.CodeChecksum, What: fmt.Sprintf("file %s: %s", f.Where, f.What)})
 	}

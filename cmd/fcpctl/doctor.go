@@ -152,24 +152,22 @@ func (a *app) examine(ctx context.Context) (found []check) {
 			found = append(found, wrong("fcpd", "look at "+quote(daemon.LogIn(a.flags.dir)), err))
 		}
 	}()
-	files, err := engine.CheckFiles(a.flags.dir, a.environment())
+	files, err := a.checkFiles()
 	if err == nil && len(files.Findings) > 0 {
 		err = fcp.Errorf(files.Findings[0].Code, "%d files differ from when they were closed, the first: %s", len(files.Findings), files.Findings[0].What)
+		return append(found, wrong("files", restoreCommand, err))
 	}
 	if err != nil {
-		return append(found, wrong("files", a.command("--dir", "NEW", "restore", "BACKUP", "--identity", "FILE"), err))
+		return append(found, wrong("store", viewError(err).Next, err))
 	}
-	found = append(found, ok("files", "%d files are as they were closed", files.Files))
+	if files.Recorded {
+		found = append(found, ok("files", "%d files are as they were closed", files.Files))
+	} else {
+		found = append(found, ok("files", "not closed in good order the last time, so there is nothing to compare with"))
+	}
 	e, err := a.openStore(ctx, a.flags.dir, reading)
 	if err != nil {
-		fix := a.command("verify")
-		switch fcp.CodeOf(err) {
-		case fcp.CodeLocked:
-			fix = "wait for the other process, or stop it"
-		case fcp.CodeUnauthorized, fcp.CodeVersion:
-			fix = viewError(err).Next
-		}
-		return append(found, wrong("store", fix, err))
+		return append(found, wrong("store", viewError(err).Next, err))
 	}
 	found = append(found, ok("store", "format %d, opens", engine.Format))
 	found = append(found, a.checkTail(e), a.checkClock(e), a.checkState(e), a.checkOpenRuns(ctx, e), a.checkDrill(ctx, e))
@@ -266,7 +264,7 @@ func (a *app) checkSpace() check {
 
 func (a *app) checkTail(e *engine.Engine) check {
 	if doubt := e.Log().Doubt(); doubt != nil {
-		return wrong("log", a.command("--dir", "NEW", "restore", "BACKUP", "--identity", "FILE"), doubt)
+		return wrong("log", restoreCommand, doubt)
 	}
 	return ok("log", "ends where it was acknowledged to, position %d", e.Log().Durable())
 }

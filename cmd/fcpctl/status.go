@@ -120,7 +120,7 @@ func (a *app) nextStep(v *statusView, doubt bool) string {
 	}
 	switch {
 	case doubt:
-		return "restore from a backup: " + a.command("--dir", "NEW", "restore", "BACKUP", "--identity", "FILE")
+		return "restore from a backup: `" + restoreCommand + "`"
 	case v.Position <= a.founding(v):
 		return a.command("object", "put", "KEY", "PATH")
 	case v.Unsealed > 0:

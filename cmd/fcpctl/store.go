@@ -28,13 +28,23 @@ func (a *app) withStore(ctx context.Context, mode openMode, fn func(e *engine.En
 
 // withStoreIn is withStore for the store in another directory.
 func (a *app) withStoreIn(ctx context.Context, dir string, mode openMode, fn func(e *engine.Engine) error) error {
+	return a.borrowed(ctx, dir, func() error { return a.withOpen(ctx, dir, mode, fn) })
+}
+
+// borrowed runs fn while no daemon has the store in dir open.
+func (a *app) borrowed(ctx context.Context, dir string, fn func() error) error {
 	release, err := a.borrow(ctx, dir)
 	if err != nil {
 		return err
 	}
+	return errors.Join(fn(), release())
+}
+
+// withOpen is withStoreIn of a store that was borrowed.
+func (a *app) withOpen(ctx context.Context, dir string, mode openMode, fn func(e *engine.Engine) error) error {
 	e, err := a.openStore(ctx, dir, mode)
 	if err != nil {
-		return errors.Join(err, release())
+		return err
 	}
 	if doubt := e.Log().Doubt(); doubt != nil && mode == reading {
 		a.warn(doubt)
@@ -42,7 +52,7 @@ func (a *app) withStoreIn(ctx context.Context, dir string, mode openMode, fn fun
 	if err = a.checkFresh(ctx, mode, api.Local{Engine: e}); err == nil {
 		err = fn(e)
 	}
-	return errors.Join(err, e.Close(), release())
+	return errors.Join(err, e.Close())
 }
 
 // checkFresh refuses to read what may be older than --fresh or --max-staleness allow.
@@ -103,8 +113,22 @@ func (a *app) borrow(ctx context.Context, dir string) (release func() error, err
 
 func (a *app) openStore(ctx context.Context, dir string, mode openMode) (*engine.Engine, error) {
 	e, err := engine.Open(ctx, dir, engine.Options{Environment: a.environment(), ReadOnly: mode == reading})
+	return e, a.openError(err)
+}
+
+// checkFiles compares the files of a store that nobody has open with its clean list.
+func (a *app) checkFiles() (engine.FileReport, error) {
+	r, err := engine.CheckFiles(a.flags.dir, a.environment())
+	return r, a.openError(err)
+}
+
+// restoreCommand is how damage ends well: a store beside the damaged one.
+const restoreCommand = "fcpctl --dir NEW restore BACKUP --identity FILE"
+
+// openError gives a store that cannot be opened its way forward.
+func (a *app) openError(err error) error {
 	err = advise(err, fcp.CodeNoStore, a.whereIsTheStore())
-	return e, advise(err, fcp.CodeLocked, "stop the other process (`ps -ef | grep fcp` shows it), or wait for it to finish")
+	return advise(err, fcp.CodeLocked, "stop the other process (`ps -ef | grep fcp` shows it), or wait for it to finish")
 }
 
 func (a *app) whereIsTheStore() string {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 
@@ -18,26 +19,30 @@ func (a *app) verifyCommand() *cobra.Command {
 the state and compares the roots. It changes nothing. What it finds is listed, and
 the exit code is 9 when bytes are damaged or missing, 11 for anything else.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			files, err := engine.CheckFiles(a.flags.dir, a.environment())
-			if err != nil {
-				return advise(err, fcp.CodeNoStore, a.whereIsTheStore())
-			}
-			if len(files.Findings) > 0 { // opening the store would change its files
-				return a.printVerify(0, &engine.VerifyReport{Findings: files.Findings})
-			}
-			return a.withStore(cmd.Context(), reading, func(e *engine.Engine) error {
-				p := a.progress("verify", "positions")
-				r, err := e.Verify(cmd.Context(), engine.VerifyOptions{Bodies: !quick, Replay: !quick, Progress: tellEngine(p)})
-				p.done()
-				if err != nil {
-					return err
-				}
-				return a.printVerify(e.Position(), &r)
-			})
+			return a.borrowed(cmd.Context(), a.flags.dir, func() error { return a.verify(cmd.Context(), quick) })
 		},
 	}
 	cmd.Flags().BoolVar(&quick, "quick", false, "leave out bodies and the rebuilding of the state")
 	return cmd
+}
+
+func (a *app) verify(ctx context.Context, quick bool) error {
+	files, err := a.checkFiles()
+	if err != nil {
+		return err
+	}
+	if len(files.Findings) > 0 { // opening the store would change its files
+		return a.printVerify(0, &engine.VerifyReport{Findings: files.Findings})
+	}
+	return a.withOpen(ctx, a.flags.dir, reading, func(e *engine.Engine) error {
+		p := a.progress("verify", "positions")
+		r, err := e.Verify(ctx, engine.VerifyOptions{Bodies: !quick, Replay: !quick, Progress: tellEngine(p)})
+		p.done()
+		if err != nil {
+			return err
+		}
+		return a.printVerify(e.Position(), &r)
+	})
 }
 
 // findingView is one thing that is wrong, as JSON.
@@ -78,7 +83,7 @@ func (a *app) printVerify(position uint64, r *engine.VerifyReport) error {
 		return err
 	}
 	a.answered(position, fmt.Sprintf("%d ms", v.Millis))
-	return findings(codes, "restore what is named from a backup: `"+a.command("restore", "BACKUP", "--identity", "FILE")+"`")
+	return findings(codes, "restore what is named from a backup: `"+restoreCommand+"`")
 }
 
 func (f *findingView) text() string {
