@@ -30,6 +30,7 @@ type DrillResult struct {
 	Seq       uint64   // of the manifest
 	Manifest  fcp.Hash // its hash
 	Created   time.Time
+	Genesis   fcp.Hash // of the store that was backed up; zero when the drill did not come so far
 	Events    uint64
 	Segments  int
 	Bodies    uint64   // decrypted, and their object ids computed again
@@ -83,6 +84,7 @@ func Drill(ctx context.Context, s blob.Store, where string, o DrillOptions) (r D
 		return r, err
 	}
 	defer func() { err = errors.Join(err, e.Close()) }()
+	r.Genesis = e.genesis.ID
 	report, err := e.Verify(ctx, VerifyOptions{Bodies: true, Progress: o.Progress})
 	r.Bodies = report.Bodies
 	if err != nil {
@@ -96,8 +98,13 @@ func Drill(ctx context.Context, s blob.Store, where string, o DrillOptions) (r D
 	return r, err
 }
 
-// RecordDrill appends the result of a drill to the local plane.
+// RecordDrill appends the result of a drill to the local plane. A drill of another
+// store's backup says nothing about this one's: fcp.CodeInvalidArgument.
 func (e *Engine) RecordDrill(ctx context.Context, r DrillResult) error {
+	if r.Genesis != (fcp.Hash{}) && r.Genesis != e.genesis.ID {
+		return fcp.Errorf(fcp.CodeInvalidArgument, "%s is a backup of another store, so its drill is not recorded in this one", r.Where).
+			WithNext("drill a backup of this store, or name the other store with --dir")
+	}
 	where := r.Where
 	if len(where) > maxDrillWhere {
 		where = where[:maxDrillWhere]
