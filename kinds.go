@@ -47,6 +47,7 @@ const (
 	KindStateDelta
 	KindStateSnapshot
 	KindDeletionAcked
+	KindObjectForgotten
 	kindCount
 )
 
@@ -111,6 +112,7 @@ var kinds = [kindCount]KindInfo{
 	KindStateDelta:        {Name: "state.delta", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.connector_state:delta@1.0.0"},
 	KindStateSnapshot:     {Name: "state.snapshot", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.connector_state:snapshot@1.0.0"},
 	KindDeletionAcked:     {Name: "deletion.acked", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:DeletionAck@1.0.0"},
+	KindObjectForgotten:   {Name: "object.forgotten", Planes: onControl, MaxBody: MaxClearBody, Clear: true, Schema: "fcp.core:Forgetting@1.0.0"},
 }
 
 // Info returns the row of the table; the zero KindInfo for an unknown kind.
@@ -226,6 +228,8 @@ func kindByName(name []byte) Kind {
 		return KindStateSnapshot
 	case "deletion.acked":
 		return KindDeletionAcked
+	case "object.forgotten":
+		return KindObjectForgotten
 	}
 	return KindNone
 }

@@ -212,6 +212,7 @@ var (
 	SchemaStateDelta       = MustSchema("fcp.connector_state:delta@1.0.0")
 	SchemaStateSnapshot    = MustSchema("fcp.connector_state:snapshot@1.0.0")
 	SchemaDeletionAck      = MustSchema("fcp.core:DeletionAck@1.0.0")
+	SchemaForgetting       = MustSchema("fcp.core:Forgetting@1.0.0")
 	builtinSchemas         = builtins()
 	builtinByHeader        = indexHeaders(builtinSchemas)
 	builtinSchemasByID     = indexIDs(builtinSchemas)
@@ -227,7 +228,7 @@ func builtins() []Schema {
 		SchemaAttestation, SchemaDelegation, SchemaIssuerSet, SchemaRole, SchemaRoleAssignment,
 		SchemaPrincipalBinding, SchemaForkProof, SchemaRevocationHead, SchemaTrustAnchors, SchemaBackupDrill, SchemaPin, SchemaSecret,
 		SchemaLeaseRequest, SchemaLeaseRelease, SchemaLeasePromise, SchemaLeaseFence,
-		SchemaConnectorRoot, SchemaStateDelta, SchemaStateSnapshot, SchemaDeletionAck,
+		SchemaConnectorRoot, SchemaStateDelta, SchemaStateSnapshot, SchemaDeletionAck, SchemaForgetting,
 	}
 }
 

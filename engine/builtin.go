@@ -48,6 +48,7 @@ func builtins(owner authority.OwnerPublic, heads *headMemo) []Projection {
 		recordProjection{projStateDeltas, fcp.KindStateDelta, owner, stateDeltaKey, stateDeltaRow},
 		recordProjection{projStateSnapshots, fcp.KindStateSnapshot, owner, stateSnapshotKey, stateSnapshotRow},
 		recordProjection{projDeletionAcks, fcp.KindDeletionAcked, owner, deletionAckKey, deletionAckRow},
+		recordProjection{projForgettings, fcp.KindObjectForgotten, owner, forgettingKey, forgettingRow},
 		segmentsProjection{},
 	}, extraProjections()...)
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"io"
 	"runtime"
 
@@ -48,7 +49,7 @@ func (r *Reader) findChunk(i int) (c chunkRef, ok bool, err error) {
 		return c, false, err
 	}
 	if c.salt, err = r.e.log.Salt(c.feed, c.seq); err == nil {
-		err = checkSalt(c.salt, c.id)
+		err = r.e.checkSalt(r.info.Zone, c.salt, c.id)
 	}
 	return c, true, err
 }
@@ -58,9 +59,11 @@ func (r *Reader) findChunk(i int) (c chunkRef, ok bool, err error) {
 // authentic by its tag.
 func (r *Reader) chunkPart(dst []byte, scratch *[]byte, i, off, n int) ([]byte, error) {
 	c, ok, err := r.findChunk(i)
-	if err != nil {
+	gone := err
+	if err != nil && !errors.Is(err, fcp.CodeKeyForgotten) {
 		return nil, err
 	}
+	ok = ok && gone == nil
 	var body []byte
 	from, to, err := authority.BodyPart(c.size, off, n)
 	if err != nil {
@@ -75,10 +78,13 @@ func (r *Reader) chunkPart(dst []byte, scratch *[]byte, i, off, n int) ([]byte, 
 		r.decrypted.Add(int64(part.Decrypted))
 	} else {
 		ev, salt, err := r.e.foreignBody(r.ctx, r.info.Zone, c.id)
+		if gone != nil && err != nil {
+			return nil, gone // of another writer's copy the key may be left; there is none
+		}
 		if err != nil {
 			return nil, fcp.Wrap(fcp.CodeNotEnough, err, "chunk %d", i+1)
 		}
-		if err := checkSalt(salt, c.id); err != nil {
+		if err := r.e.checkSalt(r.info.Zone, salt, c.id); err != nil {
 			return nil, err
 		}
 		if len(ev.Body) != c.size {
@@ -228,7 +234,7 @@ func (r *Reader) loadPart(p place, v Version) (ok bool, err error) {
 	m := chunkManifest{TotalLen: v.Size, ChunkSize: fcp.ChunkSize, Chunks: make([]fcp.ObjectID, last-first+1)}
 	salt, err := r.e.log.Salt(p.feed, p.seq)
 	if err == nil {
-		err = checkSalt(salt, v.Object)
+		err = r.e.checkSalt(r.info.Zone, salt, v.Object)
 	}
 	if err != nil {
 		return false, err

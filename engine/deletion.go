@@ -30,7 +30,11 @@ func deletionAckRow(_ authority.OwnerPublic, body []byte) (string, map[string]an
 	if err != nil {
 		return "", nil, err
 	}
-	return a.Node.String(), map[string]any{"node": a.Node.String(), "subject": a.Subject.String(), "retention_mark": a.Mark}, nil
+	row := map[string]any{"node": a.Node.String(), "subject": a.Subject.String()}
+	if a.Mark > 0 {
+		row["retention_mark"] = a.Mark
+	}
+	return a.Node.String(), row, nil
 }
 
 // deletionAcks returns who acknowledged what in a zone.

@@ -34,6 +34,8 @@ type Engine struct {
 	fold *folder
 	ring atomic.Pointer[keyring]
 
+	forgotten atomic.Pointer[forgotten] // what the owner ordered to be forgotten; nil: nothing
+
 	applied atomic.Uint64 // the state shows every event up to this position
 	gate    sync.Mutex    // held while a group is folded, and by whoever needs a state that stands still
 
@@ -215,6 +217,9 @@ func (e *Engine) catchUp(ctx context.Context) error {
 	if behind > refoldLimit && !e.opts.ReadOnly {
 		e.st.FlushSoon()
 	}
+	if err := e.loadForgettings(); err != nil {
+		return err
+	}
 	return e.fold.knowHeads()
 }
 
@@ -232,6 +237,10 @@ func (e *Engine) apply(events []log.Applied) error {
 	if err == nil && e.fold.keysChanged {
 		e.fold.keysChanged = false
 		err = e.takeManifests(events)
+	}
+	if err == nil && e.fold.forgetting {
+		e.fold.forgetting = false
+		err = e.loadForgettings()
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -372,9 +381,10 @@ func (e *Engine) GenesisBytes() ([]byte, error) {
 func (e *Engine) ManifestBytes() ([][]byte, error) { return e.keys.loadManifests() }
 
 // ImportEvents appends events of one foreign feed verbatim (log.Import) and
-// returns when the state shows them. taken says how many from the front stand.
+// returns when the state shows them. taken says how many from the front stand. Keys of
+// what the owner ordered to be forgotten are not taken.
 func (e *Engine) ImportEvents(ctx context.Context, events []fcp.Event, salts [][log.SaltSize]byte) (taken int, err error) {
-	taken, err = e.log.Import(ctx, events, salts)
+	taken, err = e.importForgetting(ctx, events, salts)
 	if e := fcp.Wrap(fcp.CodeInternal, err, "import events"); e != nil {
 		return taken, e
 	}

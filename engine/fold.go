@@ -89,6 +89,7 @@ type folder struct {
 	keyBuf []byte              // of their keys; owned by Apply
 
 	keysChanged bool // a zone key manifest was folded; owned by Apply
+	forgetting  bool // an order to forget was folded; owned by Apply
 
 	governing bool // something that ZoneFacts depends on was folded; owned by Apply
 
@@ -292,6 +293,8 @@ func (d *folder) one(a *log.Applied, s *staged) error {
 		return d.revoke(&d.ev)
 	case fcp.KindForkProven:
 		return d.forked(&d.ev)
+	case fcp.KindObjectForgotten:
+		d.forgetting = true
 	}
 	return nil
 }
@@ -317,8 +320,8 @@ func (d *folder) route(kind fcp.Kind) []*active {
 }
 
 // standsAboveCuts reports whether an event counts whatever its feed's cut says.
-// The owner's revocations, checkpoints and proofs of forks stand by the signatures
-// inside them alone: if a cut could void a revocation, the order of two of them would
+// The owner's revocations, orders to forget, checkpoints and proofs of forks stand by the
+// signatures inside them alone: if a cut could void a revocation, the order of two of them would
 // decide. An admin's revocation cuts nothing, so a cut can void it: what is signed
 // with the key of a lost device counts no more.
 func (d *folder) standsAboveCuts(c *fcp.Content) bool {
@@ -326,7 +329,7 @@ func (d *folder) standsAboveCuts(c *fcp.Content) bool {
 		_, err := authority.VerifyRevocation(d.owner, bytes.Clone(c.Body))
 		return err == nil
 	}
-	return c.Kind == fcp.KindCheckpointSigned || c.Kind == fcp.KindForkProven
+	return c.Kind == fcp.KindCheckpointSigned || c.Kind == fcp.KindForkProven || c.Kind == fcp.KindObjectForgotten
 }
 
 // source returns what is known about a feed, and gives its zone a number when it

@@ -1,8 +1,10 @@
 package engine
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 
 	"fcp"
@@ -10,12 +12,13 @@ import (
 	"fcp/log"
 )
 
-// checkSalt tells a body whose key was destroyed from one whose key is missing.
-func checkSalt(salt [log.SaltSize]byte, object fcp.ObjectID) error {
-	switch salt {
-	case log.ForgottenSalt:
+// checkSalt tells a body whose key was destroyed, or is to be, from one whose key is
+// missing.
+func (e *Engine) checkSalt(zone fcp.ZoneID, salt [log.SaltSize]byte, object fcp.ObjectID) error {
+	switch {
+	case salt == log.ForgottenSalt || e.forgets().object(zone, object):
 		return fcp.Errorf(fcp.CodeKeyForgotten, "object %s", object)
-	case [log.SaltSize]byte{}:
+	case salt == [log.SaltSize]byte{}:
 		return fcp.Errorf(fcp.CodeKeyTableLost, "object %s", object)
 	}
 	return nil
@@ -29,6 +32,9 @@ type ForgetRequest struct {
 	Object fcp.ObjectID // with Key ""
 	All    bool         // every version of the key that is still in its history
 	DryRun bool         // nothing is destroyed
+	// Owner orders the other members to forget too; nil: this node alone does. Where
+	// there is no other member no order is needed.
+	Owner *authority.OwnerKey
 }
 
 // ForgetResult says what was destroyed and what could not be reached.
@@ -37,6 +43,7 @@ type ForgetResult struct {
 	Objects []fcp.ObjectID // whose bodies cannot be read here any more
 	Keys    int            // data keys destroyed: one for each event that carries an object or chunk
 	Shared  int            // chunks whose key stays, because another object has them too
+	Orders  []fcp.Hash     // to the other members; see ForgetOrders
 	Copies  []ForgetCopy   // that are out of reach
 }
 
@@ -50,8 +57,10 @@ type ForgetCopy struct {
 // Forget destroys the data keys of objects on this node: nobody can read them from
 // this store any more, though their names, sizes and ciphertexts stay. Reading one
 // gives CodeKeyForgotten. Keys are in no event, so history and proofs stay what
-// they were. Copies that the node cannot reach are named in the result. Errors:
-// CodeNotFound when there is no such object.
+// they were. With Owner the order to do the same is on disk before a key is
+// destroyed, and goes to every member. Copies that the node cannot reach are named in
+// the result. Errors: CodeNotFound when there is no such object, CodeNotEnough when it
+// cannot be told here what a large object consists of, CodeWrongKey for another owner.
 func (e *Engine) Forget(ctx context.Context, q ForgetRequest) (r ForgetResult, err error) {
 	q.Zone = cmp.Or(q.Zone, DefaultZone)
 	z := e.ring.Load().zones[q.Zone]
@@ -62,8 +71,11 @@ func (e *Engine) Forget(ctx context.Context, q ForgetRequest) (r ForgetResult, e
 	defer e.maintenance.Unlock()
 	e.holds.begin()
 	defer e.holds.end()
+	if q.Owner != nil && q.Owner.Public() != e.genesis.Owner {
+		return r, fcp.Errorf(fcp.CodeWrongKey, "the identity is of another owner than the store")
+	}
 	f := forgetting{e: e, ctx: ctx, zone: z, q: &q, r: &r, targets: map[fcp.ObjectID]bool{}}
-	for _, step := range []func() error{f.find, f.chunks, f.keepShared, f.keepHeld, f.carriers, f.copies} {
+	for _, step := range []func() error{f.find, f.others, f.chunks, f.tell, f.keepShared, f.keepHeld, f.carriers, f.copies} {
 		if err := step(); err != nil {
 			return r, err
 		}
@@ -72,7 +84,14 @@ func (e *Engine) Forget(ctx context.Context, q ForgetRequest) (r ForgetResult, e
 	if q.DryRun {
 		return r, nil
 	}
-	return r, e.log.ForgetSalts(ctx, f.places)
+	if !f.ordered {
+		return r, e.log.ForgetSalts(ctx, f.places)
+	}
+	orders, err := f.order()
+	if err != nil {
+		return r, err
+	}
+	return r, e.carryOut(ctx, q.Zone, orders)
 }
 
 // forgetting is one call of Forget.
@@ -85,6 +104,11 @@ type forgetting struct {
 	targets map[fcp.ObjectID]bool // objects, then chunks too
 	last    uint64                // position up to which events carry what is forgotten
 	places  []log.Place
+	objects []fcp.ObjectID // in step with places
+
+	members []Member // other devices, revoked ones too, by name
+	ordered bool     // some of them are to be told
+	told    carriers // chunks in segments, here and elsewhere
 }
 
 func (f *forgetting) find() error {
@@ -127,11 +151,37 @@ func (f *forgetting) find() error {
 	return nil
 }
 
-// chunks adds the chunks of large objects whose manifest can still be read.
+// others finds the other devices.
+func (f *forgetting) others() error {
+	all, err := f.e.Members()
+	for _, m := range all {
+		if m.Writer != f.e.node.Writer() {
+			f.members = append(f.members, m)
+			f.ordered = f.ordered || f.q.Owner != nil && !m.Revoked
+		}
+	}
+	slices.SortStableFunc(f.members, func(a, b Member) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), bytes.Compare(a.Writer[:], b.Writer[:]))
+	})
+	return err
+}
+
+// chunks adds the chunks of large objects whose manifest can still be read. An order
+// needs them.
 func (f *forgetting) chunks() error {
 	for _, id := range f.r.Objects {
 		r := &Reader{e: f.e, ctx: f.ctx, zone: f.zone, info: Info{Zone: f.zone.zone}}
 		err := r.byObject(id)
+		if f.ordered && errors.Is(err, fcp.CodeNotEnough) {
+			large, lerr := f.large(id)
+			if lerr != nil {
+				return lerr
+			}
+			if large {
+				return fcp.Errorf(fcp.CodeNotEnough, "which chunks large object %s has is said in a body that is not on this device: %w", id, err).
+					WithNext("forget it on the device that wrote it, or pin the name here first (`fcpctl pin`)")
+			}
+		}
 		if c := fcp.CodeOf(err); c == fcp.CodeKeyForgotten || c == fcp.CodeNotEnough || c == fcp.CodeHorizon || c == fcp.CodeKeyTableLost {
 			continue
 		}
@@ -147,7 +197,40 @@ func (f *forgetting) chunks() error {
 	return nil
 }
 
-// keepShared leaves out chunks that another version has too.
+// large reports whether an object has chunks.
+func (f *forgetting) large(id fcp.ObjectID) (bool, error) {
+	p, ok, err := f.e.placeOf(f.zone.zone, projObjects, id[:])
+	if err != nil || !ok {
+		return false, err
+	}
+	ev, _, err := f.e.log.Read(p.feed, p.seq)
+	return ev.Size > fcp.ChunkSize, err
+}
+
+// isChunk reports whether an object that is to be forgotten is none of those that were
+// asked for.
+func (f *forgetting) isChunk(id fcp.ObjectID) bool {
+	return f.targets[id] && !slices.Contains(f.r.Objects, id)
+}
+
+// tell finds the chunks in the segments that members told of.
+func (f *forgetting) tell() error {
+	f.told = carriers{}
+	if len(f.targets) == len(f.r.Objects) {
+		return nil // nothing large
+	}
+	return f.e.DataSegments(f.zone.zone, func(r *log.Remainder) error {
+		for i, off := range r.Seqs {
+			if id := fcp.ObjectID(r.Objects[i*fcp.HashSize:][:fcp.HashSize]); f.isChunk(id) {
+				f.told.add(r.Feed(), r.First+off, id)
+			}
+		}
+		return nil
+	})
+}
+
+// keepShared leaves out chunks that another version has too. Of a version whose
+// manifest is not here its writer decides: it goes by chunks in its own log.
 func (f *forgetting) keepShared() error {
 	if len(f.targets) == len(f.r.Objects) {
 		return nil // nothing large
@@ -160,6 +243,9 @@ func (f *forgetting) keepShared() error {
 		}
 		seen[h.object] = true
 		chunks, err := f.e.chunksOf(f.ctx, f.zone, Version{Feed: h.feed, Seq: h.seq, Object: h.object, Position: h.position})
+		if errors.Is(err, fcp.CodeNotEnough) && !f.told.has(f.e.log.Feed(h.feed).Writer) {
+			return nil
+		}
 		for _, c := range chunks {
 			if f.targets[c] {
 				f.r.Shared++
@@ -200,7 +286,7 @@ func (f *forgetting) carriers() error {
 				return err
 			}
 			if salt != log.ForgottenSalt {
-				f.places = append(f.places, p)
+				f.places, f.objects = append(f.places, p), append(f.objects, c.Object)
 				f.r.Keys++
 			}
 		}
@@ -210,17 +296,15 @@ func (f *forgetting) carriers() error {
 
 // copies names what is out of reach.
 func (f *forgetting) copies() error {
-	self := f.e.node.Writer()
-	err := f.e.records(fcp.ZoneOwner, projDevices, func(body []byte) error {
-		d, err := authority.VerifyDevice(f.e.genesis.Owner, body)
-		if err == nil && d.Writer() != self {
-			f.r.Copies = append(f.r.Copies, ForgetCopy{"member", d.Name() + " (" + d.Writer().String()[:16] + ")",
-				"keeps its key until the object is forgotten there too"})
+	for _, m := range f.members {
+		what := "keeps its key until the object is forgotten there too"
+		switch {
+		case f.ordered && m.Revoked:
+			what = "was taken out, and is not told"
+		case f.ordered:
+			what = "keeps its key until it hears of this: see `fcpctl object forgotten`"
 		}
-		return err
-	})
-	if err != nil {
-		return err
+		f.r.Copies = append(f.r.Copies, ForgetCopy{"member", m.Name + " (" + m.Writer.String()[:16] + ")", what})
 	}
 	f.r.Copies = append(f.r.Copies, ForgetCopy{"backup", "every folder that this store was backed up or scattered to",
 		"keeps the key until the next `fcpctl backup create` or `fcpctl segment scatter` into it; copies of a folder keep it for good"})

@@ -70,6 +70,7 @@ var rootRules = map[fcp.Kind]rootRule{
 	fcp.KindStateDelta:        rootNone,
 	fcp.KindStateSnapshot:     rootNone,
 	fcp.KindDeletionAcked:     rootNone,
+	fcp.KindObjectForgotten:   rootNone,
 }
 
 // mark is what one zone must keep as of a checkpoint.
@@ -230,6 +231,9 @@ func (m *mark) collect(pinning []placedCheckpoint) error {
 
 func (m *mark) version(h *head) error {
 	m.versions++
+	if m.e.forgets().object(m.zone.zone, h.object) {
+		return nil // nobody can read it any more
+	}
 	m.add(h.object)
 	if h.size <= fcp.ChunkSize || m.chunked[h.object] {
 		return nil

@@ -36,6 +36,8 @@ type meshBodies struct {
 	members  memberCache
 	enrolled memo[*authority.Device]     // enrollments
 	revoked  memo[map[fcp.WriterID]bool] // whom a revocation takes out
+	orders   memo[*authority.Forgetting] // orders to forget
+	carried  memo[bool]                  // refs of those that were carried out and cannot be acknowledged
 
 	salts  chan struct{} // of one: in it while salts are written
 	mu     sync.Mutex
@@ -138,9 +140,12 @@ func (e *Engine) foreignBody(ctx context.Context, zone fcp.ZoneID, id fcp.Object
 	if err != nil {
 		return fcp.Event{}, salt, err
 	}
-	for _, in := range found {
+	for i, in := range found {
 		var ev fcp.Event
 		ev, salt, err = e.foreignIn(ctx, *f, in, id)
+		if err == nil && salt == log.ForgottenSalt && i+1 < len(found) {
+			continue // another copy may have its key
+		}
 		if !errors.Is(err, fcp.CodeNotEnough) {
 			return ev, salt, err
 		}

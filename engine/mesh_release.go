@@ -127,7 +127,7 @@ func (e *Engine) takeOverSalts(s Superseded) error {
 		}
 		copy(salts[(seq-s.By.First)*log.SaltSize:][:log.SaltSize], old[(seq-s.Old.First)*log.SaltSize:])
 	}
-	return e.KeepSalts(fcp.SegmentID(s.By.Segment), salts)
+	return e.KeepSalts(s.By, salts)
 }
 
 // KeepsSalts reports whether this node keeps salts of a segment that is not in its log.

@@ -329,8 +329,9 @@ func (e *Engine) mintManifest(card []byte, first, count uint64, root fcp.Hash, n
 }
 
 // KeepSalts keeps the body salts of a segment whose events are not in this log:
-// log.SaltSize bytes for each event. They are useless without the zone's keys.
-func (e *Engine) KeepSalts(segment fcp.SegmentID, salts []byte) error {
+// log.SaltSize bytes for each event. They are useless without the zone's keys. Those of
+// what the owner ordered to be forgotten are destroyed first, in salts too.
+func (e *Engine) KeepSalts(r *log.Remainder, salts []byte) error {
 	if len(salts) == 0 || len(salts)%log.SaltSize != 0 {
 		return fcp.Errorf(fcp.CodeInvalidArgument, "salts of %d bytes", len(salts))
 	}
@@ -342,15 +343,29 @@ func (e *Engine) KeepSalts(segment fcp.SegmentID, salts []byte) error {
 	// temporary name.
 	e.mesh.salts <- struct{}{}
 	defer func() { <-e.mesh.salts }()
-	return writeFile(e.env.FS, dir, segment.String()+saltSuffix, salts)
+	for {
+		known := e.forgotten.Load()
+		e.forgets().mask(r, salts)
+		err := writeFile(e.env.FS, dir, fcp.SegmentID(r.Segment).String()+saltSuffix, salts)
+		if err != nil || e.forgotten.Load() == known {
+			return err
+		}
+	}
 }
 
 // maxSaltFile bounds the salts of one segment.
 const maxSaltFile = fcp.MaxSegment
 
 // SegmentSalts returns the body salts of a segment: from the key table when its
-// events are here, else from KeepSalts. CodeNotFound when this node has none.
+// events are here, else from KeepSalts. CodeNotFound when this node has none. Those of
+// what the owner ordered to be forgotten are not among them.
 func (e *Engine) SegmentSalts(r *log.Remainder) ([]byte, error) {
+	salts, err := e.segmentSalts(r)
+	e.forgets().mask(r, salts)
+	return salts, err
+}
+
+func (e *Engine) segmentSalts(r *log.Remainder) ([]byte, error) {
 	no, ok := e.log.FeedNo(r.Feed())
 	if ok {
 		if head, _ := e.log.Head(no); head.Seq < r.Last {

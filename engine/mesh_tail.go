@@ -126,19 +126,28 @@ func (e *Engine) MakeTail(ctx context.Context, no log.FeedNo, first, last uint64
 		t.Objects = append(t.Objects, ev.Object[:]...)
 		t.Last = seq
 	}
+	return t, e.sealTail(t, plain)
+}
+
+// sealTail encrypts the plaintext of a tail under a fresh key.
+func (e *Engine) sealTail(t *Tail, plain []byte) error {
+	z := e.ring.Load().zones[t.Zone]
+	if z == nil {
+		return e.unknownZone(t.Zone)
+	}
 	key, err := authority.NewSegmentKey(e.env.Rand)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer key.Wipe()
 	keys := z.current()
 	wrapped, err := keys.WrapSegmentKey(e.env.Rand, key, t.address())
 	if err != nil {
-		return nil, err
+		return err
 	}
 	c, err := key.Cipher(t.address())
 	if err != nil {
-		return nil, err
+		return err
 	}
 	t.Key, t.ZoneKey = wrapped[:], keys.IDs().Zone
 	for i := uint32(0); len(plain) > 0; i++ {
@@ -146,63 +155,106 @@ func (e *Engine) MakeTail(ctx context.Context, no log.FeedNo, first, last uint64
 		t.Sealed = c.SealFrame(t.Sealed, plain[:n], i, n == len(plain))
 		plain = plain[n:]
 	}
-	return t, nil
+	return nil
 }
 
-// OpenTail returns an object's event out of a tail. The caller verifies the object's
-// id, as with every body.
-func (e *Engine) OpenTail(t *Tail, id fcp.ObjectID) (ev fcp.Event, salt [log.SaltSize]byte, err error) {
-	at := t.index(id)
+// openTail returns the plaintext of a tail. CodeNotEnough when its zone key is not here.
+func (e *Engine) openTail(t *Tail) ([]byte, error) {
 	keys := e.ring.Load().byID[t.ZoneKey]
-	if at < 0 || keys == nil {
-		return ev, salt, fcp.Errorf(fcp.CodeNotEnough, "object %s is not in the tail, or its zone key is not here", id)
+	if keys == nil {
+		return nil, fcp.Errorf(fcp.CodeNotEnough, "the zone key of a tail is not here")
 	}
 	key, err := keys.UnwrapSegmentKey(t.Key, t.address())
 	if err != nil {
-		return ev, salt, fcp.Wrap(fcp.CodeCorrupt, err, "the key of a tail")
+		return nil, fcp.Wrap(fcp.CodeCorrupt, err, "the key of a tail")
 	}
 	defer key.Wipe()
 	c, err := key.Cipher(t.address())
 	if err != nil {
-		return ev, salt, err
+		return nil, err
 	}
 	const frame = fcp.SegmentFrame + authority.TagSize
 	var plain []byte
 	for i, rest := uint32(0), t.Sealed; len(rest) > 0; i++ {
 		n := min(len(rest), frame)
 		if plain, err = c.OpenFrame(plain, rest[:n], i, n == len(rest)); err != nil {
-			return ev, salt, fcp.Wrap(fcp.CodeCorrupt, err, "a tail")
+			return nil, fcp.Wrap(fcp.CodeCorrupt, err, "a tail")
 		}
 		rest = rest[n:]
 	}
+	return plain, nil
+}
+
+// eachInTail calls fn with each event of a tail's plaintext and its salt, until it
+// returns false. CodeCorrupt when the plaintext ends before.
+func eachInTail(plain []byte, fn func(i int, event, salt []byte) (more bool)) error {
 	for i := 0; ; i++ {
 		n, w := binary.Uvarint(plain)
 		if w <= 0 || n > uint64(len(plain)-w) || uint64(len(plain)-w)-n < log.SaltSize {
-			return ev, salt, fcp.Errorf(fcp.CodeCorrupt, "a tail ends early")
+			return fcp.Errorf(fcp.CodeCorrupt, "a tail ends early")
 		}
-		if i == at {
-			ev, err = fcp.DecodeEvent(bytes.Clone(plain[w : w+int(n)]))
-			copy(salt[:], plain[w+int(n):])
-			if err == nil && ev.Object != id {
-				err = fcp.Errorf(fcp.CodeCorrupt, "a tail holds another object than it names")
-			}
-			return ev, salt, err
+		event, rest := plain[w:w+int(n)], plain[w+int(n):]
+		if !fn(i, event, rest[:log.SaltSize]) {
+			return nil
 		}
-		plain = plain[w+int(n)+log.SaltSize:]
+		plain = rest[log.SaltSize:]
 	}
 }
 
-// KeepTail keeps a tail for another node. When it returns nil the tail is on disk.
-func (e *Engine) KeepTail(t *Tail) error {
-	b, err := t.Encode()
-	if err != nil {
-		return err
+// OpenTail returns an object's event out of a tail. The caller verifies the object's
+// id, as with every body.
+func (e *Engine) OpenTail(t *Tail, id fcp.ObjectID) (ev fcp.Event, salt [log.SaltSize]byte, err error) {
+	at := t.index(id)
+	if at < 0 {
+		return ev, salt, fcp.Errorf(fcp.CodeNotEnough, "object %s is not in the tail", id)
 	}
+	plain, err := e.openTail(t)
+	if err != nil {
+		return ev, salt, err
+	}
+	var enc []byte
+	err = eachInTail(plain, func(i int, event, s []byte) bool {
+		if i == at {
+			enc = bytes.Clone(event)
+			copy(salt[:], s)
+		}
+		return i < at
+	})
+	if err != nil {
+		return ev, salt, err
+	}
+	ev, err = fcp.DecodeEvent(enc)
+	if err == nil && ev.Object != id {
+		err = fcp.Errorf(fcp.CodeCorrupt, "a tail holds another object than it names")
+	}
+	if e.forgets().covers(t.Feed(), t.First+uint64(at), id) {
+		salt = log.ForgottenSalt
+	}
+	return ev, salt, err
+}
+
+// KeepTail keeps a tail for another node. When it returns nil the tail is on disk,
+// without the keys of what the owner ordered to be forgotten. CodeNotEnough, and nothing
+// is kept, when there are such keys in it and it cannot be opened here.
+func (e *Engine) KeepTail(t *Tail) error {
 	dir := e.env.FS.PathJoin(e.dir, dirTails)
 	if err := makeDir(e.env.FS, dir); err != nil {
 		return fcp.Wrap(fcp.CodeDisk, err, "make the directory of tails")
 	}
-	return writeFile(e.env.FS, dir, t.Name(), b)
+	for {
+		known := e.forgotten.Load()
+		kept, err := e.maskTail(e.forgets(), t)
+		if err != nil {
+			return err
+		}
+		b, err := kept.Encode()
+		if err != nil {
+			return err
+		}
+		if err := writeFile(e.env.FS, dir, t.Name(), b); err != nil || e.forgotten.Load() == known {
+			return err
+		}
+	}
 }
 
 // Tails calls fn for each tail kept, in the order of their names. One that does not
@@ -245,10 +297,14 @@ func (e *Engine) ReadTail(name string) (*Tail, error) {
 	return t, err
 }
 
-// DropTail forgets a tail.
+// DropTail forgets a tail, if it is there.
 func (e *Engine) DropTail(name string) error {
 	dir := e.env.FS.PathJoin(e.dir, dirTails)
-	return fcp.Wrap(fcp.CodeDisk, errors.Join(e.env.FS.Remove(e.env.FS.PathJoin(dir, name)), syncDir(e.env.FS, dir)), "drop a tail")
+	err := e.env.FS.Remove(e.env.FS.PathJoin(dir, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return fcp.Wrap(fcp.CodeDisk, errors.Join(err, syncDir(e.env.FS, dir)), "drop a tail")
 }
 
 // SegmentOf returns the segment that carries an object, if a member told of one; nil

@@ -107,6 +107,9 @@ func (s *needs) add(n *needing, id fcp.ObjectID) {
 
 // version notes what one version needs.
 func (s *needs) version(n *needing, v *Version) error {
+	if s.e.forgets().object(s.zone.zone, v.Object) {
+		return nil
+	}
 	_, here, err := s.e.placeOf(s.zone.zone, projBodies, v.Object[:])
 	if err != nil {
 		return err

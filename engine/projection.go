@@ -79,6 +79,7 @@ const (
 	projStateSnapshots = "statesnapshots"
 
 	projDeletionAcks = "deletionacks"
+	projForgettings  = "forgettings"
 )
 
 // Event is one event on its way through the projections. Its slices are valid

@@ -193,9 +193,9 @@ func (e *Engine) Remove(ctx context.Context, r RemoveRequest) (PutResult, error)
 
 // appendObject appends the stored form of an object whose payload is the schema's
 // hash and the given bytes: one CBOR byte string for a blob, canonical CBOR for
-// any other schema.
-func (w *write) appendObject(b []byte, schema fcp.Schema, body []byte) []byte {
-	b = fcp.AppendPlainHeader(b, schema, w.zone.zone, uint64(max(w.e.env.Now().Unix(), 0)))
+// any other schema. created is in unix seconds.
+func (w *write) appendObject(b []byte, schema fcp.Schema, body []byte, created uint64) []byte {
+	b = fcp.AppendPlainHeader(b, schema, w.zone.zone, created)
 	h := schema.Hash()
 	b = append(b, h[:]...)
 	if schema.Hash() == fcp.SchemaBlob.Hash() {
@@ -207,8 +207,13 @@ func (w *write) appendObject(b []byte, schema fcp.Schema, body []byte) []byte {
 // seal makes the object of a body and seals it: into the metadata event when it
 // is small, for an event of its own otherwise.
 func (w *write) seal(schema fcp.Schema, body []byte) (err error) {
-	w.plain = w.appendObject(w.plain[:0], schema, body)
-	w.object = w.zone.current().StoredObjectID(schema.Hash(), w.plain)
+	for created := uint64(max(w.e.env.Now().Unix(), 0)); ; created++ {
+		w.plain = w.appendObject(w.plain[:0], schema, body, created)
+		w.object = w.zone.current().StoredObjectID(schema.Hash(), w.plain)
+		if !w.e.forgets().object(w.zone.zone, w.object) {
+			break
+		} // the same was forgotten within this second
+	}
 	if w.salt, err = w.salts.next(w.e.env.Rand); err != nil {
 		return err
 	}

@@ -129,6 +129,9 @@ func (r *Reader) byVersion(v Version) error {
 
 // loadForeign opens an object whose body comes from elsewhere.
 func (r *Reader) loadForeign(id fcp.ObjectID) error {
+	if r.e.forgets().object(r.info.Zone, id) { // nobody has to be asked for it
+		return fcp.Errorf(fcp.CodeKeyForgotten, "object %s", id)
+	}
 	ev, salt, err := r.e.foreignBody(r.ctx, r.info.Zone, id)
 	if err != nil {
 		return err
@@ -178,7 +181,7 @@ func (r *Reader) open(ev *fcp.Event, salt [log.SaltSize]byte) error {
 // openObject decrypts the object an event carries and verifies its id. The
 // payload begins with the schema's hash, but for a chunk, which is its bytes alone.
 func (e *Engine) openObject(z *zoneKeys, ev *fcp.Event, salt [log.SaltSize]byte) (fcp.SchemaID, []byte, error) {
-	if err := checkSalt(salt, ev.Object); err != nil {
+	if err := e.checkSalt(z.zone, salt, ev.Object); err != nil {
 		return fcp.SchemaID{}, nil, err
 	}
 	plain, keys, err := z.open(nil, ev.Object, salt, ev.Body)

@@ -278,7 +278,7 @@ func (e *Engine) hasChunk(zone fcp.ZoneID, id fcp.ObjectID) (bool, error) {
 		return false, err
 	}
 	salt, err := e.log.Salt(p.feed, p.seq)
-	return err == nil && checkSalt(salt, id) == nil, err
+	return err == nil && e.checkSalt(zone, salt, id) == nil, err
 }
 
 // writeAll takes the pieces in order and writes those that are new. A Stage is open

@@ -321,7 +321,7 @@ func (n *Node) noteEvents(batch []log.Applied) {
 		}
 		n.pins.noted(a.Content.Kind)
 		switch a.Content.Kind {
-		case fcp.KindCheckpointSigned, fcp.KindDeletionAcked:
+		case fcp.KindCheckpointSigned, fcp.KindDeletionAcked, fcp.KindObjectForgotten:
 			n.releases.wake()
 		case fcp.KindRevocationIssued:
 			members = true

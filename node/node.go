@@ -117,6 +117,7 @@ type Metrics struct {
 	EventsSent, EventsTaken, Rebuilt, SharesKept, CookiesAsked           atomic.Uint64
 	Repaired, RepairBytes                                                atomic.Uint64
 	Released                                                             atomic.Uint64 // superseded segments of which something was kept here
+	Forgotten                                                            atomic.Uint64 // orders to forget that were carried out
 	Challenges, ClaimsFalse, SharesDropped                               atomic.Uint64
 }
 

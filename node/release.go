@@ -72,7 +72,8 @@ func (t *releaseTable) last(id fcp.SegmentID) (last fcp.SegmentID, ok bool) {
 	return last, ok
 }
 
-// releaseLoop acknowledges retention marks, and drops what compactions replaced.
+// releaseLoop destroys the keys of what the owner ordered to be forgotten, acknowledges
+// retention marks, and drops what compactions replaced.
 func (n *Node) releaseLoop() {
 	t := time.NewTimer(releaseDelay)
 	defer t.Stop()
@@ -85,6 +86,11 @@ func (n *Node) releaseLoop() {
 		case <-n.life.Done():
 			return
 		}
+		forgotten, ferr := n.engine.CarryOutForgettings(n.life)
+		n.metrics.Forgotten.Add(uint64(forgotten))
+		if ferr != nil && n.life.Err() == nil {
+			n.logger.Warn("what is to be forgotten was not", "err", ferr)
+		}
 		_, pending, err := n.engine.AcknowledgeMarks(n.life)
 		if err != nil && n.life.Err() == nil {
 			n.logger.Warn("a retention mark was not acknowledged", "err", err)
@@ -93,7 +99,7 @@ func (n *Node) releaseLoop() {
 		if rerr != nil && n.life.Err() == nil {
 			n.logger.Warn("segments that were compacted were not released", "err", rerr)
 		}
-		if pending+left > 0 || err != nil || rerr != nil {
+		if pending+left > 0 || ferr != nil || err != nil || rerr != nil {
 			t.Reset(releaseEvery)
 		}
 	}

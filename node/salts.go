@@ -85,7 +85,7 @@ func (n *Node) settleSalts(id fcp.SegmentID, r *log.Remainder) error {
 		n.fetches.saltsHere(id)
 		return nil
 	}
-	if err := n.engine.KeepSalts(id, b); err != nil {
+	if err := n.engine.KeepSalts(r, b); err != nil {
 		return err
 	}
 	n.fetches.saltsHere(id)

@@ -31,7 +31,7 @@ func TestSaltsAreKeptAtOnce(t *testing.T) {
 	var work sync.WaitGroup
 	for range 16 {
 		work.Go(func() {
-			if err := e.KeepSalts(fcp.SegmentID{1}, make([]byte, 4*log.SaltSize)); err != nil {
+			if err := e.KeepSalts(&log.Remainder{Segment: make([]byte, fcp.HashSize)}, make([]byte, 4*log.SaltSize)); err != nil {
 				t.Error(err)
 			}
 		})

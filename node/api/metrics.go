@@ -50,6 +50,7 @@ func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
 		{"fcp_possession_false_total", "such claims that were false", m.ClaimsFalse.Load()},
 		{"fcp_shares_dropped_total", "shares that no policy asked for any more", m.SharesDropped.Load()},
 		{"fcp_segments_released_total", "segments that a compaction replaced of which something was dropped here", m.Released.Load()},
+		{"fcp_forgettings_carried_out_total", "orders of the owner to forget that were carried out here", m.Forgotten.Load()},
 		{"fcp_repair_bytes_total", "bytes that those repairs moved", m.RepairBytes.Load()},
 		{"fcp_segments_rebuilt_total", "segments rebuilt from symbols", m.Rebuilt.Load()},
 		{"fcp_shares_kept_total", "shares taken in for the mesh", m.SharesKept.Load()},

@@ -50,6 +50,11 @@ func (c *Catalog) audit() {
 
 	ack, err := authority.EncodeDeletionAck(authority.DeletionAck{Zone: fcp.ZoneWork, Node: c.Node.Writer(), Subject: fcp.Hash{1}, Mark: 3})
 	c.add("deletion-ack", fcp.SchemaDeletionAck, ack, err)
+	ack, err = authority.EncodeDeletionAck(authority.DeletionAck{Zone: fcp.ZoneWork, Node: c.Node.Writer(), Subject: fcp.Hash{1}})
+	c.add("deletion-ack-forgotten", fcp.SchemaDeletionAck, ack, err)
+	forgetting, err := authority.SignForgetting(Now, c.Owner, authority.ForgettingSpec{Zone: fcp.ZoneWork, Objects: []fcp.ObjectID{{1}, {2}},
+		Carriers: []authority.Carriers{{Writer: c.Node.Writer(), Incarnation: 7, Runs: []authority.Run{{First: 3, Last: 5}, {First: 9, Last: 9}}}}})
+	c.add("forgetting", fcp.SchemaForgetting, forgetting, err)
 
 	e := authority.AuditEvent{Zone: fcp.ZoneWork, Type: authority.AuditDenied, Actor: "user:alice", At: Now}
 	entry, err := authority.EncodeAuditEvent(e)

@@ -124,6 +124,7 @@ var verifiers = map[fcp.Hash]verifier{
 	fcp.SchemaZoneCheckpoint.Hash():         verifyCheckpoint,
 	fcp.SchemaAuditHead.Hash():              verifyHead,
 	fcp.SchemaForkProof.Hash():              verifyFork,
+	fcp.SchemaForgetting.Hash():             byOwner(authority.VerifyForgetting),
 	fcp.SchemaAttestation.Hash():            verifyAuthorized(authority.OpenAttestation),
 	fcp.SchemaRoleAssignment.Hash():         verifyAuthorized(authority.OpenAssignment),
 	fcp.SchemaCapability.Hash():             byIssuer(authority.VerifyGrant, func(g *authority.Grant) [32]byte { return g.Issuer() }),

@@ -203,7 +203,7 @@ func (m *maker) signed() {
 	skip := map[string]bool{"lease": true, "lease-proposed": true, "lease-release": true, "lease-promise": true, "lease-fence": true, "state-root": true,
 		"state-root-crdt": true, "state": true, "state-first": true, "state-delta": true, "state-snapshot": true,
 		"zone-checkpoint": true, "zone-checkpoint-owner": true, "blob": true, "card": true, "resource": true,
-		"audit-event": true, "audit-event-small": true, "deletion-ack": true, "credential-1": true, "credential-2": true, "credential-3": true}
+		"audit-event": true, "audit-event-small": true, "deletion-ack": true, "deletion-ack-forgotten": true, "credential-1": true, "credential-2": true, "credential-3": true}
 	for i := range m.c.Objects {
 		o := &m.c.Objects[i]
 		if o.Schema == "" || skip[o.Name] {
