@@ -27,6 +27,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	_ "fcp/internal/malloc" // as in the product's programs
 )
 
 func main() {

@@ -29,6 +29,7 @@ import (
 	"golang.org/x/term"
 
 	"fcp/cmd/internal/nodump"
+	_ "fcp/internal/malloc" // one heap for Pebble
 )
 
 func main() { os.Exit(realMain()) }

@@ -15,6 +15,7 @@ import (
 	"fcp"
 	"fcp/cmd/internal/daemon"
 	"fcp/cmd/internal/nodump"
+	_ "fcp/internal/malloc" // one heap for Pebble
 )
 
 func main() {
