@@ -205,8 +205,11 @@ func checkSecretSpec(spec *SecretSpec, size int) error {
 		return fcp.Errorf(fcp.CodeInvalidArgument, "a removed secret has no value")
 	}
 	if size == 0 || size > MaxSecret {
-		return fcp.Errorf(fcp.CodeTooLarge, "a secret of %d bytes; wanted are 1 to %d", size, MaxSecret).
-			WithNext("put a larger one into the store as an object, and share the key that encrypts it")
+		next := "put a larger one into the store as an object, and share the key that encrypts it"
+		if size == 0 {
+			next = "give at least one byte; a newline at the end counts"
+		}
+		return fcp.Errorf(fcp.CodeTooLarge, "a secret of %d bytes; wanted are 1 to %d", size, MaxSecret).WithNext(next)
 	}
 	return shamir.Check(spec.Threshold, len(spec.Recipients))
 }

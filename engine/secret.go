@@ -166,7 +166,7 @@ type PutSecretRequest struct {
 	Zone      fcp.ZoneID // "": DefaultZone
 	Name      string
 	Value     []byte         // 1 to authority.MaxSecret bytes; the caller wipes it. Not of a resharing
-	Threshold int            // 0: more than half of the holders; of a rotation or resharing, as before where it can be
+	Threshold int            // 0: more than half of the holders; of a rotation or resharing, as before where it can be, unless there was one holder and now are more
 	Holders   []fcp.WriterID // nil: every device that has the zone's keys and is not revoked
 	Without   []fcp.WriterID // of those, none of these
 	DryRun    bool
@@ -280,7 +280,9 @@ func (e *Engine) shareSecret(ctx context.Context, f *ZoneFacts, by authority.Adm
 	}
 	n := len(spec.Recipients)
 	spec.Threshold = q.Threshold
-	if spec.Threshold == 0 && before != nil && before.Threshold() <= n {
+	// What was whole on the only device there was is not to be whole on each of several.
+	grew := before != nil && len(before.Holders()) == 1 && n > 1
+	if spec.Threshold == 0 && before != nil && before.Threshold() <= n && !grew {
 		spec.Threshold = before.Threshold()
 	}
 	if spec.Threshold == 0 {

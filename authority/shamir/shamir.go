@@ -83,7 +83,8 @@ func Combine(shares []Share) ([]byte, error) {
 	var seen [MaxShares + 1]bool
 	for _, s := range shares {
 		if s.X == 0 || seen[s.X] || len(s.Y) == 0 || len(s.Y) != len(shares[0].Y) {
-			return nil, fcp.Errorf(fcp.CodeInvalidArgument, "share %d is there twice, empty, or of another length", s.X)
+			return nil, fcp.Errorf(fcp.CodeInvalidArgument, "share %d is there twice, empty, or of another length", s.X).
+				WithNext("give each share once, and only shares of one set")
 		}
 		seen[s.X] = true
 	}

@@ -89,6 +89,9 @@ func (a *app) printSecret(e *engine.Engine, s *engine.SecretState, dryRun bool) 
 	if err == nil {
 		a.answered(e.Position())
 	}
+	if err == nil && v.Threshold == 1 {
+		a.note("each of %s rebuilds it alone; with more devices share it anew: `%s`", strings.Join(v.Holders, ", "), a.command("secret", "reshare", v.Name, "--identity", "FILE"))
+	}
 	return err
 }
 
@@ -101,7 +104,7 @@ type holderFlags struct {
 func holderOptions(cmd *cobra.Command) *holderFlags {
 	o := &holderFlags{}
 	f := cmd.Flags()
-	f.IntVar(&o.threshold, "threshold", 0, "shares that rebuild it (default more than half, or as before)")
+	f.IntVar(&o.threshold, "threshold", 0, "shares that rebuild it (default more than half; of a secret that several devices share, as before)")
 	f.StringSliceVar(&o.holders, "holder", nil, "devices that get a share, by name or id (default every device of the zone)")
 	f.StringSliceVar(&o.without, "without", nil, "devices that get none")
 	return o

@@ -80,6 +80,11 @@ func (a *app) exportPaper(ctx context.Context, o *useFlags, name string, v *pape
 	if err := os.MkdirAll(filepath.Dir(v.Files[0]), 0o700); err != nil {
 		return 0, inputError(err, "the directory for the papers")
 	}
+	for _, f := range v.Files { // before any is written: papers of two sets do not go together
+		if _, err := os.Lstat(f); err == nil {
+			return 0, fcp.Errorf(fcp.CodeNotEmpty, "%s exists already", f).WithNext("name another directory with --to")
+		}
+	}
 	return a.useSecret(ctx, o, name, "paper", func(value []byte) error {
 		shares, err := authority.SplitPaper(a.random(), value, v.Threshold, len(v.Files))
 		if err != nil {
