@@ -14,7 +14,7 @@ import (
 func (a *app) objectCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "object", Short: "Objects: put, get, list, history, remove, forget"}
 	group(cmd)
-	cmd.AddCommand(a.objectPutCommand(), a.objectGetCommand(), a.objectLsCommand(), a.objectHistoryCommand(), a.objectRmCommand(), a.objectForgetCommand())
+	cmd.AddCommand(a.objectPutCommand(), a.objectGetCommand(), a.objectLsCommand(), a.objectHistoryCommand(), a.objectRmCommand(), a.objectForgetCommand(), a.objectForgottenCommand())
 	return cmd
 }
 

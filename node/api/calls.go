@@ -43,6 +43,7 @@ var calls = map[string]func(*callState) error{
 	"roots":       (*callState).roots,
 	"pin":         (*callState).pin,
 	"pins":        (*callState).pins,
+	"forgotten":   (*callState).forgotten,
 	"fresh":       (*callState).fresh,
 	"pack":        (*callState).pack,
 	"accesses":    (*callState).accesses,

@@ -40,6 +40,8 @@ type Store interface {
 	SetPin(ctx context.Context, p engine.Pin, device string) (engine.Pin, error)
 	// Pins returns the pins that are not over, by zone, name and device's name.
 	Pins() ([]PinRow, error)
+	// ForgetOrders returns the owner's orders to forget, by zone, time and hash.
+	ForgetOrders() ([]engine.ForgetOrder, error)
 
 	GetFor(context.Context, *engine.Caller, engine.GetRequest) (Object, error)
 	PutFor(context.Context, *engine.Caller, engine.PutRequest) (engine.PutResult, error)
