@@ -46,7 +46,7 @@ type pinReport struct {
 	Key     string     `cbor:"key"`
 	Prefix  bool       `cbor:"prefix"`
 	Number  uint64     `cbor:"number"`  // of the pin
-	At      uint64     `cbor:"at"`      // unix milliseconds, when the device looked
+	At      uint64     `cbor:"at"`      // unix milliseconds, when the device began to look
 	Names   uint64     `cbor:"names"`   // that fall under it
 	Whole   uint64     `cbor:"whole"`   // of them, that the device reads by itself
 	Bytes   uint64     `cbor:"bytes"`   // of their payload
@@ -247,7 +247,7 @@ const pinRounds = 4
 
 func (n *Node) carryOutPin(ctx context.Context, p *engine.Pin, held map[fcp.SegmentID]bool, kept map[fcp.ObjectID]bool) (r pinReport, err error) {
 	for round := 0; ; round++ {
-		r = pinReport{Zone: p.Zone, Key: p.Key, Prefix: p.Prefix, Number: p.Number}
+		r = pinReport{Zone: p.Zone, Key: p.Key, Prefix: p.Prefix, Number: p.Number, At: uint64(max(n.now().UnixMilli(), 0))}
 		l, err := n.look(ctx, p.Zone, p.Key, func(e *engine.Entry) bool { return p.Covers(e.Key) }, func(x *engine.Needed) bool {
 			r.Names++
 			r.Bytes += x.Size
@@ -259,7 +259,7 @@ func (n *Node) carryOutPin(ctx context.Context, p *engine.Pin, held map[fcp.Segm
 		if err != nil {
 			return r, err
 		}
-		r.Missing, r.At = l.bytes(), uint64(max(n.now().UnixMilli(), 0))
+		r.Missing = l.bytes()
 		maps.Copy(held, l.held)
 		maps.Copy(kept, l.kept)
 		if r.Whole == r.Names || round == pinRounds || n.bringMissing(ctx, p.Zone, l) == 0 {
@@ -418,11 +418,15 @@ func (n *Node) bringEach(ctx context.Context, zone fcp.ZoneID, l *looked) (came 
 }
 
 // WaitPinned waits until the devices of all pins of a scope said that every name is
-// whole there, after the present moment; zone and key as in engine.Pin. CodeTimeout
+// whole there; zone and key as in engine.Pin. This device looks anew for it, so that
+// what was written before the call is counted; of another one it is what it said last,
+// by a clock of its own. CodeTimeout
 // when ctx ends before, with those that are missing; CodeNotFound when there is no such
 // pin.
 func (n *Node) WaitPinned(ctx context.Context, zone fcp.ZoneID, key string, prefix bool) error {
 	zone = cmp.Or(zone, engine.DefaultZone)
+	began := n.now().Truncate(time.Millisecond) // as exact as the reports are
+	n.pins.wake()
 	t := time.NewTicker(20 * time.Millisecond)
 	defer t.Stop()
 	for {
@@ -434,7 +438,7 @@ func (n *Node) WaitPinned(ctx context.Context, zone fcp.ZoneID, key string, pref
 		for i := range all {
 			if p := &all[i]; p.Zone == zone && p.Key == key && p.Prefix == prefix {
 				some = true
-				if !p.Complete() {
+				if !p.Complete() || p.Device == n.self && p.At.Before(began) {
 					missing = p.Device
 				}
 			}

@@ -75,3 +75,22 @@ func TestAPinMakesNamesWhole(t *testing.T) {
 		t.Error("a pin that is none is taken back:", err)
 	}
 }
+
+// TestWaitingForAPinOfThisDeviceLooksAnew asks as soon as another name is there: what was
+// said before it came does not count.
+func TestWaitingForAPinOfThisDeviceLooksAnew(t *testing.T) {
+	m := newMesh(t, 1, nil)
+	ctx := within(t, 60*time.Second)
+	if _, err := m.nodes[0].e.SetPin(ctx, engine.Pin{Key: "photos/", Prefix: true, Device: m.nodes[0].n.Writer()}); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 5 {
+		m.put(0, "photos/"+string(rune('a'+i)), []byte{byte(i)})
+		if err := m.nodes[0].n.WaitPinned(ctx, "", "photos/", true); err != nil {
+			t.Fatal(err)
+		}
+		if all, err := m.nodes[0].n.Pins(); err != nil || len(all) != 1 || !all[0].Complete() || all[0].Names != uint64(i+1) {
+			t.Fatalf("after %d names: %+v, %v", i+1, all, err)
+		}
+	}
+}
