@@ -60,7 +60,7 @@ const (
 	CodeZone         Code = 4001 // not a zone of this store, or not a valid zone id
 	CodeCrossZone    Code = 4004 // one append names several zones
 	CodeNoStore      Code = 5001 // there is no store in that directory
-	CodeStoreExists  Code = 5006 // there already is a store in that directory
+	CodeStoreExists  Code = 5006 // there already is a store in that directory, or a key in that file
 	CodeLocked       Code = 5007 // another process has the store open
 	CodeTailLost     Code = 5008 // events once acknowledged are missing; opened read-only
 	CodeReadOnly     Code = 5009 // the store is open read-only
@@ -89,7 +89,7 @@ const (
 	CodeInterrupted  Code = 9007 // the caller cancelled
 	CodeUnknownKind  Code = 1009 // an event kind outside the table
 	CodeWrongPlane   Code = 1010 // an event kind on a plane it may not use
-	CodeNotEmpty     Code = 5012 // the target directory is not empty
+	CodeNotEmpty     Code = 5012 // the target is there already: a file, or a directory that is not empty
 	CodeManifest     Code = 9008 // a backup's manifest and its files disagree
 	CodeNotExclusive Code = 5013 // the operation needs a store that is not in use
 
@@ -133,7 +133,7 @@ var codes = map[Code]codeInfo{
 	CodeZone:            {Invalid, "that is not a zone of this store", "list the zones with `fcpctl zone ls`"},
 	CodeCrossZone:       {Invalid, "one append cannot span several zones, because each zone has its own keys and its own log", "append to each zone on its own"},
 	CodeNoStore:         {NotEnough, "there is no store in this directory", "make one with `fcpctl init`, or name another with --dir"},
-	CodeStoreExists:     {Conflict, "there already is a store in this directory", "use it as it is, or name another directory with --dir"},
+	CodeStoreExists:     {Conflict, "there already is a store, or a key, in this place", "use it as it is, or name another directory with --dir"},
 	CodeLocked:          {Conflict, "another process has this store open", "stop the other process, or wait for it to finish"},
 	CodeTailLost:        {Corrupt, "events that were acknowledged are missing", "restore from a backup, or fetch the tail from a peer; the store is read-only until then"},
 	CodeReadOnly:        {Invalid, "the store is open read-only", "open it for writing"},
@@ -159,7 +159,7 @@ var codes = map[Code]codeInfo{
 	CodeInterrupted:     {Transient, "interrupted", "run the same command again"},
 	CodeUnknownKind:     {Invalid, "the event kind is not in the table", "see docs/format.md for the kinds"},
 	CodeWrongPlane:      {Invalid, "the event kind does not belong on this plane", "see docs/format.md for the planes"},
-	CodeNotEmpty:        {Conflict, "the target directory is not empty", "name an empty or new directory"},
+	CodeNotEmpty:        {Conflict, "the target is there already, or is not empty", "name an empty or new directory"},
 	CodeManifest:        {Corrupt, "the backup's manifest and its files disagree", "use another copy of the backup"},
 	CodeNotExclusive:    {Conflict, "the operation needs a store that nobody uses", "stop the other process first"},
 	CodeTokenExpired:    {Denied, "a token, grant or approval is outside its time", "ask for a new one with `fcpctl cap grant`, and check the clocks"},

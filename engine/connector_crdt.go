@@ -104,7 +104,7 @@ func (e *Engine) joinChange(root *StateRoot, m *MergedState, c *authority.StateC
 // due it is appended too. It returns the state behind the change.
 func (e *Engine) ChangeState(ctx context.Context, root *StateRoot, change func(s crdt.State, self fcp.WriterID, at fcp.Time) (crdt.State, error)) (*MergedState, error) {
 	if root.Model != authority.StateCRDT {
-		return nil, fcp.Errorf(fcp.CodeInvalidArgument, "the state of %s is %s", root.Connector, root.Model)
+		return nil, fcp.Errorf(fcp.CodeInvalidArgument, "the state of %s is %s", root.Connector, root.Model).WithNext("replace it whole with `fcpctl state write`, under its lease")
 	}
 	mu := &e.leases.effects[stripe(root.ID)] // this device numbers one delta at a time
 	mu.Lock()

@@ -219,7 +219,7 @@ func (e *Engine) OpenState(root *StateRoot, s *authority.SealedState) ([]byte, e
 // nor one of two heads; CodeTooLarge.
 func (e *Engine) WriteState(ctx context.Context, root *StateRoot, plain []byte, follow fcp.ObjectID) (*StateVersion, error) {
 	if root.Model != authority.StateSingleton {
-		return nil, fcp.Errorf(fcp.CodeInvalidArgument, "the state of %s is %s", root.Connector, root.Model)
+		return nil, fcp.Errorf(fcp.CodeInvalidArgument, "the state of %s is %s", root.Connector, root.Model).WithNext("a CRDT is changed with `fcpctl state change`")
 	}
 	z := e.ring.Load().zones[root.Zone]
 	if z == nil {

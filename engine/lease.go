@@ -65,7 +65,7 @@ func (e *Engine) CurrentLease(t authority.Thing) (*LeaseState, error) {
 	}
 	l, err := e.currentLease(f, t)
 	if err == nil && l == nil {
-		err = fcp.Errorf(fcp.CodeNotFound, "no lease of %.16s for %s", t.Subject, t.Purpose)
+		err = fcp.Errorf(fcp.CodeNotFound, "no lease of %.16s for %s", t.Subject, t.Purpose).WithNext("see the leases with `fcpctl lease ls --all`")
 	}
 	return l, err
 }

@@ -33,6 +33,7 @@ type app struct {
 	flags    global
 	answers  api.Store     // what the newest answer is from; nil: this process
 	guessing bool          // for completion: nobody is disturbed
+	bound    bool          // the command line was read to its end, and the environment
 	out      *bufio.Writer // stdout; flushed by run
 }
 
@@ -72,6 +73,9 @@ func (a *app) run(ctx context.Context, args []string) int {
 		err = interrupted()
 	}
 	if err != nil && !errors.Is(err, errWarnings) {
+		if !a.bound {
+			a.guessFormat(args)
+		}
 		a.printError(err)
 	}
 	return exitOf(err)

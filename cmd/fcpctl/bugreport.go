@@ -81,7 +81,7 @@ func (a *app) countStore(ctx context.Context, line func(name, format string, arg
 		return
 	}
 	s := e.Status()
-	line("log", "position %d, state at %d, on disk to %d, %d segments, read-only %v", s.Position, s.Applied, s.Flushed, s.Segments, s.ReadOnly)
+	line("log", "position %d, state at %d, saved as of %d, %d segments, read-only %v", s.Position, s.Applied, s.Flushed, s.Segments, s.ReadOnly)
 	for i, z := range s.Zones {
 		line("zone", "%d: keys %v, %d control and %d data events", i+1, z.HasKeys, z.Control, z.Data)
 	}

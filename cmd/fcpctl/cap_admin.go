@@ -55,6 +55,9 @@ grant binds what a grant needs; this is for more devices or a longer time.`,
 		Example: "  fcpctl cap bind user:alice --device 3f1c9d2a... --allow 'mail.*' --for 90d --identity ~/fcp-identity",
 	}, o, func(cmd *cobra.Command, e *engine.Engine, owner *authority.OwnerKey, args []string) (fcp.ZoneID, fcp.Hash, error) {
 		id := fcp.ZoneID(*zone)
+		if len(allow) == 0 {
+			return id, fcp.Hash{}, usagef("see `"+cmd.CommandPath()+" --help`", "--allow names the capabilities")
+		}
 		now := a.now().Truncate(time.Second)
 		spec := authority.BindingSpec{Principal: fcp.CanonicalID(args[0]), Devices: devices, Zones: []fcp.ZoneID{id}, Capabilities: patternsOf(allow), NotBefore: now,
 			NotAfter: now.Add(30 * 24 * time.Hour)}
@@ -98,6 +101,9 @@ It ends after 90 days at the latest. cap withdraw takes it back.`,
 		Example: "  fcpctl cap delegate nas --action grant,revoke --zone z:work --for 30d --identity ~/fcp-identity",
 	}, o, func(cmd *cobra.Command, e *engine.Engine, owner *authority.OwnerKey, args []string) (fcp.ZoneID, fcp.Hash, error) {
 		id := fcp.ZoneID(*zone)
+		if len(actions) == 0 {
+			return id, fcp.Hash{}, usagef("say any of "+strings.Join(delegable, ", "), "--action names what the device may do")
+		}
 		m, err := a.findDevice(e, args[0])
 		if err != nil {
 			return id, fcp.Hash{}, err

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"cmp"
+	"errors"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -38,6 +41,10 @@ func (a *app) rootCommand() *cobra.Command {
 	f.StringVar(&a.flags.config, "config", "", "settings file (default $XDG_CONFIG_HOME/fcp/config.hujson)")
 	f.StringVar(&a.flags.context, "context", "", "settings to use, by name")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if n := (*strconv.NumError)(nil); errors.As(err, &n) {
+			before, _, _ := strings.Cut(err.Error(), ": strconv.")
+			err = errors.New(before + ": not a number that it takes")
+		}
 		return usagef("see `"+cmd.CommandPath()+" --help`", "%w", err)
 	})
 	root.AddCommand(a.initCommand(), a.statusCommand(), a.objectCommand(), a.logCommand(), a.segmentCommand(), a.zoneCommand(), a.projCommand(),
@@ -110,10 +117,31 @@ func (a *app) bindEnvironment(cmd *cobra.Command) (err error) {
 	if a.flags.dir == "" {
 		a.flags.dir = a.defaultPath("XDG_DATA_HOME", ".local/share", "fcp")
 	}
+	a.bound = err == nil
 	if err == nil && a.flags.node != "" {
 		a.flags.dir, err = a.nodeDir(a.flags.node)
 	}
 	return err
+}
+
+// guessFormat looks for the output format on a command line that could not be read to
+// its end, so that a program gets the error in the form it asked for.
+func (a *app) guessFormat(args []string) {
+	asked, _ := a.lookupEnv(environmentName("output"))
+	for i, arg := range args {
+		if arg == "--" {
+			break
+		}
+		next := strings.Join(args[i+1:min(i+2, len(args))], "")
+		if v, ok := strings.CutPrefix(arg, "--output"); ok && (v == "" || v[0] == '=') {
+			asked = cmp.Or(strings.TrimPrefix(v, "="), next)
+		} else if v, ok := strings.CutPrefix(arg, "-o"); ok {
+			asked = cmp.Or(strings.TrimPrefix(v, "="), next)
+		}
+	}
+	if f := formatFlag(asked); f.structured() {
+		a.flags.format = f
+	}
 }
 
 // defaultPath is a path under a directory of the XDG base directory specification.

@@ -245,7 +245,7 @@ func (a *app) getState(e *engine.Engine, r *engine.StateRoot) error {
 		return err
 	}
 	if s == nil {
-		return fcp.Errorf(fcp.CodeNotFound, "%s has no state yet", r.Connector)
+		return fcp.Errorf(fcp.CodeNotFound, "%s has no state yet", r.Connector).WithNext("write one with `" + a.command("state", "write", string(r.Connector), "PATH") + "`")
 	}
 	plain, err := e.OpenState(r, &s.State)
 	if err != nil {
@@ -448,7 +448,7 @@ func (a *app) stateSnapshotCommand() *cobra.Command {
 				return err
 			}
 			if r.Model != authority.StateCRDT {
-				return fcp.Errorf(fcp.CodeInvalidArgument, "the state of %s is %s", r.Connector, r.Model)
+				return fcp.Errorf(fcp.CodeInvalidArgument, "the state of %s is %s", r.Connector, r.Model).WithNext("only a CRDT has snapshots; see `fcpctl state get`")
 			}
 			var m *engine.MergedState
 			if verify {

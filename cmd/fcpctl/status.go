@@ -89,7 +89,7 @@ func (a *app) printStatus(ctx context.Context, e api.Store, root bool) error {
 		{"store", fmt.Sprintf("%s (format %d)", v.Dir, v.Format)},
 		{"owner", v.Owner},
 		{"node", fmt.Sprintf("%s, writer %.12s, incarnation %s", v.Device, v.Writer, v.Incarnation)},
-		{"position", fmt.Sprintf("%d, state at %d, on disk to %d", v.Position, v.Applied, v.Flushed)},
+		{"position", fmt.Sprintf("%d, on disk; state at %d, saved as of %d", v.Position, v.Applied, v.Flushed)},
 		{"zones", fmt.Sprintf("%d, keys for %d", len(v.Zones), keys)},
 		{"events", fmt.Sprintf("%d control, %d data", control, data)},
 		{"segments", fmt.Sprintf("%d sealed, %d events open", v.Segments, v.Unsealed)},

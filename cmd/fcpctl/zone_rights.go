@@ -37,6 +37,9 @@ zone, and for which capabilities. The version before counts no more.`,
 		if zone, err = fcp.ParseZoneID(args[0]); err != nil {
 			return zone, ref, err
 		}
+		if len(members) == 0 || len(allow) == 0 {
+			return zone, ref, usagef("see `"+cmd.CommandPath()+" --help`", "--member names the devices and --allow what they may mint for")
+		}
 		from := a.now().Truncate(time.Second)
 		spec := authority.IssuerSetSpec{Zone: zone, ID: fcp.CanonicalID(id), Threshold: threshold, From: from}
 		if life.set {
