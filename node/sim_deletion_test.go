@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"fcp"
 	"fcp/authority"
@@ -294,4 +297,137 @@ func (a *aging) dropBehindItsBack(i int, key string) {
 	if r, err := e.Log().Compact(context.Background(), runs); err != nil || r.Events == 0 {
 		a.t.Fatalf("%d events: %v", r.Events, err)
 	}
+}
+
+// join enrolls one more node at the first and starts it.
+func (a *aging) join() (i int) {
+	a.t.Helper()
+	ctx := context.Background()
+	i = len(a.nodes)
+	first := a.nodes[0]
+	env := engine.Environment{FS: vfs.NewCrashableMem(), Now: first.env.Now, Rand: first.env.Rand}
+	keys, err := authority.NewNodeKeys(env.Rand)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	manifests, err := first.e.Enroll(ctx, engine.EnrollOptions{Owner: a.owner, Node: keys.Public(), Name: host(i)})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	genesis, err := first.e.GenesisBytes()
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	if err := engine.Join(ctx, "/store", engine.JoinOptions{Environment: env, Node: keys, Genesis: genesis, Manifests: manifests}); err != nil {
+		a.t.Fatal(err)
+	}
+	x := &member{opt: first.opt}
+	x.opt.Enrollment, x.opt.Members, x.opt.Peers = nil, nil, []string{"h1:1", "h2:1", "h3:1"}
+	members, err := first.e.Members()
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	for _, m := range members {
+		if m.Writer == keys.Writer() {
+			x.opt.Enrollment = m.Proof
+		}
+	}
+	a.openSim(x, env)
+	x.opt.Network, x.opt.Listen, x.opt.Logger = a.net.Host(host(i)), host(i)+":1", logger().With("node", i+1)
+	a.nodes = append(a.nodes, x)
+	a.start(x)
+	return i
+}
+
+// TestJoiningAfterACollection: who joins when members dropped what their feeds once
+// carried, on the writer and on those who kept shares of it, comes to the same roots and
+// reads all that is live, whoever wrote it, also when the writer is gone; and it holds
+// its part of what is collected next.
+func TestJoiningAfterACollection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAging(t, 3, 14)
+		defer a.close()
+		a.together()
+		live := map[string][]byte{}
+		for i := range 3 { // each has something that stays and something that goes, in segments that are compacted
+			for j := range 4 {
+				key := fmt.Sprint("stays ", i, j)
+				live[key] = randomBytes(20_000, uint64(10*i+j))
+				a.put(i, key, live[key])
+				a.put(i, fmt.Sprint("goes ", i, j), randomBytes(30_000, uint64(100+10*i+j)))
+			}
+			a.put(i, "changes", randomBytes(25_000, uint64(200+i)))
+			a.sealAt(i)
+			a.together()
+		}
+		live["changes"] = randomBytes(25_000, 202)
+		for i := range 3 {
+			for j := range 4 {
+				a.remove(i, fmt.Sprint("goes ", i, j))
+			}
+		}
+		a.equalRoots(fcp.ZonePrivate)
+		a.pass(time.Minute)
+		a.retain(0, 0)
+		a.pass(25 * time.Hour)
+		eventually(t, time.Minute, "all acknowledged", func() bool { return a.ackedAt(0) == 2 })
+		old := map[fcp.SegmentID]bool{}
+		for i := range 3 {
+			for id := range a.segmentsOf(i) {
+				old[id] = true
+			}
+			a.together()
+			a.equalRoots(fcp.ZonePrivate)
+			r, err := a.compact(i, false)
+			if err != nil || r.Events < 4 {
+				t.Fatalf("node %d drops %d events: %v", i+1, r.Events, err)
+			}
+		}
+		a.released(old, 0, 1, 2)
+		for i := range 3 {
+			a.sealed(i)
+		}
+		d := a.join()
+		a.together()
+		a.equalRoots(fcp.ZonePrivate, fcp.ZoneOwner)
+		reads := func(when string) {
+			t.Helper()
+			for key, want := range live {
+				if got, err := a.get(d, key); err != nil || !bytes.Equal(got, want) {
+					t.Errorf("%s: %s: %v", when, key, err)
+				}
+			}
+			for i := range 3 {
+				if _, err := a.get(d, fmt.Sprint("goes ", i, 0)); !errors.Is(err, fcp.CodeNotFound) {
+					t.Errorf("%s: what was removed: %v", when, err)
+				}
+			}
+		}
+		reads("joined")
+		if _, err := a.nodes[d].e.Replay(context.Background(), engine.ReplayOptions{}); err != nil {
+			t.Error("replay of who joined:", err)
+		}
+		gone := a.nodes[0].n.self
+		a.kill(0)
+		reads("without the writer of a third")
+		// The next collection waits for the new member, and it does its part.
+		a.remove(1, "stays 1 0")
+		delete(live, "stays 1 0")
+		a.pass(time.Minute)
+		a.retain(1, 0)
+		a.pass(25 * time.Hour)
+		if r, err := a.compact(1, false); err != nil || r.Events != 0 { // by the mark before
+			t.Errorf("%d events collected without the word of who is away: %v", r.Events, err)
+		}
+		eventually(t, time.Minute, "those who are there acknowledged, the new one among them", func() bool { return a.ackedAt(1) == 2 })
+		list, newest, err := a.nodes[1].e.Acknowledgements(fcp.ZonePrivate)
+		if err != nil || len(list) != 3 {
+			t.Fatal(list, err)
+		}
+		for _, x := range list {
+			if (x.Mark == newest) == (x.Writer == gone) {
+				t.Errorf("%s acknowledged %d of %d", x.Name, x.Mark, newest)
+			}
+		}
+	})
 }
