@@ -2,10 +2,7 @@ package engine
 
 import (
 	"context"
-	"errors"
-	"io/fs"
 	"slices"
-	"strings"
 	"time"
 
 	"fcp"
@@ -174,37 +171,24 @@ func (e *Engine) signedOnce(c *authority.UnverifiedZoneCheckpoint) error {
 	s := c.Spec()
 	e.facts.mu.Lock()
 	defer e.facts.mu.Unlock()
-	list, err := e.readSigned()
+	file := e.signedFile()
+	list, err := file.read()
 	if err != nil {
 		return err
 	}
-	i, known := slices.BinarySearchFunc(list, s.Zone, func(x signedCheckpoint, z fcp.ZoneID) int { return strings.Compare(string(x.Zone), string(z)) })
-	switch {
-	case !known:
-		list = slices.Insert(list, i, signedCheckpoint{Zone: s.Zone})
-	case list[i].Seq > s.Seq, list[i].Seq == s.Seq && list[i].Ref != c.Ref():
-		return fcp.Errorf(fcp.CodeDenied, "this node signed checkpoint %d of %s: %w", list[i].Seq, s.Zone, authority.ReasonCheckpointForked)
-	case list[i].Seq == s.Seq:
-		return nil
+	if i, known := file.find(list, s.Zone); known {
+		switch x := list[i]; {
+		case x.Seq > s.Seq, x.Seq == s.Seq && x.Ref != c.Ref():
+			return fcp.Errorf(fcp.CodeDenied, "this node signed checkpoint %d of %s: %w", x.Seq, s.Zone, authority.ReasonCheckpointForked)
+		case x.Seq == s.Seq:
+			return nil
+		}
 	}
-	list[i].Seq, list[i].Ref = s.Seq, c.Ref()
-	b, err := fcp.Marshal(list)
-	if err != nil {
-		return err
-	}
-	return writeFile(e.env.FS, e.dir, fileSigned, b)
+	return file.put(list, signedCheckpoint{s.Zone, s.Seq, c.Ref()})
 }
 
-func (e *Engine) readSigned() (list []signedCheckpoint, err error) {
-	b, err := readFile(e.env.FS, e.env.FS.PathJoin(e.dir, fileSigned), maxSigned)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fcp.Wrap(fcp.CodeDisk, err, "read what was signed")
-	}
-	// A file that does not decode must not be taken for "nothing was signed".
-	return list, fcp.Wrap(fcp.CodeCorrupt, fcp.Unmarshal(b, &list), "the file %s", fileSigned)
+func (e *Engine) signedFile() *zoneList[signedCheckpoint] {
+	return &zoneList[signedCheckpoint]{e.env.FS, e.dir, fileSigned, maxSigned, func(x *signedCheckpoint) fcp.ZoneID { return x.Zone }}
 }
 
 // AppendCheckpoint judges a checkpoint by what was last accepted and appends it.

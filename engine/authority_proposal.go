@@ -2,9 +2,7 @@ package engine
 
 import (
 	"errors"
-	"io/fs"
 	"slices"
-	"strings"
 	"time"
 
 	"fcp"
@@ -256,17 +254,18 @@ const MaxProposal = 1 << 20
 func (e *Engine) SignedProposal(zone fcp.ZoneID) (p Proposal, ok bool, err error) {
 	e.facts.mu.Lock()
 	defer e.facts.mu.Unlock()
-	signed, err := e.readSigned()
+	signedFile, file := e.signedFile(), e.proposedFile()
+	signed, err := signedFile.read()
 	if err != nil {
 		return p, false, err
 	}
-	list, err := e.readProposed()
+	list, err := file.read()
 	if err != nil {
 		return p, false, err
 	}
-	i := slices.IndexFunc(signed, func(x signedCheckpoint) bool { return x.Zone == zone })
-	j := slices.IndexFunc(list, func(x proposalObject) bool { return x.Zone == zone })
-	if i < 0 || j < 0 {
+	i, isSigned := signedFile.find(signed, zone)
+	j, isKept := file.find(list, zone)
+	if !isSigned || !isKept {
 		return p, false, nil
 	}
 	if p, err = list[j].proposal(); err != nil {
@@ -282,32 +281,16 @@ func (e *Engine) keepProposal(p *Proposal) error {
 	}
 	e.facts.mu.Lock()
 	defer e.facts.mu.Unlock()
-	list, err := e.readProposed()
+	file := e.proposedFile()
+	list, err := file.read()
 	if err != nil {
 		return err
 	}
-	i, known := slices.BinarySearchFunc(list, x.Zone, func(x proposalObject, z fcp.ZoneID) int { return strings.Compare(string(x.Zone), string(z)) })
-	if known {
-		list[i] = x
-	} else {
-		list = slices.Insert(list, i, x)
-	}
-	b, err := fcp.Marshal(list)
-	if err != nil {
-		return err
-	}
-	return writeFile(e.env.FS, e.dir, fileProposed, b)
+	return file.put(list, x)
 }
 
-func (e *Engine) readProposed() (list []proposalObject, err error) {
-	b, err := readFile(e.env.FS, e.env.FS.PathJoin(e.dir, fileProposed), maxProposed)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fcp.Wrap(fcp.CodeDisk, err, "read what was proposed")
-	}
-	return list, fcp.Wrap(fcp.CodeCorrupt, fcp.Unmarshal(b, &list), "the file %s", fileProposed)
+func (e *Engine) proposedFile() *zoneList[proposalObject] {
+	return &zoneList[proposalObject]{e.env.FS, e.dir, fileProposed, maxProposed, func(x *proposalObject) fcp.ZoneID { return x.Zone }}
 }
 
 // renewalDelay staggers who drafts: the members in their order, one after the other.
