@@ -242,11 +242,7 @@ func (a *app) grant(ctx context.Context, e *engine.Engine, o *grantOptions, prin
 	if !o.dryRun {
 		fields = append(fields, field{"next", a.command("cap", "mint", v.Ref[:16], "--zone", v.Zone.String(), "--key", "KEYFILE", "--out", "TOKENFILE")})
 	}
-	if err := a.record("Grant", e.Position(), v, v.Ref, fields...); err != nil {
-		return err
-	}
-	a.answered(e.Position())
-	return nil
+	return a.answer("Grant", e.Position(), v, v.Ref, fields...)
 }
 
 // viewActs shows governance events, whose Key is their zone.

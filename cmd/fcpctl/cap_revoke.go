@@ -135,9 +135,5 @@ func (a *app) revoke(ctx context.Context, e api.Store, o *revokeOptions, what st
 	if v.Arrived != nil {
 		fields = append(fields, field{"arrived", arrivedText(v.Arrived)})
 	}
-	err = a.record("Revocation", e.Position(), v, v.Ref, fields...)
-	if err == nil {
-		a.answered(e.Position())
-	}
-	return err
+	return a.answer("Revocation", e.Position(), v, v.Ref, fields...)
 }

@@ -236,11 +236,7 @@ func (a *app) printLoss(v *lossView, asOf uint64) error {
 	if v.Missing != "" {
 		fields = append(fields, field{"not yet", v.Missing})
 	}
-	if err := a.record("Loss", asOf, v, v.Device, fields...); err != nil {
-		return err
-	}
-	a.answered(asOf)
-	return nil
+	return a.answer("Loss", asOf, v, v.Device, fields...)
 }
 
 // alertFor is how long status shows the loss of a device.

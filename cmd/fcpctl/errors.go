@@ -26,7 +26,7 @@ func viewError(err error) errorView {
 		e = fcp.Errorf(fcp.CodeInternal, "%w", err)
 	}
 	next := e.NextStep()
-	if e.Code == fcp.CodeDisk && e.Next == "" && (errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS)) {
+	if e.Code == fcp.CodeDisk && e.Next == "" && (errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.ENOTDIR)) {
 		next = "let this user read and write there, or name another place; the disk itself is not at fault"
 	}
 	return errorView{Schema: schemaName("Error"), Code: e.Code.String(), Class: e.Code.Class().String(), Exit: exitOf(err),

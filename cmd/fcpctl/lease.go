@@ -208,11 +208,7 @@ func (a *app) showLease(e *engine.Engine, o *thingOptions, subject string) error
 	for _, x := range v.Earlier {
 		fields = append(fields, field{"before", "fence " + decimal(x.LeaseSeq) + ", device " + x.Holder[:16] + ", until " + x.Until})
 	}
-	if err := a.record("LeaseHistory", e.Position(), v, v.Ref, fields...); err != nil {
-		return err
-	}
-	a.answered(e.Position())
-	return nil
+	return a.answer("LeaseHistory", e.Position(), v, v.Ref, fields...)
 }
 
 // leaseTakeCommand is acquire, or renew, which needs the lease.
@@ -277,11 +273,7 @@ func (a *app) takeLease(ctx context.Context, e *engine.Engine, t authority.Thing
 		}
 		v = a.viewLeaseState(e, l, false)
 	}
-	if err := a.record("Lease", e.Position(), v, v.Ref, v.fields()...); err != nil {
-		return err
-	}
-	a.answered(e.Position())
-	return nil
+	return a.answer("Lease", e.Position(), v, v.Ref, v.fields()...)
 }
 
 func (a *app) leaseReleaseCommand() *cobra.Command {
@@ -317,11 +309,7 @@ func (a *app) leaseReleaseCommand() *cobra.Command {
 			} else if err := e.ReleaseLease(cmd.Context(), t, fence); err != nil {
 				return err
 			}
-			if err := a.record("Lease", e.Position(), v, v.Ref, v.fields()...); err != nil {
-				return err
-			}
-			a.answered(e.Position())
-			return nil
+			return a.answer("Lease", e.Position(), v, v.Ref, v.fields()...)
 		})
 	}
 	return cmd

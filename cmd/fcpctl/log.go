@@ -228,15 +228,11 @@ func (a *app) catEvent(_ context.Context, e *engine.Engine, position uint64, at 
 		return nil
 	}
 	v := viewFull(&ev, hash, position)
-	err = a.record("Event", asOf, v, decimal(position), field{"position", decimal(position)}, field{"zone", v.Zone.String()},
+	return a.answer("Event", asOf, v, decimal(position), field{"position", decimal(position)}, field{"zone", v.Zone.String()},
 		field{"plane", v.Plane}, field{"writer", v.Writer}, field{"incarnation", v.Incarnation}, field{"seq", decimal(v.Seq)},
 		field{"time", v.Time}, field{"kind", v.Kind}, field{"key", v.Key}, field{"generation", decimal(v.Generation)},
 		field{"replaces", strings.Join(v.Replaces, " ")}, field{"object", v.Object}, field{"size", decimal(v.Size)},
 		field{"body", decimal(uint64(v.Body))}, field{"hash", v.Hash}, field{"prev", v.Prev}, field{"under", v.Under}, field{"feed", v.Feed})
-	if err == nil {
-		a.answered(asOf)
-	}
-	return err
 }
 
 func viewFull(ev *fcp.Event, hash fcp.Hash, position uint64) catView {

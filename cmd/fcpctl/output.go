@@ -224,6 +224,15 @@ func (a *app) record(typ string, asOf uint64, v any, name string, fields ...fiel
 	return nil
 }
 
+// answer is record, and says on stderr what the record is an answer of.
+func (a *app) answer(typ string, asOf uint64, v any, name string, fields ...field) error {
+	if err := a.record(typ, asOf, v, name, fields...); err != nil {
+		return err
+	}
+	a.answered(asOf)
+	return nil
+}
+
 // list prints things of one type, one after the other.
 type list struct {
 	a       *app

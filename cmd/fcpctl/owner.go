@@ -450,11 +450,7 @@ names the signers whose parts are.`,
 						return err
 					}
 				}
-				err = a.record("OwnerSigned", e.Position(), v, v.Ref, field{"ref", v.Ref}, field{"kind", v.Kind}, field{"signers", fmt.Sprint(v.Signers)})
-				if err == nil {
-					a.answered(e.Position())
-				}
-				return err
+				return a.answer("OwnerSigned", e.Position(), v, v.Ref, field{"ref", v.Ref}, field{"kind", v.Kind}, field{"signers", fmt.Sprint(v.Signers)})
 			})
 		},
 	}

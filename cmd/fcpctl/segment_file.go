@@ -51,11 +51,7 @@ is a number or the first hex digits of an id; FILE must not exist, - is stdout.`
 				}
 				r := &s.Remainder
 				v := segmentFileView{s.Card.Segment.String(), r.Zone, fcp.Plane(r.Plane).String(), r.First, r.Last, len(b), false}
-				err = a.record("SegmentFile", e.Position(), v, v.Segment, field{"segment", v.Segment}, field{"file", args[1]}, field{"bytes", decimal(uint64(v.Bytes))})
-				if err == nil {
-					a.answered(e.Position())
-				}
-				return err
+				return a.answer("SegmentFile", e.Position(), v, v.Segment, field{"segment", v.Segment}, field{"file", args[1]}, field{"bytes", decimal(uint64(v.Bytes))})
 			})
 		},
 	}
@@ -93,11 +89,7 @@ A segment that is here already is compared. - is stdin.`,
 					word = "was here already, whole"
 				}
 				asOf := e.Log().Durable()
-				err = a.record("SegmentFile", asOf, v, v.Segment, field{"segment", v.Segment}, field{"result", word})
-				if err == nil {
-					a.answered(asOf)
-				}
-				return err
+				return a.answer("SegmentFile", asOf, v, v.Segment, field{"segment", v.Segment}, field{"result", word})
 			})
 		},
 	}

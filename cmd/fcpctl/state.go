@@ -130,8 +130,20 @@ func stateFlags(cmd *cobra.Command) *stateOptions {
 	return o
 }
 
-func (o *stateOptions) find(e *engine.Engine, connector string) (*engine.StateRoot, error) {
-	return e.FindState(fcp.ZoneID(*o.zone), fcp.CanonicalID(connector), fcp.CanonicalID(o.instance))
+// with runs fn with the state of a connector.
+func (o *stateOptions) with(ctx context.Context, a *app, mode openMode, connector string, fn func(e *engine.Engine, r *engine.StateRoot) error) error {
+	return a.withStore(ctx, mode, func(e *engine.Engine) error {
+		r, err := e.FindState(fcp.ZoneID(*o.zone), fcp.CanonicalID(connector), fcp.CanonicalID(o.instance))
+		if err != nil {
+			return err
+		}
+		return fn(e, r)
+	})
+}
+
+func (a *app) printMerged(e *engine.Engine, r *engine.StateRoot, m *engine.MergedState) error {
+	v := viewMerged(r, m)
+	return a.answer("State", e.Position(), v, v.Root, v.fields()...)
 }
 
 func (a *app) stateListCommand() *cobra.Command {
@@ -199,11 +211,7 @@ changes merge. stateless: there is none.`,
 				v = viewRoot(r)
 			}
 			full := stateView{stateRootView: v}
-			if err := a.record("StateRoot", e.Position(), v, v.Root, full.fields()...); err != nil {
-				return err
-			}
-			a.answered(e.Position())
-			return nil
+			return a.answer("StateRoot", e.Position(), v, v.Root, full.fields()...)
 		})
 	}
 	return cmd
@@ -216,11 +224,7 @@ func (a *app) stateGetCommand() *cobra.Command {
 	}
 	o := stateFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return a.withStore(cmd.Context(), reading, func(e *engine.Engine) error {
-			r, err := o.find(e, args[0])
-			if err != nil {
-				return err
-			}
+		return o.with(cmd.Context(), a, reading, args[0], func(e *engine.Engine, r *engine.StateRoot) error {
 			return a.getState(e, r)
 		})
 	}
@@ -233,12 +237,7 @@ func (a *app) getState(e *engine.Engine, r *engine.StateRoot) error {
 		if err != nil {
 			return err
 		}
-		v := viewMerged(r, m)
-		if err := a.record("State", e.Position(), v, v.Root, v.fields()...); err != nil {
-			return err
-		}
-		a.answered(e.Position())
-		return nil
+		return a.printMerged(e, r, m)
 	}
 	s, err := e.HeadState(r)
 	if err != nil {
@@ -286,11 +285,7 @@ root for connector_state_write; a writer that lost it is refused with exit code 
 			}
 			id = fcp.ObjectID(h)
 		}
-		return a.withStore(cmd.Context(), openMode(!dryRun), func(e *engine.Engine) error {
-			r, err := o.find(e, args[0])
-			if err != nil {
-				return err
-			}
+		return o.with(cmd.Context(), a, openMode(!dryRun), args[0], func(e *engine.Engine, r *engine.StateRoot) error {
 			return a.writeState(cmd.Context(), e, r, plain, id, dryRun)
 		})
 	}
@@ -315,11 +310,7 @@ func (a *app) writeState(ctx context.Context, e *engine.Engine, r *engine.StateR
 		}
 		v = viewState(r, s)
 	}
-	if err := a.record("State", e.Position(), v, v.State, v.fields()...); err != nil {
-		return err
-	}
-	a.answered(e.Position())
-	return nil
+	return a.answer("State", e.Position(), v, v.State, v.fields()...)
 }
 
 // adviseLease names the command that gets the lease for writing a state.
@@ -340,23 +331,14 @@ be negative (write -- before it).`,
 	}
 	o := stateFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return a.withStore(cmd.Context(), openMode(true), func(e *engine.Engine) error {
-			r, err := o.find(e, args[0])
-			if err != nil {
-				return err
-			}
+		return o.with(cmd.Context(), a, openMode(true), args[0], func(e *engine.Engine, r *engine.StateRoot) error {
 			m, err := e.ChangeState(cmd.Context(), r, func(s crdt.State, self fcp.WriterID, at fcp.Time) (crdt.State, error) {
 				return change(s, args[1:], self, at)
 			})
 			if err != nil {
 				return err
 			}
-			v := viewMerged(r, m)
-			if err := a.record("State", e.Position(), v, v.Root, v.fields()...); err != nil {
-				return err
-			}
-			a.answered(e.Position())
-			return nil
+			return a.printMerged(e, r, m)
 		})
 	}
 	return cmd
@@ -412,13 +394,9 @@ func (a *app) stateLogCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "log CONNECTOR", Short: "The states of a singleton writer, the current one first, stale ones too", Args: args(1, 1)}
 	o := stateFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return a.withStore(cmd.Context(), reading, func(e *engine.Engine) error {
-			r, err := o.find(e, args[0])
-			if err != nil {
-				return err
-			}
+		return o.with(cmd.Context(), a, reading, args[0], func(e *engine.Engine, r *engine.StateRoot) error {
 			l := a.list("StateVersion", e.Position(), "NUMBER", "FENCE", "UPDATED", "CHAIN", "HOLDER", "STATE")
-			err = e.EachState(r, func(s *engine.StateVersion, onChain bool) error {
+			err := e.EachState(r, func(s *engine.StateVersion, onChain bool) error {
 				v := viewState(r, s)
 				v.OnChain = &onChain
 				chain := "current"
@@ -442,31 +420,25 @@ func (a *app) stateSnapshotCommand() *cobra.Command {
 	o := stateFlags(cmd)
 	cmd.Flags().BoolVar(&verify, "verify", false, "write nothing; compare the snapshots with all changes")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return a.withStore(cmd.Context(), openMode(!verify), func(e *engine.Engine) error {
-			r, err := o.find(e, args[0])
-			if err != nil {
-				return err
-			}
+		return o.with(cmd.Context(), a, openMode(!verify), args[0], func(e *engine.Engine, r *engine.StateRoot) error {
 			if r.Model != authority.StateCRDT {
 				return fcp.Errorf(fcp.CodeInvalidArgument, "the state of %s is %s", r.Connector, r.Model).WithNext("only a CRDT has snapshots; see `fcpctl state get`")
 			}
-			var m *engine.MergedState
-			if verify {
-				if err = e.VerifyCRDT(r); err == nil {
-					m, err = e.ReadCRDT(r)
+			if !verify {
+				m, err := e.SnapshotState(cmd.Context(), r)
+				if err != nil {
+					return err
 				}
-			} else {
-				m, err = e.SnapshotState(cmd.Context(), r)
+				return a.printMerged(e, r, m)
 			}
+			if err := e.VerifyCRDT(r); err != nil {
+				return err
+			}
+			m, err := e.ReadCRDT(r)
 			if err != nil {
 				return err
 			}
-			v := viewMerged(r, m)
-			if err := a.record("State", e.Position(), v, v.Root, v.fields()...); err != nil {
-				return err
-			}
-			a.answered(e.Position())
-			return nil
+			return a.printMerged(e, r, m)
 		})
 	}
 	return cmd

@@ -72,11 +72,7 @@ why, and what is to be done.`,
 				}
 				v := a.viewRefusal(r, position)
 				fields := append(v.fields(), field{"next", a.command("prove", "--refusal", v.Request[:16])})
-				if err := a.record("Refusal", e.Position(), v, v.Receipt, fields...); err != nil {
-					return err
-				}
-				a.answered(e.Position())
-				return nil
+				return a.answer("Refusal", e.Position(), v, v.Receipt, fields...)
 			})
 		},
 	}

@@ -185,12 +185,8 @@ stored once; the other reasons replace it too.`,
 				if !dryRun {
 					v.Key, v.Version = m.IDs().Zone.String(), m.Version()
 				}
-				err = a.record("Rekey", e.Position(), v, id.String(), field{"zone", id.String()}, field{"reason", reason}, field{"key", v.Key},
+				return a.answer("Rekey", e.Position(), v, id.String(), field{"zone", id.String()}, field{"reason", reason}, field{"key", v.Key},
 					field{"version", decimal(v.Version)}, field{"devices", decimal(uint64(v.Holders))})
-				if err == nil {
-					a.answered(e.Position())
-				}
-				return err
 			})
 		},
 	}

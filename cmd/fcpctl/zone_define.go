@@ -150,12 +150,8 @@ func (a *app) defineZone(cmd *cobra.Command, e *engine.Engine, o *defineOptions,
 		}
 		v = viewDefined(f)
 	}
-	err = a.record("Zone", e.Position(), v, id.String(), field{"zone", id.String()}, field{"name", v.Name}, field{"integrity", decimal(uint64(v.Integrity))},
+	return a.answer("Zone", e.Position(), v, id.String(), field{"zone", id.String()}, field{"name", v.Name}, field{"integrity", decimal(uint64(v.Integrity))},
 		field{"confidentiality", decimal(uint64(v.Confidentiality))}, field{"parent", v.Parent.String()}, field{"version", decimal(v.Version)})
-	if err == nil {
-		a.answered(e.Position())
-	}
-	return err
 }
 
 // policyRulesView are the rules of a policy as JSON, read and written.
@@ -279,11 +275,7 @@ func (a *app) policy(ctx context.Context, e *engine.Engine, o *policyOptions, zo
 	if err != nil {
 		return err
 	}
-	err = a.record("Policy", e.Position(), v, v.Ref, field{"zone", id.String()}, field{"version", decimal(v.Version)}, field{"ref", v.Ref}, field{"rules", string(text)})
-	if err == nil {
-		a.answered(e.Position())
-	}
-	return err
+	return a.answer("Policy", e.Position(), v, v.Ref, field{"zone", id.String()}, field{"version", decimal(v.Version)}, field{"ref", v.Ref}, field{"rules", string(text)})
 }
 
 // changePolicy returns the new policy; with a dry run nil, and the rules in v.
