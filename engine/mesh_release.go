@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"slices"
+	"strings"
 
 	"fcp"
 	"fcp/engine/symbols"
@@ -95,7 +96,33 @@ func (e *Engine) ReleaseSegment(s Superseded, shares []symbols.Ref) error {
 	}
 	id := fcp.SegmentID(s.Old.Segment)
 	e.forgetOpened(id)
+	if err := e.dropHalfShares(id); err != nil {
+		return err
+	}
 	return e.dropSalts(id)
+}
+
+// dropHalfShares removes what a crash while a share was dropped left of it. The salts go
+// last: while they are here the segment counts as kept.
+func (e *Engine) dropHalfShares(id fcp.SegmentID) error {
+	dir := e.env.FS.PathJoin(e.dir, dirShares)
+	names, err := e.env.FS.List(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fcp.Wrap(fcp.CodeDisk, err, "list the shares")
+	}
+	var errs []error
+	for _, name := range names {
+		if strings.HasPrefix(name, id.String()+".") && name != id.String()+saltSuffix {
+			errs = append(errs, e.env.FS.Remove(e.env.FS.PathJoin(dir, name)))
+		}
+	}
+	if len(errs) == 0 {
+		return nil
+	}
+	return fcp.Wrap(fcp.CodeDisk, errors.Join(append(errs, syncDir(e.env.FS, dir))...), "drop what was left of shares")
 }
 
 // takeOverSalts sees to it that the salts of the segment in the place of others are

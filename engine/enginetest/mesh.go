@@ -95,7 +95,8 @@ type Mesh struct {
 	Clock *Clock
 	Nodes []*Node
 
-	seed uint64
+	seed  uint64
+	files vfs.FS // of the nodes that join; nil: a file system of its own for each
 }
 
 // Node is one engine of a mesh on a file system of its own, in memory.
@@ -135,8 +136,11 @@ func New(t testing.TB, seed uint64, n int) *Mesh {
 // node makes a node without a store.
 func (m *Mesh) node(name string) *Node {
 	m.seed++
-	clock := &skewed{clock: m.Clock}
-	return &Node{Name: name, m: m, clock: clock, env: engine.Environment{FS: vfs.NewCrashableMem(), Now: clock.Now, Rand: Random(m.seed << 20)}}
+	clock, files := &skewed{clock: m.Clock}, m.files
+	if files == nil {
+		files = vfs.NewCrashableMem()
+	}
+	return &Node{Name: name, m: m, clock: clock, env: engine.Environment{FS: files, Now: clock.Now, Rand: Random(m.seed << 20)}}
 }
 
 // Join adds a node. A member is enrolled by the first node and holds every zone; an
