@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"fcp/engine"
+	"fcp/internal/malloc"
 	"fcp/log"
 )
 
@@ -98,6 +99,7 @@ func scanOnce(ctx context.Context, dir string) (err error) {
 // serveForAWhile looks names up and reads objects from all over the store, while
 // others put.
 func serveForAWhile(ctx context.Context, dir string) (err error) {
+	malloc.Serving() // as fcpd does
 	e, err := engine.Open(ctx, dir, engine.Options{})
 	if err != nil {
 		return err

@@ -30,6 +30,7 @@ import (
 
 	"fcp"
 	"fcp/engine"
+	"fcp/internal/malloc"
 	"fcp/node"
 	"fcp/node/api"
 	"fcp/node/tailnet"
@@ -93,6 +94,7 @@ func LogIn(dir string) string { return filepath.Join(dir, "fcpd.log") }
 // Run is the daemon. It returns nil after an orderly end. CodeLocked: another one, or
 // another program, has the store.
 func Run(ctx context.Context, o *Options) (err error) {
+	malloc.Serving()
 	if o.Dir == "" {
 		return fcp.Errorf(fcp.CodeInvalidArgument, "no store is named").WithNext("name it with --dir or FCP_DIR")
 	}

@@ -4,6 +4,8 @@ import (
 	"math/bits"
 	"sync"
 	"sync/atomic"
+
+	"fcp/internal/hugepage"
 )
 
 // A filter says of a key hash that it is surely in no table, so that the common
@@ -34,7 +36,9 @@ const (
 
 func newTier(keys int) *tier {
 	blocks := (keys*filterBits + 64*blockWords - 1) / (64 * blockWords)
-	return &tier{words: make([]uint64, blocks*blockWords), room: keys}
+	t := &tier{words: make([]uint64, blocks*blockWords), room: keys}
+	hugepage.Advise(t.words)
+	return t
 }
 
 // block returns the block of a hash; it ascends with the hash.

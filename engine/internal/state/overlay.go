@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"fcp"
+	"fcp/internal/hugepage"
 )
 
 // An overlay holds the newest entries in memory. One goroutine at a time writes
@@ -37,6 +38,7 @@ type overlay struct {
 	undo     []undo // what the open group changed
 	position uint64 // of the last complete group
 	dirty    bool   // a group ended in this overlay
+	slab     []byte // what the next chunks are cut from
 
 	idx orderedIndex
 }
@@ -56,6 +58,8 @@ const (
 	chunkShift  = 20
 	chunkSize   = 1 << chunkShift
 	firstChunk  = 64 << 10
+	slabSize    = 16 << 20
+	slabEntries = 200_000 // an overlay that is to hold so many fills a slab
 	maxChunks   = 1 << (32 - chunkShift)
 	recHeader   = 12
 	firstOffset = 16
@@ -75,15 +79,23 @@ type record struct {
 
 func newOverlay(id, seed, position uint64, sizeHint int) *overlay {
 	o := &overlay{id: id, seed: seed, position: position, end: firstOffset}
-	n := max(minSlotBits, bits.Len(uint(sizeHint*3/2)))
-	o.tab.Store(&table{s: make([]uint64, 2<<n), shift: uint(64 - n)})
-	dir := [][]byte{make([]byte, firstChunk)}
-	if sizeHint > 0 {
-		dir[0] = make([]byte, chunkSize)
+	o.tab.Store(newTable(max(minSlotBits, bits.Len(uint(sizeHint*3/2)))))
+	first := make([]byte, firstChunk)
+	if sizeHint >= slabEntries {
+		o.growSlab()
+		first = o.chunk()
+	} else if sizeHint > 0 {
+		first = make([]byte, chunkSize)
 	}
-	o.dir.Store(&dir)
+	o.dir.Store(&[][]byte{first})
 	o.mark.Store(firstOffset)
 	return o
+}
+
+func newTable(slotBits int) *table {
+	t := &table{s: make([]uint64, 2<<slotBits), shift: uint(64 - slotBits)}
+	hugepage.Advise(t.s)
+	return t
 }
 
 // at returns the record at off, which must have been published.
@@ -187,7 +199,11 @@ func (o *overlay) alloc(n int) (off uint32, b []byte, err error) {
 		if len(dir[i]) <= chunkSize {
 			grown[i] = dir[i][:at:at]
 		}
-		grown[i+1] = make([]byte, max(chunkSize, n))
+		if n <= chunkSize {
+			grown[i+1] = o.chunk()
+		} else {
+			grown[i+1] = make([]byte, n)
+		}
 		o.dir.Store(&grown)
 		dir, at, i = grown, 0, i+1
 		o.end = uint32(i) << chunkShift
@@ -202,10 +218,29 @@ func (o *overlay) alloc(n int) (off uint32, b []byte, err error) {
 	return off, dir[i][at : at+n : at+n], nil
 }
 
+// chunk returns memory for a chunk. An overlay that will be large cuts them from
+// slabs, which have huge pages.
+func (o *overlay) chunk() []byte {
+	if o.slab == nil {
+		return make([]byte, chunkSize)
+	}
+	if len(o.slab) == 0 {
+		o.growSlab()
+	}
+	c := o.slab[:chunkSize:chunkSize]
+	o.slab = o.slab[chunkSize:]
+	return c
+}
+
+func (o *overlay) growSlab() {
+	o.slab = make([]byte, slabSize)
+	hugepage.Advise(o.slab)
+}
+
 // grow doubles the table. Readers of the old one go on seeing a state that was
 // current when they began.
 func (o *overlay) grow(t *table) *table {
-	g := &table{s: make([]uint64, 2*len(t.s)), shift: t.shift - 1}
+	g := newTable(int(64 - (t.shift - 1)))
 	mask := uint64(len(g.s)/2 - 1)
 	moved := make(map[uint64]uint64, len(o.undo))
 	for _, u := range o.undo {
