@@ -2,6 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"syscall"
 
@@ -39,15 +43,26 @@ func (a *app) nodeLsCommand() *cobra.Command {
 	}
 }
 
+// nodesOf returns the nodes of this machine, or the store as the only one.
+func (a *app) nodesOf(hints *daemon.Hints) ([]daemon.LocalNode, error) {
+	if len(hints.Nodes) > 0 {
+		return hints.Nodes, nil
+	}
+	if _, err := os.Stat(filepath.Join(a.flags.dir, "FORMAT")); errors.Is(err, fs.ErrNotExist) {
+		return nil, fcp.Errorf(fcp.CodeNoStore, "%s", a.flags.dir).WithNext(a.whereIsTheStore())
+	}
+	return []daemon.LocalNode{{Name: "this", Dir: a.flags.dir}}, nil
+}
+
 // listNodes asks the daemons of this machine, and each of the nodes it made.
 func (a *app) listNodes(ctx context.Context) (out []nodeView, err error) {
 	hints, err := daemon.LoadHints(a.flags.dir)
 	if err != nil {
 		return nil, err
 	}
-	nodes := hints.Nodes
-	if len(nodes) == 0 {
-		nodes = []daemon.LocalNode{{Name: "this", Dir: a.flags.dir}}
+	nodes, err := a.nodesOf(hints)
+	if err != nil {
+		return nil, err
 	}
 	var all []api.Status
 	for _, n := range nodes {

@@ -225,9 +225,14 @@ func devicesText(n int) string {
 }
 
 func (a *app) printWhatIf(w *api.WhatIf) error {
-	err := a.record("WhatIf", 0, w, strings.Join(w.Lost, ","), field{"without", strings.Join(w.Lost, ", ")},
-		field{"readable", fmt.Sprintf("%d of %d segments", w.Readable, w.Readable+w.Unreadable)},
-		field{"coverage", fmt.Sprintf("%.2fx, of the worst segment", float64(w.Coverage)/10000)}, field{"may lose", devicesText(w.MayLose)})
+	all := w.Readable + w.Unreadable
+	fields := []field{{"without", strings.Join(w.Lost, ", ")}, {"readable", fmt.Sprintf("%d of %d segments", w.Readable, all)}}
+	if all == 0 {
+		fields[1].value = "no segment is spread yet"
+	} else {
+		fields = append(fields, field{"coverage", fmt.Sprintf("%.2fx, of the worst segment", float64(w.Coverage)/10000)}, field{"may lose", devicesText(w.MayLose)})
+	}
+	err := a.record("WhatIf", 0, w, strings.Join(w.Lost, ","), fields...)
 	if err != nil || w.Unreadable == 0 {
 		return err
 	}

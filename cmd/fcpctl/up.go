@@ -373,9 +373,9 @@ func (a *app) downCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			nodes := hints.Nodes
-			if len(nodes) == 0 {
-				nodes = []daemon.LocalNode{{Name: "this", Dir: a.flags.dir}}
+			nodes, err := a.nodesOf(hints)
+			if err != nil {
+				return err
 			}
 			l := a.nodeList()
 			for _, n := range slices.Backward(nodes) {

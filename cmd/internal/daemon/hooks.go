@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"syscall"
@@ -40,8 +41,15 @@ const (
 
 func (h *Hooks) check() error {
 	for _, p := range []string{h.Arrival, h.Departure} {
-		if p != "" && !filepath.IsAbs(p) {
+		if p == "" {
+			continue
+		}
+		if !filepath.IsAbs(p) {
 			return fcp.Errorf(fcp.CodeInvalidArgument, "the hook %q is no absolute path", p).WithNext("name a program, not a command line: a script can call what you like")
+		}
+		// Now, and not when the first device comes.
+		if st, err := os.Stat(p); err != nil || !st.Mode().IsRegular() || st.Mode()&0o111 == 0 {
+			return fcp.Errorf(fcp.CodeInvalidArgument, "the hook %q is no program that can be executed", p).WithNext("check the path, and `chmod +x` it")
 		}
 	}
 	return nil

@@ -95,6 +95,18 @@ func TestHooksAreBounded(t *testing.T) {
 	if (&Hooks{Arrival: "rm -rf /"}).check() == nil {
 		t.Error("a command line is taken for a program")
 	}
+	data := filepath.Join(t.TempDir(), "data")
+	if err := os.WriteFile(data, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []string{data, data + ".missing", filepath.Dir(data)} {
+		if (&Hooks{Departure: p}).check() == nil {
+			t.Errorf("%s is taken for a program", p)
+		}
+	}
+	if err := (&Hooks{Arrival: script(t, "true")}).check(); err != nil {
+		t.Error(err)
+	}
 	out := limited{most: 3}
 	if n, err := out.Write([]byte("abcdef")); n != 6 || err != nil || out.String() != "abc" {
 		t.Error(n, err, out.String())
