@@ -179,7 +179,7 @@ func (f *forgetting) chunks() error {
 			}
 			if large {
 				return fcp.Errorf(fcp.CodeNotEnough, "which chunks large object %s has is said in a body that is not on this device: %w", id, err).
-					WithNext("forget it on the device that wrote it, or pin the name here first (`fcpctl pin`)")
+					WithNext("forget it on the device that wrote it")
 			}
 		}
 		if c := fcp.CodeOf(err); c == fcp.CodeKeyForgotten || c == fcp.CodeNotEnough || c == fcp.CodeHorizon || c == fcp.CodeKeyTableLost {

@@ -47,7 +47,22 @@ type forgotten map[fcp.ZoneID]*forgottenZone
 
 type forgottenZone struct {
 	orders  []*authority.Forgetting
+	chunked []*authority.Forgetting // of orders: those that name carriers
 	objects map[fcp.ObjectID]bool
+}
+
+// add adds an order.
+func (z *forgottenZone) add(o *authority.Forgetting) {
+	z.orders = append(z.orders, o)
+	if o.HasCarriers() {
+		z.chunked = append(z.chunked, o)
+	}
+	if z.objects == nil {
+		z.objects = map[fcp.ObjectID]bool{}
+	}
+	for _, id := range o.Objects() {
+		z.objects[id] = true
+	}
 }
 
 // object reports whether an object is to be forgotten, whatever carries it.
@@ -59,7 +74,7 @@ func (f forgotten) object(zone fcp.ZoneID, id fcp.ObjectID) bool {
 // covers reports whether the key of an event's body is to be destroyed.
 func (f forgotten) covers(feed fcp.Feed, seq uint64, object fcp.ObjectID) bool {
 	z := f[feed.Zone]
-	return z != nil && (z.objects[object] || slices.ContainsFunc(z.orders, func(o *authority.Forgetting) bool { return o.Carries(feed, seq) }))
+	return z != nil && (z.objects[object] || slices.ContainsFunc(z.chunked, func(o *authority.Forgetting) bool { return o.Carries(feed, seq) }))
 }
 
 // mask puts ForgottenSalt in the place of each salt of a segment that is to be
@@ -103,15 +118,10 @@ func (e *Engine) loadForgettings() error {
 				}
 				e.mesh.orders.put(body, o)
 			}
-			z := out[zone]
-			if z == nil {
-				z = &forgottenZone{objects: map[fcp.ObjectID]bool{}}
-				out[zone] = z
+			if out[zone] == nil {
+				out[zone] = &forgottenZone{}
 			}
-			z.orders = append(z.orders, o)
-			for _, id := range o.Objects() {
-				z.objects[id] = true
-			}
+			out[zone].add(o)
 			return nil
 		})
 		if err != nil {
@@ -202,10 +212,13 @@ func (e *Engine) ForgetOrders(zone fcp.ZoneID) ([]ForgetOrder, error) {
 // again. It returns how many orders were carried out. Neither a backup nor a
 // compaction runs meanwhile.
 func (e *Engine) CarryOutForgettings(ctx context.Context) (done int, err error) {
-	for zone := range e.forgets() {
+	for _, zone := range e.Zones() {
 		pending, err := e.pendingForgettings(zone)
-		if err != nil || len(pending) == 0 {
+		if err != nil {
 			return done, err
+		}
+		if len(pending) == 0 {
+			continue
 		}
 		e.maintenance.Lock()
 		e.holds.begin()
@@ -222,12 +235,16 @@ func (e *Engine) CarryOutForgettings(ctx context.Context) (done int, err error) 
 
 // pendingForgettings returns the orders of a zone that this node did not carry out.
 func (e *Engine) pendingForgettings(zone fcp.ZoneID) (out []*authority.Forgetting, err error) {
+	z := e.forgets()[zone]
+	if z == nil {
+		return nil, nil
+	}
 	acks, err := e.deletionAcks(zone)
 	if err != nil {
 		return nil, err
 	}
 	own := acks[e.node.Writer()]
-	for _, o := range e.forgets()[zone].orders {
+	for _, o := range z.orders {
 		ref := o.Ref()
 		if _, silent := e.mesh.carried.get(ref[:]); !silent && !own[ref] {
 			out = append(out, o)
@@ -268,11 +285,9 @@ func (e *Engine) carryOut(ctx context.Context, zone fcp.ZoneID, orders []*author
 // forgottenHere finds the events of this log whose keys orders name and that are not
 // destroyed yet.
 func (e *Engine) forgottenHere(ctx context.Context, zone fcp.ZoneID, orders []*authority.Forgetting) (places []log.Place, err error) {
-	known := forgotten{zone: {orders: orders, objects: map[fcp.ObjectID]bool{}}}
+	known := forgotten{zone: {}}
 	for _, o := range orders {
-		for _, id := range o.Objects() {
-			known[zone].objects[id] = true
-		}
+		known[zone].add(o)
 	}
 	var objects []fcp.ObjectID // in step with places
 	err = e.log.Scan(ctx, log.ScanOptions{To: e.log.Durable(), Verify: log.VerifyNone, Workers: e.opts.Workers}, func(events []log.Applied) error {
@@ -359,7 +374,9 @@ func (e *Engine) maskKeptSalts(zone fcp.ZoneID) error {
 	m := &e.mesh
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.opened.Init() // with the salts in memory
+	for m.opened.Len() > 0 { // with the salts in memory
+		m.opened.Remove(m.opened.Front())
+	}
 	return err
 }
 
@@ -393,14 +410,17 @@ func (f forgotten) inTail(t *Tail) bool {
 }
 
 // maskTail returns a tail without the keys of what is to be forgotten. CodeNotEnough
-// when it would have to be opened and its zone key is not here.
+// when it would have to be opened and that cannot be done here.
 func (e *Engine) maskTail(f forgotten, t *Tail) (*Tail, error) {
 	if !f.inTail(t) {
 		return t, nil
 	}
+	shut := func(err error) error {
+		return fcp.Errorf(fcp.CodeNotEnough, "a tail holds what is to be forgotten and cannot be opened here: %w", err)
+	}
 	plain, err := e.openTail(t)
 	if err != nil {
-		return nil, err
+		return nil, shut(err)
 	}
 	out := &Tail{Zone: t.Zone, Writer: t.Writer, Incarnation: t.Incarnation, First: t.First, Last: t.Last, Objects: t.Objects}
 	feed := t.Feed()
@@ -412,7 +432,7 @@ func (e *Engine) maskTail(f forgotten, t *Tail) (*Tail, error) {
 		return uint64(i) < t.Last-t.First
 	})
 	if err != nil {
-		return nil, err
+		return nil, shut(err)
 	}
 	return out, e.sealTail(out, plain)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -251,6 +252,30 @@ func TestPuttingWhatWasForgotten(t *testing.T) {
 	}
 	if got, err := a.read("x"); err != nil || got != "the same" {
 		t.Fatal(err)
+	}
+}
+
+// TestForgettingInSeveralZones: one zone where nothing is left to do keeps nobody from
+// carrying out the orders of the next; and a tail that nobody can open, which a liar
+// had this node keep, goes as a whole instead of keeping it from its word.
+func TestForgettingInSeveralZones(t *testing.T) {
+	m := New(t, 37, 2)
+	a, b := m.Nodes[0], m.Nodes[1]
+	ctx := context.Background()
+	for _, zone := range []fcp.ZoneID{fcp.ZoneCommunity, fcp.ZonePrivate, fcp.ZoneWork} {
+		put, err := a.Put(ctx, engine.PutRequest{Zone: zone, Key: "x", Body: strings.NewReader(strings.Repeat(zone.String(), 300))})
+		m.check(err)
+		no, _ := a.Log().FeedNo(a.OwnFeed(zone, fcp.PlaneData))
+		honest, err := a.MakeTail(ctx, no, 1, 1)
+		m.check(err)
+		lie := &engine.Tail{Zone: zone, Writer: fcp.WriterID{1}, First: 1, Last: 1, Objects: put.Object[:],
+			Key: make([]byte, authority.WrappedKeySize), ZoneKey: honest.ZoneKey, Sealed: []byte("sealed by nobody")}
+		m.check(b.KeepTail(lie))
+		_, err = a.Forget(ctx, engine.ForgetRequest{Zone: zone, Key: "x", Owner: m.Owner})
+		m.check(err)
+		b.Pull(a, zone)
+		b.carryOut(1)
+		m.check(b.Tails(func(t *engine.Tail) error { return fmt.Errorf("the tail %s is kept", t.Name()) }))
 	}
 }
 
