@@ -222,10 +222,14 @@ func (segmentsProjection) Touches(ev *Event, key []byte) []byte {
 	if err != nil || r.Zone != ev.From.Feed.Zone || r.Feed().Writer != ev.From.Feed.Writer && !r.Compacted() {
 		return nil // a writer speaks for its own feeds, and for what it compacted
 	}
-	id := r.Feed().ID()
-	key = append(key, id[:]...)
-	key = binary.BigEndian.AppendUint64(key, r.First)
-	return append(key, r.Segment...)
+	return segmentKey(key, r.Feed().ID(), r.First, r.Segment)
+}
+
+// segmentKey appends the key of a segment to key.
+func segmentKey(key []byte, feed fcp.FeedID, first uint64, segment []byte) []byte {
+	key = append(key, feed[:]...)
+	key = binary.BigEndian.AppendUint64(key, first)
+	return append(key, segment...)
 }
 
 func (segmentsProjection) Apply(f *Fold, ev *Event, key []byte) error { return f.keepFirst(ev, key) }

@@ -58,6 +58,24 @@ func (e *Engine) DataSegments(zone fcp.ZoneID, fn func(*log.Remainder) error) er
 	return e.toldSegments(zone, func(_ *fcp.Event, r *log.Remainder) error { return fn(r) })
 }
 
+// DataSegment returns one of the segments that DataSegments shows: the one with that id
+// which begins at position first of a feed; nil when nobody told of it.
+func (e *Engine) DataSegment(zone fcp.ZoneID, feed fcp.FeedID, first uint64, id fcp.SegmentID) (*log.Remainder, error) {
+	p, ok, err := e.placeOf(zone, projSegments, segmentKey(nil, feed, first, id[:]))
+	if err != nil || !ok {
+		return nil, err
+	}
+	ev, _, err := e.log.Read(p.feed, p.seq)
+	if err != nil {
+		return nil, err
+	}
+	r, err := log.DecodeRemainder(ev.Body)
+	if err != nil || r.Plane != uint64(fcp.PlaneData) {
+		return nil, err
+	}
+	return &r, nil
+}
+
 // toldSegments is DataSegments with the event that told of each.
 func (e *Engine) toldSegments(zone fcp.ZoneID, fn func(told *fcp.Event, r *log.Remainder) error) error {
 	no, ok := e.fold.zoneNumber(zone)

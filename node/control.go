@@ -27,8 +27,8 @@ type controlPlane struct {
 	forks []gossip.Forked            // guarded by mu
 	watch map[watched]*Arrival       // revocations of this node on their way; guarded by mu
 	order []watched                  // of watch, oldest first; guarded by mu
-	// of each feed the last head whose signature was found good; guarded by mu
-	proven map[fcp.FeedID]gossip.Head
+	// of each feed the last heads whose signatures were found good; guarded by mu
+	proven map[headSlot]gossip.Head
 	// closed when a revocation reached a peer; guarded by mu
 	arrived chan struct{}
 }
@@ -54,7 +54,7 @@ func (c *controlPlane) init() {
 	for i := range c.feeds {
 		c.feeds[i] = make(chan struct{}, 1)
 	}
-	c.heads, c.proven, c.watch = map[fcp.FeedID]gossip.Head{}, map[fcp.FeedID]gossip.Head{}, map[watched]*Arrival{}
+	c.heads, c.proven, c.watch = map[fcp.FeedID]gossip.Head{}, map[headSlot]gossip.Head{}, map[watched]*Arrival{}
 	c.members, c.arrived = make(chan struct{}, 1), make(chan struct{})
 }
 
@@ -265,10 +265,19 @@ func (n *Node) verified(v *gossip.Vector) *gossip.Vector {
 	return out
 }
 
+// headSlot is where a head is remembered whose signature was found good. A feed has
+// provenHeads of them: some peers are a little behind the others.
+type headSlot struct {
+	feed fcp.FeedID // has the writer in it, and so the key
+	slot uint64     // of the sequence number
+}
+
+const provenHeads = 16
+
 // verify is h.Verify. Every peer tells of every feed time and again, and mostly of a
 // head that is known.
 func (c *controlPlane) verify(h *gossip.Head, key ed25519.PublicKey) bool {
-	id := h.Feed().ID() // has the writer in it, and so the key
+	id := headSlot{h.Feed().ID(), h.Seq % provenHeads}
 	c.mu.Lock()
 	k, ok := c.proven[id]
 	c.mu.Unlock()

@@ -172,6 +172,7 @@ type part struct {
 	refused int       // requests that the peer refused for now
 	again   time.Time // not asked before: it refused
 	doubted bool      // its minter lied before: asked last
+	late    bool      // what it was asked for may be asked of others
 	dead    bool
 	carrier carrier
 }
@@ -179,6 +180,7 @@ type part struct {
 // asking is a request under way.
 type asking struct {
 	left  *roaring.Bitmap // symbols that have not come
+	count int             // symbols that were asked for
 	at    time.Time
 	first time.Duration // until the first symbol; 0: none came
 	ended time.Time     // the responder's last word
@@ -261,7 +263,7 @@ func (c *collector) request(p *part, wanted *roaring.Bitmap) error {
 		return err
 	}
 	now := c.node.now()
-	a := &asking{left: wanted, at: now}
+	a := &asking{left: wanted, count: int(wanted.GetCardinality()), at: now}
 	p.asked[m.ID] = a
 	p.heard = now
 	c.asked.Or(wanted)
@@ -391,6 +393,7 @@ func (c *collector) take(s *Session, esi uint32, symbol []byte) *part {
 			}
 			if a.first == 0 {
 				a.first = max(now.Sub(a.at), 1)
+				s.answers.saw(now, a.first)
 				a.due = now // the first status shows the way
 			}
 			if a.left.IsEmpty() {
@@ -400,6 +403,7 @@ func (c *collector) take(s *Session, esi uint32, symbol []byte) *part {
 			}
 			break
 		}
+		c.answered(p)
 		c.asked.Remove(esi)
 		p.heard, p.stalls = now, 0
 		if p.share == nil {

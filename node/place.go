@@ -277,13 +277,13 @@ func (n *Node) takeShare(s *Session, manifest []byte, ref symbols.Ref, root fcp.
 // noteSegment is called for each event that tells of a segment.
 func (n *Node) noteSegment(by fcp.WriterID, body []byte) {
 	r, err := log.DecodeRemainder(body)
-	if err != nil || r.Plane != uint64(fcp.PlaneData) {
-		return
+	if err != nil || r.Plane != uint64(fcp.PlaneData) || r.Feed().Writer != by && !r.Compacted() {
+		return // a writer speaks for its own feeds, and for what it compacted
 	}
 	id := fcp.SegmentID(r.Segment)
 	n.repairs.know(&r)
 	n.releases.know(by, &r)
-	n.segmentTold(id, r.Zone)
+	n.segmentTold(&r)
 	if r.Feed().Writer == n.self {
 		n.disown(&r)
 		if no, ok, err := n.engine.Log().FindSegment(id); err == nil && ok {

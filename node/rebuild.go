@@ -3,7 +3,9 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
+	"os"
 	"slices"
 	"time"
 
@@ -18,15 +20,16 @@ import (
 // give its ciphertext. It runs in one goroutine.
 type rebuilding struct {
 	*collector
-	card    *fcp.Card
-	size    uint32
-	sources int // peers that the symbols come from, at least, where so many are there
-	dec     *symbols.Rebuild
-	queried map[*Session]*question
-	began   time.Time
-	done    bool // the decoder has the block
-	judging bool // its hash was wrong: liars are looked for
-	news    bool // while judging: an answer came since they were looked for last
+	card      *fcp.Card
+	size      uint32
+	sources   int // peers that the symbols come from, at least, where so many are there
+	dec       *symbols.Rebuild
+	queried   map[*Session]*question
+	began     time.Time
+	firstHead time.Duration // until somebody said what shares it has; 0: nobody yet
+	done      bool          // the decoder has the block
+	judging   bool          // its hash was wrong: liars are looked for
+	news      bool          // while judging: an answer came since they were looked for last
 }
 
 func (f *rebuilding) run(ctx context.Context) ([]byte, error) {
@@ -35,6 +38,7 @@ func (f *rebuilding) run(ctx context.Context) ([]byte, error) {
 		return nil, err
 	}
 	defer f.cancel()
+	defer f.noteSilent()
 	t := time.NewTicker(collectTick)
 	defer t.Stop()
 	soon := time.NewTimer(graceAfter)
@@ -42,7 +46,30 @@ func (f *rebuilding) run(ctx context.Context) ([]byte, error) {
 	lane := time.NewTicker(laneTick)
 	defer lane.Stop()
 	f.query()
+	tr := ""
+	defer func() {
+		if os.Getenv("FCP_TRACEF") != "" {
+			out := fmt.Sprintf("fetch %v judging %v:", f.node.now().Sub(f.began), f.judging)
+			for s, q := range f.queried {
+				out += fmt.Sprintf(" [%s ans %v]", f.node.memberName(s.peer.Writer), q.answered)
+			}
+			out += tr
+			for _, p := range f.parts {
+				name := "self"
+				var e time.Duration
+				if p.session != nil {
+					name = f.node.memberName(p.session.peer.Writer)
+					e = p.session.answers.expect(f.node.now())
+				}
+				out += fmt.Sprintf("\n   %s from %d count %d got %d exp %v late %v asked %d stalls %d refused %d dead %v doubted %v block %d out %d", name, p.ref.First, p.ref.Count, p.got.GetCardinality(), e, p.late, len(p.asked), p.stalls, p.refused, p.dead, p.doubted, p.block, p.outstanding())
+			}
+			fmt.Fprintln(os.Stderr, out)
+		}
+	}()
 	for {
+		if os.Getenv("FCP_TRACEF") != "" {
+			tr += fmt.Sprintf(" %v:%d/%d", f.node.now().Sub(f.began).Round(100*time.Microsecond), f.have.GetCardinality(), f.asked.GetCardinality())
+		}
 		if f.done {
 			b, err := f.dec.Ciphertext()
 			if err == nil {
@@ -225,6 +252,9 @@ func (f *rebuilding) hear(ctx context.Context, x *news) error {
 			return nil
 		}
 		q.answered = true
+		if f.firstHead == 0 {
+			f.firstHead = max(f.node.now().Sub(f.began), 1)
+		}
 		for _, h := range x.heads.Shares {
 			if f.knows(x.session, h) {
 				continue
@@ -285,10 +315,12 @@ func (p *part) symbol(esi uint32) []byte {
 // ask keeps enough symbols on their way: what the decoder needs and a few more,
 // in blocks, from the peer with the fewest of them outstanding.
 func (f *rebuilding) ask() error {
-	waiting, now := f.pendingHeads(), f.node.now()
+	waiting, now := f.awaitedHeads(), f.node.now()
 	if f.sources > 1 && waiting > 0 {
 		return nil // who has what decides whom to ask for what
 	}
+	f.findLate(now)
+	quick := f.quickest(now, f.canGive)
 	for {
 		need := f.dec.Needs() + spareSymbols - int(f.asked.GetCardinality())
 		if f.judging {
@@ -300,7 +332,7 @@ func (f *rebuilding) ask() error {
 		var best, over *part
 		later := false // somebody with room may be asked soon
 		for _, p := range f.parts {
-			if p.dead || p.session == nil || f.left(p).IsEmpty() || p.doubted && f.trusted() {
+			if p.dead || p.late || p.session == nil || !f.hasLeft(p) || p.doubted && f.trusted() || slower(p.session.answers.expect(now), quick) {
 				continue
 			}
 			room := f.room(p.session) > 0
@@ -350,7 +382,7 @@ func (f *rebuilding) trusted() bool {
 		return true
 	}
 	return slices.ContainsFunc(f.parts, func(p *part) bool {
-		return !p.doubted && !p.dead && p.session != nil && (len(p.asked) > 0 || !f.left(p).IsEmpty())
+		return !p.doubted && !p.dead && p.session != nil && (len(p.asked) > 0 || f.hasLeft(p))
 	})
 }
 
@@ -414,7 +446,7 @@ func (f *rebuilding) room(s *Session) int {
 
 // fair is the part of what is missing that each who can give symbols should give.
 func (f *rebuilding) fair() int {
-	givers := f.pendingHeads()
+	givers := f.awaitedHeads()
 	for _, p := range f.parts {
 		if !p.dead && p.session != nil && p.got.GetCardinality() < uint64(p.ref.Count) {
 			givers++
@@ -423,14 +455,43 @@ func (f *rebuilding) fair() int {
 	return (f.dec.Needs()+spareSymbols)/max(givers, 1) + 1
 }
 
-// pendingHeads is how many peers have not said yet what they have.
-func (f *rebuilding) pendingHeads() (n int) {
+// pendingHeads is how many peers have not said yet what they have and may still do so.
+func (f *rebuilding) pendingHeads() int {
+	return f.pending(stallAfter, func(*Session) bool { return true })
+}
+
+// awaitedHeads is how many of them are worth leaving something for: those that are not
+// late beside the first who answered, and were not slow lately.
+func (f *rebuilding) awaitedHeads() int {
+	if f.firstHead == 0 {
+		return f.pendingHeads()
+	}
+	now := f.node.now()
+	return f.pending(min(max(lateTimes*f.firstHead, lateLeast), stallAfter), func(s *Session) bool {
+		return !slower(s.answers.expect(now), f.firstHead)
+	})
+}
+
+func (f *rebuilding) pending(patience time.Duration, counts func(*Session) bool) (n int) {
+	if f.node.now().Sub(f.began) >= patience {
+		return 0
+	}
 	for s, q := range f.queried {
-		if !q.answered && s.ctx.Err() == nil && f.node.now().Sub(f.began) < stallAfter {
+		if !q.answered && s.ctx.Err() == nil && counts(s) {
 			n++
 		}
 	}
 	return n
+}
+
+// noteSilent remembers who did not even say what it has.
+func (f *rebuilding) noteSilent() {
+	now := f.node.now()
+	for s, q := range f.queried {
+		if !q.answered && f.firstHead > 0 {
+			s.answers.waited(now, now.Sub(f.began))
+		}
+	}
 }
 
 // left returns the symbols that a part could still give.
@@ -446,13 +507,22 @@ func (f *rebuilding) left(p *part) *roaring.Bitmap {
 	return b
 }
 
+// hasLeft reports whether left is not empty.
+func (f *rebuilding) hasLeft(p *part) bool {
+	first, end := uint64(p.ref.First), uint64(p.ref.End())
+	if !f.judging && f.have.CardinalityInRange(first, end)+f.asked.CardinalityInRange(first, end) < uint64(p.ref.Count) {
+		return true
+	}
+	return !f.left(p).IsEmpty()
+}
+
 // quiet reports whether nothing is on its way and nobody who is there has more.
 func (f *rebuilding) quiet() bool {
 	if f.pendingHeads() > 0 {
 		return false
 	}
 	for _, p := range f.parts {
-		if !p.dead && p.session != nil && (len(p.asked) > 0 || !f.left(p).IsEmpty()) {
+		if !p.dead && p.session != nil && (len(p.asked) > 0 || f.hasLeft(p)) {
 			return false
 		}
 	}
@@ -486,7 +556,8 @@ func (f *rebuilding) stalled() {
 			continue
 		}
 		f.forget(p)
-		p.heard = now
+		p.session.answers.waited(now, now.Sub(p.heard))
+		p.heard, p.late = now, false
 		if p.stalls++; p.stalls > maxStalls {
 			p.dead = true
 		}

@@ -1,8 +1,9 @@
 package node
 
 import (
-	"bytes"
 	"errors"
+	"sync"
+	"time"
 
 	"fcp"
 	"fcp/log"
@@ -17,7 +18,9 @@ func (n *Node) sendSalts(s *Session, r *log.Remainder) error {
 	if err != nil {
 		return err
 	}
-	return s.send(normal, &salts{Segment: fcp.SegmentID(r.Segment), Salts: b})
+	id := fcp.SegmentID(r.Segment)
+	s.saltsGiven.note(id, n.now())
+	return s.send(normal, &salts{Segment: id, Salts: b})
 }
 
 // giveSalts answers a question for salts.
@@ -29,6 +32,9 @@ func (n *Node) giveSalts(s *Session, m *saltsWanted) {
 		}
 		defer done()
 		for _, id := range m.Segments {
+			if s.saltsGiven.lately(id, n.now()) {
+				continue // they are on their way
+			}
 			r, err := n.remainder(id)
 			if err == nil && r != nil {
 				err = n.sendSalts(s, r)
@@ -40,26 +46,43 @@ func (n *Node) giveSalts(s *Session, m *saltsWanted) {
 	})
 }
 
+// givenLately is what was given a moment ago: whoever asks for it time and again costs no
+// more than who asks once. The zero value is empty. Safe for concurrent use.
+type givenLately struct {
+	mu sync.Mutex
+	at map[fcp.SegmentID]time.Time // guarded by mu
+}
+
+const (
+	lately    = time.Second
+	maxLately = 4096
+)
+
+func (g *givenLately) lately(id fcp.SegmentID, now time.Time) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	at, ok := g.at[id]
+	return ok && now.Sub(at) < lately
+}
+
+func (g *givenLately) note(id fcp.SegmentID, now time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.at == nil || len(g.at) >= maxLately {
+		g.at = map[fcp.SegmentID]time.Time{}
+	}
+	g.at[id] = now
+}
+
 // remainder finds what members told of a segment; nil when nobody did.
-func (n *Node) remainder(id fcp.SegmentID) (found *log.Remainder, err error) {
+func (n *Node) remainder(id fcp.SegmentID) (*log.Remainder, error) {
 	n.shares.mu.Lock()
-	zone, ok := n.shares.told[id]
+	at, ok := n.shares.told[id]
 	n.shares.mu.Unlock()
 	if !ok {
 		return nil, nil
 	}
-	enough := errors.New("enough")
-	err = n.engine.DataSegments(zone, func(r *log.Remainder) error {
-		if bytes.Equal(r.Segment, id[:]) {
-			found = r
-			return enough
-		}
-		return nil
-	})
-	if errors.Is(err, enough) {
-		err = nil
-	}
-	return found, err
+	return n.engine.DataSegment(at.zone, at.feed, at.first, id)
 }
 
 // takeSalts keeps salts of a segment that a member told of, once.

@@ -25,7 +25,7 @@ type shareTable struct {
 	wakeup chan struct{} // placeLoop looks again
 
 	mu     sync.Mutex
-	told   map[fcp.SegmentID]fcp.ZoneID    // segments of the data plane that members told of; guarded by mu
+	told   map[fcp.SegmentID]toldSegment   // segments of the data plane that members told of; guarded by mu
 	own    map[fcp.SegmentID]ownSegment    // in this node's log; guarded by mu
 	held   map[fcp.SegmentID][]symbols.Ref // shares held; guarded by mu
 	silent map[fcp.SegmentID]bool          // held and not told of: quarantined; guarded by mu
@@ -65,8 +65,24 @@ type loadedMint struct {
 
 func (t *shareTable) init() {
 	t.wakeup = make(chan struct{}, 1)
-	t.told, t.own = map[fcp.SegmentID]fcp.ZoneID{}, map[fcp.SegmentID]ownSegment{}
+	t.told, t.own = map[fcp.SegmentID]toldSegment{}, map[fcp.SegmentID]ownSegment{}
 	t.held, t.silent, t.taking = map[fcp.SegmentID][]symbols.Ref{}, map[fcp.SegmentID]bool{}, map[string]bool{}
+}
+
+// toldSegment is where the engine finds what a member told of a segment.
+type toldSegment struct {
+	zone  fcp.ZoneID
+	feed  fcp.FeedID
+	first uint64
+}
+
+// tell notes who tells of a segment: the first who does, so that nobody can put his
+// word in the place of another's. Under t.mu, or before the node is started.
+func (t *shareTable) tell(r *log.Remainder) {
+	id := fcp.SegmentID(r.Segment)
+	if _, ok := t.told[id]; !ok {
+		t.told[id] = toldSegment{r.Zone, r.Feed().ID(), r.First}
+	}
 }
 
 func (t *shareTable) wake() {
@@ -82,7 +98,7 @@ func (n *Node) knowSymbols() error {
 	t := &n.shares
 	for _, zone := range n.engine.Zones() {
 		err := n.engine.DataSegments(zone, func(r *log.Remainder) error {
-			t.told[fcp.SegmentID(r.Segment)] = zone
+			t.tell(r)
 			n.repairs.know(r)
 			return nil
 		})
@@ -127,7 +143,7 @@ func (n *Node) ownSegment(no uint64, r *log.Remainder) {
 	t.mu.Lock()
 	_, known := t.own[ref.Segment]
 	t.own[ref.Segment] = ownSegment{no, r.Zone, r.Card, ref, r.Feed().Writer == n.self}
-	t.told[ref.Segment] = r.Zone
+	t.tell(r)
 	t.mu.Unlock()
 	if !known {
 		n.announce(ref.Segment)
@@ -167,10 +183,11 @@ func (n *Node) holdShare(r symbols.Ref) {
 
 // segmentTold notes that a member told of a segment: what is held of it may be
 // announced.
-func (n *Node) segmentTold(id fcp.SegmentID, zone fcp.ZoneID) {
+func (n *Node) segmentTold(r *log.Remainder) {
+	id := fcp.SegmentID(r.Segment)
 	t := &n.shares
 	t.mu.Lock()
-	t.told[id] = zone
+	t.tell(r)
 	silent := t.silent[id]
 	t.mu.Unlock()
 	if silent {

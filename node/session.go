@@ -41,6 +41,10 @@ type Session struct {
 	whole wholeTable
 	bulk  bulkLink
 
+	answers answerTime
+
+	saltsGiven givenLately
+
 	controlSeq uint64 // last sent; owned by writeLoop
 	takenSeq   uint64 // last received; owned by readLoop
 	frameSeq   atomic.Uint64

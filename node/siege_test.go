@@ -37,6 +37,7 @@ type siege struct {
 	ctx    context.Context
 	work   sync.WaitGroup
 	sent   atomic.Int64
+	laps   [3]time.Duration // of the rounds so far: put, seen, rebuilt
 }
 
 // at lets a peer act at a steady rate until the siege ends.
@@ -257,7 +258,14 @@ func (s *siege) outsider(kind int) {
 // segment from symbols.
 func (s *siege) round(i int, rem *log.Remainder) error {
 	key := fmt.Sprint("honest/", i)
+	began := time.Now()
+	lap := func(at int) {
+		now := time.Now()
+		s.laps[at] += now.Sub(began)
+		began = now
+	}
 	s.put(0, key, []byte(key))
+	lap(0)
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	for {
@@ -274,7 +282,9 @@ func (s *siege) round(i int, rem *log.Remainder) error {
 		}
 		time.Sleep(200 * time.Microsecond)
 	}
+	lap(1)
 	b, err := s.nodes[2].n.Fetch(ctx, rem)
+	lap(2)
 	if err == nil && len(b) == 0 {
 		err = errors.New("an empty segment")
 	}
@@ -283,7 +293,11 @@ func (s *siege) round(i int, rem *log.Remainder) error {
 
 func (s *siege) rounds(d time.Duration, from int, rem *log.Remainder) (perSecond float64, next int) {
 	began := time.Now()
-	next = from
+	next, s.laps = from, [3]time.Duration{}
+	defer func() {
+		k := time.Duration(max(next-from, 1))
+		s.t.Logf("%d rounds, of which each put in %v, was seen in %v and rebuilt in %v", next-from, s.laps[0]/k, s.laps[1]/k, s.laps[2]/k)
+	}()
 	for ; time.Since(began) < d; next++ {
 		if err := s.round(next, rem); err != nil {
 			s.t.Fatal(err)
@@ -337,8 +351,8 @@ func TestSiege(t *testing.T) {
 		host.Members = append(host.Members, hostile{Dir: x.dir, Enrollment: x.opt.Enrollment, Index: 3 + i, Kind: i % memberKinds})
 	}
 	s.nodes = s.nodes[:3]
+	other := startHostiles(t, &host) // a process begun later would have the half of this one
 	pinned := pinHalf(t, 0)
-	other := startHostiles(t, &host)
 	other.expects("ready")
 	calm, next := s.rounds(length/2, 0, rem)
 	runtime.GC()
