@@ -393,10 +393,10 @@ func (c *collector) take(s *Session, esi uint32, symbol []byte) *part {
 			}
 			if a.first == 0 {
 				a.first = max(now.Sub(a.at), 1)
-				s.answers.saw(now, a.first)
 				a.due = now // the first status shows the way
 			}
 			if a.left.IsEmpty() {
+				s.answers.saw(now, now.Sub(a.at))
 				c.adapt(p, a)
 				c.finish(p, id)
 				delete(p.asked, id)

@@ -12,11 +12,11 @@ const (
 	lateTimes  = 4                     // a peer is late after so many times what the quickest takes,
 	lateLeast  = 10 * time.Millisecond // but not before
 	dripTimes  = 8                     // a block of firstBlock may take so many times longer than its beginning
-	answerFade = 10 * time.Second      // after which half of a peer's slowness is forgotten
+	answerLife = 30 * time.Second      // after which a peer's pace is not known any more
 )
 
-// answerTime is how long a peer takes to begin an answer, as it was seen lately. The
-// zero value knows nothing. Safe for concurrent use.
+// answerTime is how long a peer takes to give what it is asked for at once, as it was
+// seen lately. The zero value knows nothing. Safe for concurrent use.
 type answerTime struct {
 	mu   sync.Mutex
 	mean time.Duration // guarded by mu
@@ -31,10 +31,10 @@ func (a *answerTime) expect(now time.Time) time.Duration {
 }
 
 func (a *answerTime) expectLocked(now time.Time) time.Duration {
-	if a.mean == 0 {
+	if now.Sub(a.at) >= answerLife {
 		return 0
 	}
-	return max(a.mean>>min(now.Sub(a.at)/answerFade, 62), 1)
+	return a.mean
 }
 
 // saw takes in how long an answer took.
@@ -57,6 +57,12 @@ func (a *answerTime) waited(now time.Time, d time.Duration) {
 // slower reports whether an answer that is expected to take d is worth no waiting
 // beside one that takes quick.
 func slower(d, quick time.Duration) bool { return quick > 0 && d > max(lateTimes*quick, lateLeast) }
+
+// worthAsking reports whether an answer that is expected to take d comes before one who
+// takes quick for a block, with two on their way, could have given all that is needed.
+func worthAsking(d, quick time.Duration, need int) bool {
+	return d <= quick || quick == 0 || d < quick*time.Duration(need)/(2*firstBlock)
+}
 
 // quickest returns the shortest time that an answer takes of those for whom ok holds; 0
 // when nothing is known.

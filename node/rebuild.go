@@ -3,9 +3,7 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math"
-	"os"
 	"slices"
 	"time"
 
@@ -46,30 +44,7 @@ func (f *rebuilding) run(ctx context.Context) ([]byte, error) {
 	lane := time.NewTicker(laneTick)
 	defer lane.Stop()
 	f.query()
-	tr := ""
-	defer func() {
-		if os.Getenv("FCP_TRACEF") != "" {
-			out := fmt.Sprintf("fetch %v judging %v:", f.node.now().Sub(f.began), f.judging)
-			for s, q := range f.queried {
-				out += fmt.Sprintf(" [%s ans %v]", f.node.memberName(s.peer.Writer), q.answered)
-			}
-			out += tr
-			for _, p := range f.parts {
-				name := "self"
-				var e time.Duration
-				if p.session != nil {
-					name = f.node.memberName(p.session.peer.Writer)
-					e = p.session.answers.expect(f.node.now())
-				}
-				out += fmt.Sprintf("\n   %s from %d count %d got %d exp %v late %v asked %d stalls %d refused %d dead %v doubted %v block %d out %d", name, p.ref.First, p.ref.Count, p.got.GetCardinality(), e, p.late, len(p.asked), p.stalls, p.refused, p.dead, p.doubted, p.block, p.outstanding())
-			}
-			fmt.Fprintln(os.Stderr, out)
-		}
-	}()
 	for {
-		if os.Getenv("FCP_TRACEF") != "" {
-			tr += fmt.Sprintf(" %v:%d/%d", f.node.now().Sub(f.began).Round(100*time.Microsecond), f.have.GetCardinality(), f.asked.GetCardinality())
-		}
 		if f.done {
 			b, err := f.dec.Ciphertext()
 			if err == nil {
@@ -332,7 +307,7 @@ func (f *rebuilding) ask() error {
 		var best, over *part
 		later := false // somebody with room may be asked soon
 		for _, p := range f.parts {
-			if p.dead || p.late || p.session == nil || !f.hasLeft(p) || p.doubted && f.trusted() || slower(p.session.answers.expect(now), quick) {
+			if p.dead || p.late || p.session == nil || !f.hasLeft(p) || p.doubted && f.trusted() || !f.judging && !worthAsking(p.session.answers.expect(now), quick, need) {
 				continue
 			}
 			room := f.room(p.session) > 0
