@@ -612,6 +612,11 @@ func (n *Node) queryShare(ctx context.Context, s *Session, ref symbols.Ref) (*sh
 // peers hold. It is the engine's Fetcher. Errors: CodeNotEnough with how many
 // symbols are missing, CodeChecksum when they lie, CodeInterrupted.
 func (n *Node) Fetch(ctx context.Context, r *log.Remainder) ([]byte, error) {
+	return n.fetch(ctx, r, false)
+}
+
+// fetch is Fetch. A thrifty one asks nothing of two peers, however long one takes.
+func (n *Node) fetch(ctx context.Context, r *log.Remainder, thrifty bool) ([]byte, error) {
 	card, err := fcp.DecodeCard(r.Card)
 	if err != nil {
 		return nil, err
@@ -631,7 +636,7 @@ func (n *Node) Fetch(ctx context.Context, r *log.Remainder) ([]byte, error) {
 	c := n.newCollector(card.Segment)
 	c.zone, c.epoch = r.Zone.Hash(), fcp.Time(r.Time).Epoch()
 	copy(c.zoneKey[:], r.ZoneKey)
-	f := &rebuilding{collector: c, card: &card, size: uint32(info.F), sources: n.zonePolicy(r.Zone).MinSources, queried: map[*Session]*question{}}
+	f := &rebuilding{collector: c, card: &card, size: uint32(info.F), sources: n.zonePolicy(r.Zone).MinSources, thrifty: thrifty, queried: map[*Session]*question{}}
 	if f.dec, err = n.coder.Rebuild(card.Segment, f.size); err != nil {
 		return nil, err
 	}

@@ -21,6 +21,7 @@ type rebuilding struct {
 	card      *fcp.Card
 	size      uint32
 	sources   int // peers that the symbols come from, at least, where so many are there
+	thrifty   bool
 	dec       *symbols.Rebuild
 	queried   map[*Session]*question
 	began     time.Time
@@ -294,7 +295,9 @@ func (f *rebuilding) ask() error {
 	if f.sources > 1 && waiting > 0 {
 		return nil // who has what decides whom to ask for what
 	}
-	f.findLate(now)
+	if !f.thrifty {
+		f.findLate(now)
+	}
 	quick := f.quickest(now, f.canGive)
 	for {
 		need := f.dec.Needs() + spareSymbols - int(f.asked.GetCardinality())

@@ -365,7 +365,7 @@ func (n *Node) mintFor(ctx context.Context, id fcp.SegmentID) (*loadedMint, erro
 	if found == nil {
 		return nil, fcp.Errorf(fcp.CodeNotFound, "segment %s", id)
 	}
-	ciphertext, err := n.Fetch(ctx, found)
+	ciphertext, err := n.fetch(ctx, found, true) // nobody waits, and what it moves is limited
 	if err != nil {
 		return nil, err
 	}
