@@ -64,6 +64,12 @@ func worthAsking(d, quick time.Duration, need int) bool {
 	return d <= quick || quick == 0 || d < quick*time.Duration(need)/(2*firstBlock)
 }
 
+// worthAsking is that for a part. While liars are looked for everybody is asked, and over
+// the lane, where each gives a part of it for as long as it takes, so is everybody.
+func (f *rebuilding) worthAsking(p *part, now time.Time, quick time.Duration, need int) bool {
+	return f.judging || p.carrier == carrierLane || worthAsking(p.session.answers.expect(now), quick, need)
+}
+
 // quickest returns the shortest time that an answer takes of those for whom ok holds; 0
 // when nothing is known.
 func (f *rebuilding) quickest(now time.Time, ok func(*part) bool) (quick time.Duration) {
@@ -78,9 +84,10 @@ func (f *rebuilding) quickest(now time.Time, ok func(*part) bool) (quick time.Du
 	return quick
 }
 
-// canGive reports whether a peer that is not late has more symbols to give.
-func (f *rebuilding) canGive(p *part) bool {
-	return !p.late && f.room(p.session) > 0 && f.hasLeft(p)
+// canGive reports whether a peer that is not late, and did not refuse just now, has more
+// symbols to give.
+func (f *rebuilding) canGive(p *part, now time.Time) bool {
+	return !p.late && !now.Before(p.again) && f.room(p.session) > 0 && f.hasLeft(p)
 }
 
 // findLate looks for peers that are late with what they were asked for. It may be asked

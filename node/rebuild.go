@@ -298,7 +298,7 @@ func (f *rebuilding) ask() error {
 	if !f.thrifty {
 		f.findLate(now)
 	}
-	quick := f.quickest(now, f.canGive)
+	quick := f.quickest(now, func(p *part) bool { return f.canGive(p, now) })
 	for {
 		need := f.dec.Needs() + spareSymbols - int(f.asked.GetCardinality())
 		if f.judging {
@@ -310,11 +310,11 @@ func (f *rebuilding) ask() error {
 		var best, over *part
 		later := false // somebody with room may be asked soon
 		for _, p := range f.parts {
-			if p.dead || p.late || p.session == nil || !f.hasLeft(p) || p.doubted && f.trusted() || !f.judging && !worthAsking(p.session.answers.expect(now), quick, need) {
+			if p.dead || p.session == nil || !f.hasLeft(p) || p.doubted && f.trusted() {
 				continue
 			}
 			room := f.room(p.session) > 0
-			if len(p.asked) >= p.atOnce() || now.Before(p.again) {
+			if len(p.asked) >= p.atOnce() || now.Before(p.again) || p.late || !f.worthAsking(p, now, quick, need) {
 				later = later || room
 			} else if !room {
 				over = p
