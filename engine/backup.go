@@ -89,7 +89,17 @@ type BackupReport struct {
 	Identical bool // StateRoot is the manifest's
 
 	Findings []BackupFinding
+	Unlisted []UnlistedFile // ascending by name; no restore needs them
 	Elapsed  time.Duration
+}
+
+// UnlistedFile is a file in a backup's folder that no restore point lists.
+type UnlistedFile struct {
+	File string
+	// Own says that it is named as a backup's own files are: an interrupted backup
+	// leaves such, and so does somebody who removes the newest manifest. Others are
+	// strangers, as what a file manager drops into each folder.
+	Own bool
 }
 
 // Checked returns one line for each thing that was checked, for people.
@@ -97,7 +107,7 @@ func (r *BackupReport) Checked() []string { return r.checked() }
 
 // BackupFinding is one thing that is wrong with a backup.
 type BackupFinding struct {
-	Code fcp.Code // CodeManifest for missing and unlisted files
+	Code fcp.Code // CodeManifest for missing files
 	File string   // name inside the backup; "" when it concerns no single file
 	What string
 }
@@ -145,8 +155,9 @@ type RestoreResult struct {
 // described in docs/format.md "Backup". What is there already is not written again. The
 // manifest comes last: a backup that is interrupted leaves the one before valid.
 // Errors: CodeReadOnly, CodeLocked when another backup writes into the folder,
-// CodeManifest when the folder holds the backup of another store or of a later
-// one, CodeDisk, CodeDiskFull, CodeInterrupted.
+// CodeNotEmpty when the folder holds the backup of another store or of a later
+// one, CodeManifest and others of class Corrupt when what it holds is damaged,
+// CodeDisk, CodeDiskFull, CodeInterrupted.
 func (e *Engine) Backup(ctx context.Context, dir string, o BackupOptions) (BackupResult, error) {
 	return e.BackupTo(ctx, blob.NewFiles(e.env.FS, dir), dir, o)
 }

@@ -111,6 +111,16 @@ func manifestSeq(name string) (uint64, bool) {
 	return n, err == nil && n > 0 && manifestName(n) == name
 }
 
+// keyTableNumber is the inverse of keyTableName.
+func keyTableNumber(name string) (uint64, bool) {
+	s, ok := strings.CutPrefix(name, keyTablePrefix)
+	if !ok {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(strings.TrimSuffix(s, ".keys"), 10, 64)
+	return n, err == nil && n > 0 && keyTableName(n) == name
+}
+
 func segmentName(id fcp.SegmentID) string { return spread(segmentPrefix, id[:], ".seg") }
 func cardName(id fcp.SegmentID) string    { return spread(cardPrefix, id[:], ".card") }
 
@@ -137,6 +147,25 @@ func unspread(name, prefix, suffix string) (id fcp.SegmentID, ok bool) {
 func indexName(h fcp.Hash) string   { return backupIndexPrefix + h.String() + ".index" }
 func tailName(h fcp.Hash) string    { return tailPrefix + h.String() + ".tail" }
 func zoneKeyName(h fcp.Hash) string { return zoneKeyPrefix + h.String() + ".manifest" }
+
+// isBackupName reports whether a backup could have written a file of that name.
+func isBackupName(name string) bool {
+	hashed := func(prefix, suffix string) bool {
+		h, err := fcp.ParseHash(strings.TrimSuffix(strings.TrimPrefix(name, prefix), suffix))
+		return err == nil && prefix+h.String()+suffix == name
+	}
+	if _, ok := manifestSeq(name); ok || name == backupGenesis {
+		return true
+	}
+	if _, ok := unspread(name, segmentPrefix, ".seg"); ok {
+		return true
+	}
+	if _, ok := unspread(name, cardPrefix, ".card"); ok {
+		return true
+	}
+	_, ok := keyTableNumber(name)
+	return ok || hashed(backupIndexPrefix, ".index") || hashed(tailPrefix, ".tail") || hashed(zoneKeyPrefix, ".manifest")
+}
 
 // fileHash is how a backup names bytes: what any BLAKE3 tool prints.
 func fileHash(b []byte) fcp.Hash { return blake3.Sum256(b) }

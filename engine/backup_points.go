@@ -6,8 +6,6 @@ import (
 	"errors"
 	"io/fs"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"fcp"
@@ -145,8 +143,7 @@ type olderPoint struct {
 // keyTables lists the numbers of the key tables there, descending.
 func keyTables(ctx context.Context, s blob.Store) (seqs []uint64, err error) {
 	err = s.List(ctx, keyTablePrefix, func(i blob.Info) error {
-		number := strings.TrimSuffix(strings.TrimPrefix(i.Name, keyTablePrefix), ".keys")
-		if n, err := strconv.ParseUint(number, 10, 64); err == nil && n > 0 && keyTableName(n) == i.Name {
+		if n, ok := keyTableNumber(i.Name); ok {
 			seqs = append(seqs, n)
 		}
 		return nil

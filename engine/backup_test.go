@@ -551,8 +551,16 @@ func TestMissingShortSwappedAndExtraFilesAreFound(t *testing.T) {
 			try("swapped "+n, with(func(m map[string][]byte) { m[n], m[o] = m[o], m[n] }), swapChain)
 		}
 	}
-	for _, extra := range []string{"notes", "segments/aa/x.seg", manifestPrefix + "0000000009.manifes", "tail/old.tail", segmentName(fcp.SegmentID{1})} {
-		try("extra "+extra, with(func(m map[string][]byte) { m[extra] = []byte("x") }), true)
+	for extra, own := range map[string]bool{"notes": false, "segments/aa/x.seg": false, manifestPrefix + "0000000009.manifes": false, "tail/old.tail": false,
+		segmentName(fcp.SegmentID{1}): true, cardName(fcp.SegmentID{1}): true, indexName(fcp.Hash{1}): true, tailName(fcp.Hash{1}): true, zoneKeyName(fcp.Hash{1}): true, keyTableName(9): true} {
+		env.FS = copyOf(t, with(func(m map[string][]byte) { m[extra] = []byte("x") }))
+		r, err := VerifyBackup(t.Context(), "/backup", VerifyBackupOptions{Environment: env, Owner: w.owner})
+		if err != nil || len(r.Findings) > 0 || !r.Identical || !slices.Equal(r.Unlisted, []UnlistedFile{{extra, own}}) {
+			t.Errorf("extra %s: %+v %v", extra, r, err)
+		}
+		if _, err = Restore(t.Context(), "/backup", "/restored", RestoreOptions{Environment: env, Owner: w.owner}); err != nil {
+			t.Errorf("extra %s: restore: %v", extra, err)
+		}
 	}
 }
 
@@ -616,7 +624,7 @@ func TestAFolderOfAnotherStoreIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer e.Close()
-	if _, err := e.Backup(t.Context(), "/backup", BackupOptions{}); fcp.CodeOf(err) != fcp.CodeManifest {
+	if _, err := e.Backup(t.Context(), "/backup", BackupOptions{}); fcp.CodeOf(err) != fcp.CodeNotEmpty {
 		t.Errorf("another store's folder: %v", err)
 	}
 	// A copy of the store that is older than the folder.
@@ -628,7 +636,7 @@ func TestAFolderOfAnotherStoreIsRefused(t *testing.T) {
 	old.restore("/one", "/restored")
 	old.e.Close()
 	old.open("/restored")
-	if _, err := old.e.Backup(t.Context(), "/two", BackupOptions{}); fcp.CodeOf(err) != fcp.CodeManifest {
+	if _, err := old.e.Backup(t.Context(), "/two", BackupOptions{}); fcp.CodeOf(err) != fcp.CodeNotEmpty {
 		t.Errorf("a folder that is ahead: %v", err)
 	}
 	if b := old.backup("/one"); b.Seq != 2 {
@@ -708,10 +716,8 @@ func TestInterruptedBackupsLeaveTheOneBefore(t *testing.T) {
 		if before++; r.Seq == 2 {
 			before, after, want = before-1, after+1, second.Manifest
 		}
-		for _, f := range r.Findings {
-			if f.Code != fcp.CodeManifest || !strings.Contains(f.What, "not listed") {
-				t.Fatalf("image %d, seq %d: %+v", i, r.Seq, f)
-			}
+		if len(r.Findings) > 0 || slices.ContainsFunc(r.Unlisted, func(f UnlistedFile) bool { return !f.Own }) {
+			t.Fatalf("image %d, seq %d: %+v %+v", i, r.Seq, r.Findings, r.Unlisted)
 		}
 		res, err := Restore(t.Context(), "/backup", "/restored", RestoreOptions{Environment: env, Owner: w.owner, Manifest: want})
 		if err != nil || !res.Identical {

@@ -272,9 +272,9 @@ func (v *backupVerifier) tails() error {
 	return nil
 }
 
-// unlisted finds files that the newest manifest does not account for. They do no
-// harm to a restore: an interrupted backup leaves some, and so does somebody who
-// put an older manifest in the place of the newest.
+// unlisted finds files that no manifest accounts for. They do no harm to a restore:
+// an interrupted backup leaves some, and so does somebody who put an older manifest
+// in the place of the newest.
 func (v *backupVerifier) unlisted() error {
 	m := v.ob.m
 	known := map[string]bool{backupGenesis: true, indexName(m.Index.Hash): true, keyTableName(m.KeyTable.Number): true}
@@ -313,7 +313,7 @@ func (v *backupVerifier) unlisted() error {
 				return nil
 			}
 		}
-		v.add(fcp.CodeManifest, i.Name, "the file is not listed by the manifest of any restore point")
+		v.r.Unlisted = append(v.r.Unlisted, UnlistedFile{File: i.Name, Own: isBackupName(i.Name)})
 		return nil
 	})
 }
@@ -392,7 +392,7 @@ func (r *BackupReport) checked() []string {
 		fmt.Sprintf("%d zone key manifests: the owner's signature", r.ZoneKeys),
 		fmt.Sprintf("key table: checksum, %d salts", r.Salts),
 		fmt.Sprintf("%d files of events in no segment: length and BLAKE3 hash", r.TailParts),
-		"no file missing, none unlisted",
+		"no file missing",
 	}
 	if r.Points > 0 {
 		out = append(out, fmt.Sprintf("%d older restore points: everything they list", r.Points))

@@ -118,6 +118,9 @@ func (b *backupRun) findPrevious() error {
 		return err
 	}
 	m, hash, err := readManifest(b.ctx, b.to, seq)
+	if err == nil && m.Genesis != b.e.genesis.ID {
+		return fcp.Errorf(fcp.CodeNotEmpty, "the folder holds the backup of another store").WithNext("back up into another folder, one for each store")
+	}
 	if err == nil {
 		err = m.authorised(b.e.genesis)
 	}
@@ -199,7 +202,7 @@ func (b *backupRun) checkSuperset() error {
 		}
 	}
 	if missing > 0 {
-		return fcp.Errorf(fcp.CodeManifest, "the folder holds %d segments that this store does not have", missing).
+		return fcp.Errorf(fcp.CodeNotEmpty, "the folder holds %d segments that this store does not have", missing).
 			WithNext("back up into another folder; this one belongs to a later or another copy of the store")
 	}
 	return nil

@@ -26,6 +26,24 @@ func StoreOperations() []fcp.CanonicalID {
 	return []fcp.CanonicalID{OperationGet, OperationPut, OperationRemove}
 }
 
+// StoreCapabilities returns the capabilities of the store itself. All others are of
+// connectors.
+func StoreCapabilities() []fcp.CanonicalID {
+	return []fcp.CanonicalID{StoreCapability, SecretCapability}
+}
+
+// CapabilityOperations returns the operations of a capability of the store; nil for
+// another capability, whose operations its connector defines.
+func CapabilityOperations(capability fcp.CanonicalID) []fcp.CanonicalID {
+	switch capability {
+	case StoreCapability:
+		return StoreOperations()
+	case SecretCapability:
+		return []fcp.CanonicalID{OperationUse}
+	}
+	return nil
+}
+
 func tierOf(operation fcp.CanonicalID) authority.Tier {
 	if operation == OperationGet {
 		return authority.TierSafe

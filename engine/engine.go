@@ -159,9 +159,18 @@ func (e *Engine) openStores() (err error) {
 	lo.MemTableBytes, lo.MarkInterval = e.opts.MemTableBytes, e.opts.MarkInterval
 	lo.DisableBallast = lo.DisableBallast || e.opts.NoBallast
 	if e.log, err = log.Open(e.env.FS.PathJoin(e.dir, dirLog), lo); err != nil {
-		return err
+		return lostLog(e.dir, err)
 	}
 	return e.openState(hashSeed)
+}
+
+// lostLog tells a store whose log is gone from a directory that never was one.
+func lostLog(dir string, err error) error {
+	if fcp.CodeOf(err) != fcp.CodeNoStore {
+		return err
+	}
+	return fcp.Errorf(fcp.CodeCorrupt, "the log of the store in %s is gone: the directory %s in it is missing or empty", dir, dirLog).
+		WithNext("restore a backup beside it: `fcpctl --dir NEW restore BACKUP --identity FILE`; without one, another device that is a member has what it took over, and enrolls this one anew: `fcpctl device enroll NAME --to DIR`")
 }
 
 func stateOptions(env *Environment, o *Options, seed uint64) state.Options {

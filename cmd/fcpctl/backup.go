@@ -90,7 +90,7 @@ func (a *app) createBackup(ctx context.Context, e *engine.Engine, where string, 
 	if err != nil {
 		return err
 	}
-	p := a.progress("backup", "bytes")
+	p := a.progress("backup", inBytes)
 	r, err := e.BackupTo(ctx, to, where, engine.BackupOptions{Progress: tellEngine(p), Keep: o.keep,
 		Trust: o.trust == "always" || o.trust == "auto" && isRemote(where)})
 	p.done()
@@ -143,6 +143,8 @@ type backupReportView struct {
 	StateRoot string              `json:"state_root,omitempty"`
 	Checked   []string            `json:"checked"`
 	Findings  []backupFindingView `json:"findings"`
+	Leftover  []string            `json:"leftover,omitempty"` // a backup's own files that no restore point lists
+	Strange   []string            `json:"strange,omitempty"`  // files that are not a backup's
 	Millis    int64               `json:"elapsed_ms"`
 }
 
@@ -160,7 +162,8 @@ func (a *app) backupVerifyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "verify DIR|s3://BUCKET/PREFIX", Short: "Check a backup, without a key or with the identity", Args: args(1, 1),
 		Long: `verify reads every byte of a backup and checks hashes, signatures and the list of
-its manifest; it needs neither a store nor a key. With --identity it also decrypts
+its manifest; it needs neither a store nor a key. Files that are no backup's are named
+and do no harm; those that an interrupted backup left are exit code 11. With --identity it also decrypts
 everything, rebuilds the state in memory and compares the state root. With
 --manifest HASH it makes sure that the newest manifest is that one.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -177,7 +180,7 @@ everything, rebuilds the state in memory and compares the state root. With
 			if err != nil {
 				return err
 			}
-			p := a.progress("backup verify", "bytes")
+			p := a.progress("backup verify", inBytes)
 			o.Progress = tellEngine(p)
 			r, err := engine.VerifyBackupIn(cmd.Context(), from, args[0], o)
 			p.done()
@@ -206,12 +209,25 @@ func (a *app) printBackupReport(r *engine.BackupReport) error {
 		fields = append(fields, field{"finding", fmt.Sprintf("%s: %s: %s", f.Code, f.File, f.What)})
 		codes = append(codes, f.Code)
 	}
+	for _, f := range r.Unlisted {
+		if f.Own {
+			v.Leftover = append(v.Leftover, f.File)
+			fields = append(fields, field{"left over", f.File + ": no restore point lists it"})
+		} else {
+			v.Strange = append(v.Strange, f.File)
+			fields = append(fields, field{"note", f.File + ": not a file of the backup; it does no harm"})
+		}
+	}
 	if !v.Decrypted && len(codes) == 0 {
 		fields = append(fields, field{"not checked", "what is inside; that needs --identity FILE"})
 	}
 	fields = append(fields, field{"result", resultText(len(codes))})
 	if err := a.record("BackupReport", 0, v, resultText(len(codes)), fields...); err != nil {
 		return err
+	}
+	if len(codes) == 0 && len(v.Leftover) > 0 {
+		return &exitError{fcp.Errorf(fcp.CodeManifest, "what the restore points list is whole, and %d more files of a backup are there", len(v.Leftover)).
+			WithNext("after an interrupted backup `" + a.command("backup", "create", r.Dir) + "` takes them in or removes them; if none was, see that nobody removed a newer one: --manifest HASH"), exitFindings}
 	}
 	return findings(codes, "use another copy of the backup, or write a new one with `"+a.command("backup", "create", "DIR")+"`")
 }
@@ -281,7 +297,7 @@ versions and tombstones: what was revoked since stays revoked, and the history s
 				return err
 			}
 			defer owner.Wipe()
-			p := a.progress("restore", "bytes")
+			p := a.progress("restore", inBytes)
 			if dryRun {
 				r, err := engine.VerifyBackupIn(cmd.Context(), from, args[0], engine.VerifyBackupOptions{Environment: a.environment(), Owner: owner, Manifest: manifest.Hash, Progress: tellEngine(p)})
 				p.done()

@@ -43,7 +43,7 @@ type scopeFlags struct {
 func (o *scopeFlags) add(cmd *cobra.Command, life string) {
 	f := cmd.Flags()
 	f.StringVar(&o.capability, "capability", string(engine.StoreCapability), "capability that the operations belong to")
-	f.StringSliceVar(&o.operations, "allow", nil, "operations to permit (object.get, object.put, object.remove), or * for every one")
+	f.StringSliceVar(&o.operations, "allow", nil, "operations to permit (object.get, object.put, object.remove; with --capability those it has), or * for every one")
 	f.StringArrayVar(&o.resources, "resource", nil, "prefix of the names to permit, or * for every one; may be repeated")
 	f.StringArrayVar(&o.deny, "deny", nil, "prefix of names to take out again; may be repeated")
 	f.Uint32Var(&o.calls, "calls", 0, "how many uses; 0 for no limit")
@@ -51,6 +51,54 @@ func (o *scopeFlags) add(cmd *cobra.Command, life string) {
 	f.StringVar(&o.idempotency, "idempotency-key", "", "permit only uses with this idempotency key")
 	f.Var(&o.life, "for", "how long it holds ("+life+")")
 	_ = cmd.RegisterFlagCompletionFunc("allow", completeOperations)
+}
+
+// checkOperation refuses an operation that its capability does not have. The store
+// knows its own capabilities; those of connectors are the connectors' to define.
+func checkOperation(capability, operation string) error {
+	known := engine.CapabilityOperations(fcp.CanonicalID(capability))
+	switch {
+	case known == nil && strings.HasPrefix(capability, "store."):
+		return fcp.Errorf(fcp.CodeInvalidArgument, "the store has no capability %.80q", capability).
+			WithNext("say --capability " + orList(engine.StoreCapabilities()) + "; operations of a connector need the connector's own capability")
+	case known == nil || operation == authority.AnyOperation || slices.Contains(known, fcp.CanonicalID(operation)):
+		return nil
+	}
+	return fcp.Errorf(fcp.CodeInvalidArgument, "%s has no operation %.80q, so permitting it would permit nothing", capability, operation).
+		WithNext("permit " + orList(known) + ", or * for every one; operations of a connector need --capability")
+}
+
+// checkCapabilities refuses patterns of capabilities that match none: an operation
+// in the place of its capability, and what begins as the store's own and is not.
+func checkCapabilities(patterns authority.Patterns) error {
+	own := engine.StoreCapabilities()
+	for _, p := range patterns {
+		for _, c := range own {
+			if slices.Contains(engine.CapabilityOperations(c), fcp.CanonicalID(p)) {
+				return fcp.Errorf(fcp.CodeInvalidArgument, "%s is an operation, wanted is a capability", p).WithNext("say --allow " + c.String() + ", the capability of that operation")
+			}
+		}
+		if strings.HasPrefix(string(p), "store.") && !slices.ContainsFunc(own, func(c fcp.CanonicalID) bool { return p.Match(c.String()) }) {
+			return fcp.Errorf(fcp.CodeInvalidArgument, "the store has no capability %.80q", string(p)).WithNext("say --allow " + orList(own))
+		}
+	}
+	return nil
+}
+
+// orList is "a, b or c".
+func orList[T ~string](list []T) string {
+	out := ""
+	for i, x := range list {
+		switch {
+		case i == 0:
+		case i == len(list)-1:
+			out += " or "
+		default:
+			out += ", "
+		}
+		out += string(x)
+	}
+	return out
 }
 
 func completeOperations(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
@@ -61,11 +109,16 @@ func completeOperations(*cobra.Command, []string, string) ([]string, cobra.Shell
 	return out, cobra.ShellCompDirectiveNoFileComp
 }
 
-func (o *scopeFlags) rights() (out []authority.Right) {
+// rights are the rights that the flags name; one that nothing could ever use is an
+// error.
+func (o *scopeFlags) rights() (out []authority.Right, err error) {
 	for _, op := range o.operations {
+		if err := checkOperation(o.capability, op); err != nil {
+			return nil, err
+		}
 		out = append(out, authority.Right{Capability: fcp.CanonicalID(o.capability), Operation: op})
 	}
-	return out
+	return out, nil
 }
 
 func (o *scopeFlags) constraints() authority.Constraints {
@@ -179,7 +232,7 @@ type grantOptions struct {
 	scopeFlags
 	zone     *zoneFlag
 	identity *identityOptions
-	devices  writersFlag
+	devices  devicesFlag
 	dryRun   bool
 }
 
@@ -202,7 +255,7 @@ and the binding of the principal to the devices it may act from.`,
 	o.zone = zoneOption(cmd)
 	o.identity = identityFlags(cmd, "identity file of the owner")
 	o.add(cmd, "8h, 30d; default 1h")
-	cmd.Flags().Var(&o.devices, "device", "device it may be used from (default this one); may be repeated")
+	cmd.Flags().Var(&o.devices, "device", "device it may be used from, by name or id (default this one); may be repeated")
 	_ = cmd.RegisterFlagCompletionFunc("device", a.completeDevices)
 	dryRunFlag(cmd, &o.dryRun)
 	return cmd
@@ -222,14 +275,22 @@ func (a *app) grant(ctx context.Context, e *engine.Engine, o *grantOptions, prin
 		return err
 	}
 	defer owner.Wipe()
+	rights, err := o.rights()
+	if err != nil {
+		return err
+	}
+	devices, err := a.writers(e, o.devices)
+	if err != nil {
+		return err
+	}
 	now := a.now().Truncate(time.Second)
 	life := time.Hour
 	if o.life.set {
 		life = o.life.Duration
 	}
-	spec := authority.GrantSpec{Zone: fcp.ZoneID(*o.zone), Principal: fcp.CanonicalID(principal), Rights: o.rights(), Constraints: o.constraints(),
+	spec := authority.GrantSpec{Zone: fcp.ZoneID(*o.zone), Principal: fcp.CanonicalID(principal), Rights: rights, Constraints: o.constraints(),
 		NotBefore: now, NotAfter: now.Add(life)}
-	got, err := e.Entitle(ctx, owner, engine.EntitleRequest{GrantSpec: spec, Devices: o.devices, DryRun: o.dryRun})
+	got, err := e.Entitle(ctx, owner, engine.EntitleRequest{GrantSpec: spec, Devices: devices, DryRun: o.dryRun})
 	if err != nil {
 		return err
 	}
@@ -345,7 +406,7 @@ type mintOptions struct {
 	audience string
 	instance string
 	depth    uint64
-	holder   writersFlag
+	holder   string
 	dryRun   bool
 }
 
@@ -373,7 +434,7 @@ over, shown or logged. What is not said is the grant's own.`,
 	f.StringVar(&o.audience, "audience", "", "connector it is for (default the store itself)")
 	f.StringVar(&o.instance, "instance", "", "and its instance")
 	f.Uint64Var(&o.depth, "depth", 0, "how often the holder may narrow it")
-	f.Var(&o.holder, "holder", "device it is used from (default this one)")
+	f.StringVar(&o.holder, "holder", "", "device it is used from, by name or id (default this one)")
 	_ = cmd.RegisterFlagCompletionFunc("holder", a.completeDevices)
 	dryRunFlag(cmd, &o.dryRun)
 	return cmd
@@ -384,10 +445,18 @@ func (a *app) mint(e *engine.Engine, o *mintOptions, grant string) error {
 	if err != nil {
 		return err
 	}
-	q := engine.MintRequest{Zone: g.Spec.Zone, Grant: g.Ref, Rights: o.rights(), Audience: fcp.CanonicalID(o.audience), Instance: fcp.CanonicalID(o.instance),
+	rights, err := o.rights()
+	if err != nil {
+		return err
+	}
+	q := engine.MintRequest{Zone: g.Spec.Zone, Grant: g.Ref, Rights: rights, Audience: fcp.CanonicalID(o.audience), Instance: fcp.CanonicalID(o.instance),
 		For: o.life.Duration, Depth: o.depth}
-	if len(o.holder) > 0 {
-		q.Holder = o.holder[0]
+	if o.holder != "" {
+		m, err := a.findDevice(e, o.holder)
+		if err != nil {
+			return err
+		}
+		q.Holder = m.Writer
 	}
 	c := o.narrowed(g.Spec.Constraints)
 	q.Constraints = &c

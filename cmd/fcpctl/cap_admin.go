@@ -44,7 +44,7 @@ func (a *app) capBindCommand() *cobra.Command {
 	o := &act{noun: "a binding", what: "binding"}
 	var (
 		zone    *zoneFlag
-		devices writersFlag
+		devices devicesFlag
 		allow   []string
 		life    ageFlag
 	)
@@ -52,14 +52,21 @@ func (a *app) capBindCommand() *cobra.Command {
 		Use: "bind PRINCIPAL", Short: "Say from which devices a principal may act", Args: args(1, 1),
 		Long: `bind signs from which devices a principal may use which capabilities of a zone. cap
 grant binds what a grant needs; this is for more devices or a longer time.`,
-		Example: "  fcpctl cap bind user:alice --device 3f1c9d2a... --allow 'mail.*' --for 90d --identity ~/fcp-identity",
+		Example: "  fcpctl cap bind user:alice --device laptop --allow 'mail.*' --for 90d --identity ~/fcp-identity",
 	}, o, func(cmd *cobra.Command, e *engine.Engine, owner *authority.OwnerKey, args []string) (fcp.ZoneID, fcp.Hash, error) {
 		id := fcp.ZoneID(*zone)
 		if len(allow) == 0 {
 			return id, fcp.Hash{}, usagef("see `"+cmd.CommandPath()+" --help`", "--allow names the capabilities")
 		}
+		writers, err := a.writers(e, devices)
+		if err != nil {
+			return id, fcp.Hash{}, err
+		}
+		if err := checkCapabilities(patternsOf(allow)); err != nil {
+			return id, fcp.Hash{}, err
+		}
 		now := a.now().Truncate(time.Second)
-		spec := authority.BindingSpec{Principal: fcp.CanonicalID(args[0]), Devices: devices, Zones: []fcp.ZoneID{id}, Capabilities: patternsOf(allow), NotBefore: now,
+		spec := authority.BindingSpec{Principal: fcp.CanonicalID(args[0]), Devices: writers, Zones: []fcp.ZoneID{id}, Capabilities: patternsOf(allow), NotBefore: now,
 			NotAfter: now.Add(30 * 24 * time.Hour)}
 		if life.set {
 			spec.NotAfter = now.Add(life.Duration)
@@ -76,7 +83,7 @@ grant binds what a grant needs; this is for more devices or a longer time.`,
 	})
 	zone = zoneOption(cmd)
 	f := cmd.Flags()
-	f.Var(&devices, "device", "device he may act from (default this one); may be repeated")
+	f.Var(&devices, "device", "device he may act from, by name or id (default this one); may be repeated")
 	f.StringSliceVar(&allow, "allow", nil, "capabilities, each a name or a prefix and *")
 	f.Var(&life, "for", "how long it holds (default 30d)")
 	_ = cmd.RegisterFlagCompletionFunc("device", a.completeDevices)
@@ -229,8 +236,11 @@ declassification: these objects may come here from a more confidential zone (--f
 (--connector, --method, and --request or --input-hash to narrow it).
 ` + "`fcpctl why`" + ` says which one a refused request lacked.`,
 		Example:   "  fcpctl cap approve execution --zone z:work --connector fcp.mail:operational:1.0.0 --method mail.send --for 10m --identity ~/fcp-identity",
-		ValidArgs: []string{string(authority.ApproveElevation), string(authority.ApproveDeclassification), string(authority.ApproveExecution)},
+		ValidArgs: approvalKinds,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkApproval(cmd, args[0]); err != nil {
+				return err
+			}
 			return a.withStore(cmd.Context(), openMode(!o.dryRun), func(e *engine.Engine) error { return a.approve(cmd, e, o, args[0]) })
 		},
 	}
@@ -253,7 +263,43 @@ declassification: these objects may come here from a more confidential zone (--f
 	return cmd
 }
 
-// scope turns the flags into a scope; what is missing for a kind its check refuses.
+// approvalKinds are the kinds of approvals, approvalFlags what each must say and what
+// it may say.
+var (
+	approvalKinds = []string{string(authority.ApproveElevation), string(authority.ApproveDeclassification), string(authority.ApproveExecution)}
+	approvalFlags = map[string]struct{ must, may []string }{
+		string(authority.ApproveElevation):        {must: []string{"operation", "provenance"}, may: []string{"integrity"}},
+		string(authority.ApproveDeclassification): {must: []string{"from", "object"}, may: []string{"confidentiality"}},
+		string(authority.ApproveExecution):        {must: []string{"connector", "method"}, may: []string{"request", "input-hash"}},
+	}
+)
+
+// checkApproval refuses a kind that there is not, and flags that are missing for one
+// or are another's.
+func checkApproval(cmd *cobra.Command, kind string) error {
+	help := "see `" + cmd.CommandPath() + " --help`"
+	if !oneOf(kind, approvalKinds) {
+		return usagef("say "+orList(approvalKinds), "%.40q is no kind of approval", kind)
+	}
+	for _, name := range approvalFlags[kind].must {
+		if !cmd.Flags().Changed(name) {
+			return usagef(help, "an approval of %s needs --%s", kind, strings.Join(approvalFlags[kind].must, " and --"))
+		}
+	}
+	for _, other := range approvalKinds {
+		if other == kind {
+			continue
+		}
+		for _, name := range append(approvalFlags[other].must, approvalFlags[other].may...) {
+			if cmd.Flags().Changed(name) {
+				return usagef(help, "--%s is for an approval of %s", name, other)
+			}
+		}
+	}
+	return nil
+}
+
+// scope turns the flags into a scope; what cannot be used the scope's check refuses.
 func (o *approveOptions) scope(kind string) (s authority.ApprovalScope, err error) {
 	hash := func(text string) (h fcp.Hash) {
 		if text != "" && err == nil {

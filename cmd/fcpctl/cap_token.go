@@ -147,7 +147,9 @@ func (a *app) attenuate(o *attenuateOptions, file string) error {
 		n.Principal = fcp.CanonicalID(o.principal)
 	}
 	if len(o.operations) > 0 {
-		n.Rights = o.rights()
+		if n.Rights, err = o.rights(); err != nil {
+			return err
+		}
 	}
 	now := a.now().Truncate(time.Second)
 	if now.After(n.NotBefore) {
@@ -320,10 +322,11 @@ func (a *app) capSuggestCommand() *cobra.Command {
 			if principal == "" {
 				return usagef("see `"+cmd.CommandPath()+" --help`", "--principal says whom the grant is for")
 			}
-			for _, id := range []string{principal, args[0]} {
-				if _, err := fcp.ParseCanonicalID(id); err != nil {
-					return err
-				}
+			if _, err := fcp.ParseCanonicalID(principal); err != nil {
+				return err
+			}
+			if err := checkOperation(string(engine.StoreCapability), args[0]); err != nil {
+				return err
 			}
 			g := authority.SmallestGrant(&authority.Request{Zone: fcp.ZoneID(*zone), Principal: fcp.CanonicalID(principal), Capability: engine.StoreCapability,
 				Operation: fcp.CanonicalID(args[0]), Resource: engine.ResourceOf(args[1]), Bytes: size, IdempotencyKey: idem}, a.now())

@@ -126,6 +126,7 @@ func exitPage() string {
 	for _, m := range exitMeanings {
 		fmt.Fprintf(&b, "  %3d  %-18s  %s\n", m.exit, m.name, m.meaning)
 	}
+	b.WriteString("\nsecret use and secret recover end with the exit code of the command that they ran.\n")
 	b.WriteString("\nA failure prints its code (FCP-6003), one sentence, the cause and the next step on\nstderr; with -o json or -o ndjson the same as one JSON object.\n")
 	return b.String()
 }

@@ -43,8 +43,8 @@ func (a *app) start(ctx context.Context, dir string, args ...string) (pid int, b
 	if dir, err = filepath.Abs(dir); err != nil {
 		return 0, false, inputError(err, "the store's directory")
 	}
-	if _, err := os.Stat(filepath.Join(dir, "FORMAT")); err != nil {
-		return 0, false, fcp.Errorf(fcp.CodeNoStore, "%s", dir).WithNext(a.whereIsTheStore())
+	if err := a.mustBeStore(dir); err != nil {
+		return 0, false, err
 	}
 	if pid, err = daemon.Process(dir); err != nil || pid != 0 {
 		return pid, false, errors.Join(err, a.awaitReady(ctx, dir))
@@ -90,6 +90,14 @@ func (a *app) start(ctx context.Context, dir string, args ...string) (pid int, b
 		return 0, false, startError(dir, from, err)
 	}
 	return cmd.Process.Pid, true, a.awaitReady(ctx, dir)
+}
+
+// mustBeStore refuses a directory that holds no store.
+func (a *app) mustBeStore(dir string) error {
+	if _, err := os.Stat(filepath.Join(dir, "FORMAT")); err != nil {
+		return fcp.Errorf(fcp.CodeNoStore, "%s", dir).WithNext(a.whereIsTheStore())
+	}
+	return nil
 }
 
 // awaitWord waits until the daemon says it is ready; its end closes the pipe.

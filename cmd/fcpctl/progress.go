@@ -10,6 +10,8 @@ const (
 	progressOnTerminal = 100 * time.Millisecond
 	progressOtherwise  = 10 * time.Second
 	progressEvents     = time.Second // with -o ndjson
+
+	inBytes = "bytes" // the unit that is shown in KiB, MiB and GiB
 )
 
 // progress shows how far long work has come: a line that is written over on a
@@ -17,7 +19,7 @@ const (
 type progress struct {
 	a     *app
 	what  string
-	unit  string
+	unit  string // of what is counted: positions, bytes
 	start time.Time
 
 	mu    sync.Mutex
@@ -79,29 +81,42 @@ func (p *progress) tell(stage string, done, total uint64) {
 	fmt.Fprintln(a.stderr, line)
 }
 
-// line is "verify scan: 1200 of 4800 positions, 25 %, 600/s, 6s left".
+// line is "verify scan: 1200 of 4800 positions, 25 %, 600 positions/s, 6s left", of
+// bytes "backup copy: 512.0 MiB of 2.0 GiB, 25 %, 64.0 MiB/s, 24s left".
 func (p *progress) line(now time.Time, done, total uint64) string {
 	s := p.what
 	if p.stage != "" {
 		s += " " + p.stage
 	}
-	s += ": " + decimal(done)
-	if total > 0 {
-		s += " of " + decimal(total)
+	s += ": "
+	switch {
+	case p.unit == inBytes && total > 0:
+		s += sizeText(done) + " of " + sizeText(total)
+	case total > 0:
+		s += decimal(done) + " of " + decimal(total) + " " + p.unit
+	default:
+		s += p.amount(done)
 	}
-	s += " " + p.unit
 	if total > 0 && done <= total {
 		s += fmt.Sprintf(", %d %%", done*100/total)
 	}
 	spent := now.Sub(p.begun)
 	if ms := uint64(spent.Milliseconds()); ms > 0 && done > 0 {
-		s += fmt.Sprintf(", %d/s", done*1000/ms)
+		s += ", " + p.amount(done*1000/ms) + "/s"
 		if total > done {
 			left := time.Duration(float64(spent) * float64(total-done) / float64(done))
 			s += ", " + left.Round(time.Second).String() + " left"
 		}
 	}
 	return s
+}
+
+// amount is "1200 positions" or "1.5 MiB".
+func (p *progress) amount(n uint64) string {
+	if p.unit == inBytes {
+		return sizeText(n)
+	}
+	return decimal(n) + " " + p.unit
 }
 
 // done takes the line off the terminal.

@@ -106,7 +106,7 @@ positions below the horizon fail and name it. --dry-run says exactly what would 
 }
 
 func (a *app) compact(ctx context.Context, e *engine.Engine, o engine.CompactOptions) error {
-	p := a.progress("compact", "bytes")
+	p := a.progress("compact", inBytes)
 	o.Progress = tellEngine(p)
 	r, err := e.Compact(ctx, o)
 	p.done()

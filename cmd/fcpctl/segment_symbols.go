@@ -200,7 +200,7 @@ With --backup DIR the segments come from a backup folder instead of the store.`,
 }
 
 func (a *app) scatter(ctx context.Context, backup string, to []string, o engine.ScatterOptions) error {
-	p := a.progress("scatter", "bytes")
+	p := a.progress("scatter", inBytes)
 	o.Progress = tellEngine(p)
 	next := "fcpctl segment coverage"
 	for _, d := range to {
@@ -284,7 +284,7 @@ symbols are found, named and left out. What it writes is what ` + "`fcpctl resto
 			if len(from) == 0 || out == "" {
 				return usagef("give --from DIR once for each directory, and --out BACKUP", "--from and --out are needed")
 			}
-			p := a.progress("gather", "bytes")
+			p := a.progress("gather", inBytes)
 			r, err := engine.GatherSymbols(cmd.Context(), from, out, engine.GatherOptions{Environment: a.environment(), Manifest: manifest.Hash, Progress: tellEngine(p)})
 			p.done()
 			v := gatherView{r.Out, r.Seq, hashText(r.Manifest), r.Owner.String(), r.Segments, r.Coded, r.Bytes, viewSymbolFindings(r.Findings), r.Elapsed.Milliseconds()}
@@ -329,7 +329,7 @@ made for this does, and only the ciphertext hash can judge them later.`,
 				return usagef("give --from DIR once for each directory, and --to NEWDIR", "--from and --to are needed")
 			}
 			return a.withSigner(cmd.Context(), func(e *engine.Engine) error {
-				p := a.progress("heal", "bytes")
+				p := a.progress("heal", inBytes)
 				r, err := engine.HealSymbols(cmd.Context(), from, to, engine.HealOptions{Environment: a.environment(), Minter: e,
 					Need: policy.Need, DryRun: dryRun, Manifest: manifest.Hash, Progress: tellEngine(p)})
 				p.done()
@@ -402,7 +402,7 @@ something needs a look.`,
 			if len(from) == 0 {
 				return usagef("give --from DIR once for each directory", "--from is needed")
 			}
-			p := a.progress("coverage", "bytes")
+			p := a.progress("coverage", inBytes)
 			r, err := engine.SymbolCoverage(cmd.Context(), from, engine.CoverageOptions{Environment: a.environment(), Manifest: manifest.Hash, Progress: tellEngine(p)})
 			p.done()
 			if err != nil {

@@ -119,12 +119,9 @@ func (o *holderFlags) request(a *app, e *engine.Engine, zone fcp.ZoneID, name st
 		names []string
 		to    *[]fcp.WriterID
 	}{{o.holders, &q.Holders}, {o.without, &q.Without}} {
-		for _, n := range list.names {
-			m, err := a.findDevice(e, n)
-			if err != nil {
-				return q, err
-			}
-			*list.to = append(*list.to, m.Writer)
+		var err error
+		if *list.to, err = a.writers(e, list.names); err != nil {
+			return q, err
 		}
 	}
 	return q, nil

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -173,7 +174,9 @@ func (a *app) secretUseCommand() *cobra.Command {
 		Use: "use NAME -- COMMAND [ARG...]", Short: "Run a command that reads the secret from stdin or a file descriptor", Args: cobra.ArbitraryArgs,
 		Long: `use rebuilds the secret in memory and gives it to a command through a pipe: its stdin,
 or with --fd N the file descriptor N, 3 or higher. It is in no argument, variable or file. The use is on record
-before, here and on each device that gives its share.`,
+before, here and on each device that gives its share. The exit code is the command's own
+(128 and the signal's number when one ended it), with FCP-7001 on stderr; every other error
+is fcpctl's, and then the command did not run or had ended well.`,
 		Example: "  fcpctl secret use api/token --identity ~/fcp-identity -- curl -K -\n  fcpctl secret use db --token agent.token --key agent.key --fd 3 -- psql-with-password-fd 3",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.ArgsLenAtDash() != 1 || len(args) < 2 {
@@ -202,7 +205,7 @@ func (d descriptor) check() error {
 }
 
 // runWith runs a command that reads value from a file descriptor. Its own environment
-// and arguments do not have it. The command's exit code becomes FCP-7001.
+// and arguments do not have it. A command that fails is FCP-7001, with its exit code.
 func (a *app) runWith(ctx context.Context, value []byte, fd int, args []string) error {
 	if err := a.out.Flush(); err != nil {
 		return err
@@ -226,8 +229,20 @@ func (a *app) runWith(ctx context.Context, value []byte, fd int, args []string) 
 	// does not read all of it, says anything but that.
 	_, _ = w.Write(value)
 	err = errors.Join(err, w.Close())
-	if waitErr := c.Wait(); waitErr != nil {
-		return fcp.Errorf(fcp.CodeExternal, "the command %s: %v", args[0], waitErr).WithNext("look at what the command said")
+	waitErr := c.Wait()
+	switch {
+	case waitErr == nil:
+		return err
+	case ctx.Err() != nil:
+		return interrupted()
 	}
-	return err
+	failed := fcp.Errorf(fcp.CodeExternal, "the command %s: %v", args[0], waitErr).WithNext("look at what the command said")
+	code := c.ProcessState.ExitCode()
+	if w, ok := c.ProcessState.Sys().(syscall.WaitStatus); ok && w.Signaled() {
+		code = 128 + int(w.Signal())
+	}
+	if code <= 0 { // it ended well, and what it wrote could not be passed on
+		return failed
+	}
+	return &exitError{failed, code}
 }

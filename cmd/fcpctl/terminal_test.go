@@ -126,8 +126,8 @@ func TestProgress(t *testing.T) {
 		quiet  bool
 		want   string
 	}{
-		{"terminal", true, formatTable, false, "\r\x1b[Kverify scan: 0 of 100 positions, 0 %\r\x1b[Kverify scan: 10 of 100 positions, 10 %, 2/s, 45s left\r\x1b[Kverify scan: 20 of 100 positions, 20 %, 2/s, 40s left\r\x1b[Kverify scan: 30 of 100 positions, 30 %, 2/s, 35s left\r\x1b[K"},
-		{"pipe", false, formatTable, false, "verify scan: 20 of 100 positions, 20 %, 2/s, 40s left\n"},
+		{"terminal", true, formatTable, false, "\r\x1b[Kverify scan: 0 of 100 positions, 0 %\r\x1b[Kverify scan: 10 of 100 positions, 10 %, 2 positions/s, 45s left\r\x1b[Kverify scan: 20 of 100 positions, 20 %, 2 positions/s, 40s left\r\x1b[Kverify scan: 30 of 100 positions, 30 %, 2 positions/s, 35s left\r\x1b[K"},
+		{"pipe", false, formatTable, false, "verify scan: 20 of 100 positions, 20 %, 2 positions/s, 40s left\n"},
 		{"ndjson", false, formatNDJSON, false, `{"schema":"fcp.v1.Progress","what":"verify","stage":"scan","done":0,"total":100,"unit":"positions","elapsed_ms":1000}
 {"schema":"fcp.v1.Progress","what":"verify","stage":"scan","done":10,"total":100,"unit":"positions","elapsed_ms":6000}
 {"schema":"fcp.v1.Progress","what":"verify","stage":"scan","done":20,"total":100,"unit":"positions","elapsed_ms":11000}
@@ -151,6 +151,22 @@ func TestProgress(t *testing.T) {
 				t.Errorf("got  %q\nwant %q", got, c.want)
 			}
 		})
+	}
+}
+
+func TestProgressOfBytesHasUnits(t *testing.T) {
+	x := newTerminal(t, "")
+	p := x.progress("backup", inBytes)
+	p.tell("copy", 0, 0)
+	x.clock = x.clock.Add(10 * time.Second)
+	for want, n := range map[string][2]uint64{
+		"backup copy: 512.0 MiB of 2.0 GiB, 25 %, 51.2 MiB/s, 30s left": {512 << 20, 2 << 30},
+		"backup copy: 900 B of 1.5 KiB, 58 %, 90 B/s, 7s left":          {900, 1536},
+		"backup copy: 5.0 MiB, 512.0 KiB/s":                             {5 << 20, 0},
+	} {
+		if got := p.line(x.clock, n[0], n[1]); got != want {
+			t.Errorf("got  %q\nwant %q", got, want)
+		}
 	}
 }
 

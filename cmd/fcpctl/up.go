@@ -148,6 +148,9 @@ func (a *app) nodeList() *list {
 }
 
 func (a *app) up(ctx context.Context, o *upOptions) error {
+	if err := a.mustBeStore(a.flags.dir); err != nil {
+		return err
+	}
 	hints, err := daemon.LoadHints(a.flags.dir)
 	if err != nil {
 		return err

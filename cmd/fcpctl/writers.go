@@ -2,8 +2,8 @@ package main
 
 import (
 	"crypto/rand"
-	"fmt"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -14,19 +14,29 @@ import (
 // random is where keys and ids of this process come from.
 func (a *app) random() io.Reader { return rand.Reader }
 
-// writersFlag is a list of devices.
-type writersFlag []fcp.WriterID
+// devicesFlag is a list of devices, each by its name or the first digits of its id.
+type devicesFlag []string
 
-func (v *writersFlag) Type() string   { return "DEVICE" }
-func (v *writersFlag) String() string { return "" }
+func (v *devicesFlag) Type() string   { return "DEVICE" }
+func (v *devicesFlag) String() string { return "" }
 
-func (v *writersFlag) Set(s string) error {
-	id, err := fcp.ParseHash(s)
-	if err != nil {
-		return fmt.Errorf("not the id of a device, which `fcpctl device ls` shows")
-	}
-	*v = append(*v, fcp.WriterID(id))
+func (v *devicesFlag) Set(s string) error {
+	*v = append(*v, s)
 	return nil
+}
+
+// writers finds the devices of a list, in its order and each once.
+func (a *app) writers(e *engine.Engine, devices []string) (out []fcp.WriterID, err error) {
+	for _, name := range devices {
+		m, err := a.findDevice(e, name)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(out, m.Writer) {
+			out = append(out, m.Writer)
+		}
+	}
+	return out, nil
 }
 
 // complete offers what a store that can be opened has, and nothing otherwise.
@@ -45,8 +55,13 @@ func (a *app) complete(cmd *cobra.Command, fn func(e *engine.Engine) []string) (
 func (a *app) completeDevices(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 	return a.complete(cmd, func(e *engine.Engine) (out []string) {
 		members, _ := e.Members()
-		for _, m := range members {
-			out = append(out, m.Writer.String()+"\t"+m.Name)
+		for i := range members {
+			id := members[i].Writer.String()
+			if m, err := a.findDevice(e, members[i].Name); err == nil && m.Writer == members[i].Writer {
+				out = append(out, m.Name+"\t"+id[:16])
+			} else {
+				out = append(out, id+"\t"+members[i].Name)
+			}
 		}
 		return out
 	})
