@@ -19,7 +19,7 @@ import (
 	"fcp/node/wire"
 )
 
-// Whole shares go over TCP where both sides have it (carrierBulk): the kernel moves
+// Shares go over TCP where both sides have it (carrierBulk, carrierPart): the kernel moves
 // them at a third of the processor time that QUIC takes. The connection belongs to a
 // session. Who wants shares dials it; TLS 1.3 with the certificates of the session's
 // members, then both prove, over the exporter of this one connection, that they hold
@@ -55,7 +55,7 @@ const (
 	bulkDialWait      = 2 * time.Second  // until a peer is asked by QUIC instead
 	bulkShareWait     = 30 * time.Second // for a share to be taken
 	bulkAgain         = 30 * time.Second // after a failure
-	bulkUnasked       = 256              // shares that nobody waits for, of one connection
+	bulkUnasked       = 256              // shares and pieces in a row that nobody waits for
 	maxBulkHandshakes = 16
 )
 
@@ -245,9 +245,9 @@ func (l *bulkLink) dropOut(c net.Conn) {
 	}
 }
 
-// writeBulk sends a share over the connection that the peer dialled. A peer that does
-// not take it in time loses the connection.
-func (s *Session) writeBulk(ctx context.Context, id uint64, data []byte) error {
+// writeBulk sends a share, or a piece of one, over the connection that the peer dialled.
+// A peer that does not take it in time loses the connection.
+func (s *Session) writeBulk(ctx context.Context, list ...[]byte) error {
 	select {
 	case s.bulk.turn <- struct{}{}:
 		defer func() { <-s.bulk.turn }()
@@ -262,8 +262,7 @@ func (s *Session) writeBulk(ctx context.Context, id uint64, data []byte) error {
 	}
 	t := time.AfterFunc(bulkShareWait, func() { c.Close() })
 	defer t.Stop()
-	head := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint64(nil, id), uint32(len(data)))
-	for _, b := range [][]byte{head, data} {
+	for _, b := range list {
 		if _, err := c.Write(b); err != nil {
 			s.bulk.dropOut(c)
 			return fcp.Wrap(fcp.CodeTimeout, err, "send a whole share")
@@ -272,11 +271,19 @@ func (s *Session) writeBulk(ctx context.Context, id uint64, data []byte) error {
 	return nil
 }
 
-// bulkUp reports whether shares can come over a bulk connection. The first call dials.
-func (s *Session) bulkUp(ctx context.Context) bool {
-	l := &s.bulk
+// mayBulk returns the network over which the peer can be dialled; nil for none.
+func (s *Session) mayBulk() StreamNetwork {
 	network, ok := s.node.opt.Network.(StreamNetwork)
 	if !ok || !s.gives(carrierBulk) || s.caps.Bulk == 0 || s.caps.Bulk > 1<<16-1 {
+		return nil
+	}
+	return network
+}
+
+// bulkUp reports whether shares can come over a bulk connection. The first call dials.
+func (s *Session) bulkUp(ctx context.Context) bool {
+	l, network := &s.bulk, s.mayBulk()
+	if network == nil {
 		return false
 	}
 	for {
@@ -390,7 +397,7 @@ func (s *Session) endBulk(c net.Conn) {
 
 // readBulk takes shares. The session's requests say how long each may be.
 func (s *Session) readBulk(c net.Conn) (err error) {
-	defer func() { s.whole.lost(err) }()
+	defer func() { s.whole.lost(s, err) }()
 	var head [bulkHead]byte
 	for unasked := 0; ; {
 		if _, err := io.ReadFull(c, head[:]); err != nil {
@@ -411,6 +418,15 @@ func (s *Session) readBulk(c net.Conn) (err error) {
 			}
 			if unasked++; unasked > bulkUnasked {
 				return fcp.Errorf(fcp.CodeMalformed, "%d shares that nobody waits for", unasked)
+			}
+			continue
+		}
+		unasked = 0
+		if w.to != nil {
+			err := s.readPiece(c, id, w, size)
+			t.Stop()
+			if err != nil {
+				return err
 			}
 			continue
 		}

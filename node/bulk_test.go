@@ -195,10 +195,10 @@ func TestSlowBulkConnectionsEnd(t *testing.T) {
 		here, there = net.Pipe()
 		defer here.Close()
 		giver.bulk.setOut(there)
-		if err := giver.writeBulk(context.Background(), 1, make([]byte, 1000)); err == nil {
+		if err := giver.writeBulk(context.Background(), make([]byte, 1000)); err == nil {
 			t.Error("a share was sent to nobody")
 		}
-		if err := giver.writeBulk(context.Background(), 1, make([]byte, 1000)); !errors.Is(err, fcp.CodeNotFound) {
+		if err := giver.writeBulk(context.Background(), make([]byte, 1000)); !errors.Is(err, fcp.CodeNotFound) {
 			t.Error("without a connection:", err)
 		}
 	})

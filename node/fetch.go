@@ -130,6 +130,7 @@ type news struct {
 	session *Session
 	symbols []byte // fcp.SymbolSize bytes for each of esis
 	esis    []uint32
+	piece   *piece // that symbols are in; nil: of no pool
 	heads   *shareHeads
 	refused uint64 // request
 	code    fcp.Code
@@ -223,7 +224,7 @@ func (n *Node) newCollector(id fcp.SegmentID) *collector {
 // tell hands news over. When the collector is behind, a symbol that came in a
 // packet of its own is lost, as on any network; a stream and all other news wait.
 func (c *collector) tell(x news) {
-	if len(x.esis) == 1 {
+	if len(x.esis) == 1 && x.piece == nil {
 		select {
 		case c.in <- x:
 		default:
@@ -270,6 +271,9 @@ func (c *collector) request(p *part, wanted *roaring.Bitmap) error {
 	if p.carrier == carrierLane {
 		a.m, a.due = m, now.Add(p.session.resend())
 		return p.session.sendLane(m, 0)
+	}
+	if p.carrier == carrierPart {
+		p.session.whole.expectPart(m.ID, wanted.ToArray(), c)
 	}
 	return p.session.send(urgent, m)
 }
@@ -347,6 +351,9 @@ func (c *collector) forget(p *part) {
 func (c *collector) giveUp(p *part, id uint64) {
 	c.asked.AndNot(p.asked[id].left)
 	delete(p.asked, id)
+	if p.carrier == carrierPart {
+		p.session.whole.forget(id)
+	}
 }
 
 // settle ends requests whose last symbols are not coming any more, and learns from
@@ -440,6 +447,7 @@ func (c *collector) cancel() {
 	for _, p := range c.parts {
 		for id := range p.asked {
 			c.finish(p, id)
+			p.session.whole.forget(id)
 			if err := p.session.send(urgent, &decodeStatus{ID: id, Received: p.got.GetCardinality(), Complete: true}); err != nil {
 				c.node.logger.Debug("a status was not sent", "peer", p.session.peer.Writer, "err", err)
 			}

@@ -58,6 +58,7 @@ const (
 	carrierLane     carrier = 3 // the node's UDP socket beside QUIC
 	carrierWhole    carrier = 4 // a QUIC stream for each share, without frames
 	carrierBulk     carrier = 5 // a bulk connection, likewise
+	carrierPart     carrier = 6 // a bulk connection, for parts of shares
 )
 
 // want asks for events of a feed.

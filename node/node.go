@@ -380,6 +380,9 @@ func (n *Node) quickCarrier(s *Session) carrier {
 	if n.opt.Lane && s != nil && s.id.LaneSafe() && s.gives(carrierLane) {
 		return carrierLane
 	}
+	if s != nil && s.gives(carrierPart) && s.bulkReady() {
+		return carrierPart
+	}
 	return carrierStream
 }
 
@@ -389,7 +392,7 @@ func (n *Node) capabilities() *capabilities {
 		Carriers: []uint64{uint64(carrierDatagram), uint64(carrierStream), uint64(carrierLane), uint64(carrierWhole)}, Compress: []string{}, MaxControl: maxMessage, MaxFrame: maxStreamFrame,
 		Genesis: n.engine.Genesis().ID, Bulk: n.bulk.port}
 	if c.Bulk != 0 {
-		c.Carriers = append(c.Carriers, uint64(carrierBulk))
+		c.Carriers = append(c.Carriers, uint64(carrierBulk), uint64(carrierPart))
 	}
 	return c
 }

@@ -254,6 +254,10 @@ func (f *rebuilding) hear(ctx context.Context, x *news) error {
 		for _, p := range f.parts {
 			if p.asked[x.refused] != nil && p.session == x.session {
 				f.giveUp(p, x.refused)
+				if p.carrier == carrierPart && x.code != fcp.CodeExhausted { // the connection may be gone
+					p.carrier = carrierStream
+					continue
+				}
 				p.refused++
 				p.dead = x.code.Class() != fcp.Transient || p.refused > maxRefusals
 				p.again = f.node.now().Add(min(stallAfter<<p.refused, fetchWait))
@@ -262,12 +266,16 @@ func (f *rebuilding) hear(ctx context.Context, x *news) error {
 	case x.ended != 0:
 		f.hearEnd(x)
 	default:
-		return x.each(func(esi uint32, symbol []byte) error {
+		err := x.each(func(esi uint32, symbol []byte) error {
 			if p := f.take(x.session, esi, symbol); p != nil {
 				return f.use(ctx, p, esi)
 			}
 			return nil
 		})
+		if x.piece != nil {
+			pieces.Put(x.piece)
+		}
+		return err
 	}
 	return nil
 }
@@ -314,7 +322,7 @@ func (f *rebuilding) ask() error {
 				continue
 			}
 			room := f.room(p.session) > 0
-			if len(p.asked) >= p.atOnce() || now.Before(p.again) || p.late || !f.worthAsking(p, now, quick, need) {
+			if len(p.asked) >= p.atOnce(waiting) || now.Before(p.again) || p.late || !f.worthAsking(p, now, quick, need) {
 				later = later || room
 			} else if !room {
 				over = p
@@ -332,7 +340,7 @@ func (f *rebuilding) ask() error {
 			return nil
 		}
 		block := best.block
-		if best.carrier == carrierStream { // each gives its part at once
+		if best.carrier.inOrder() { // each gives its part at once
 			block = max(f.fair(), 8)
 		} else if best.carrier == carrierLane { // any of those that are more will do
 			block, need = f.fair()+best.ref.K()/8, math.MaxInt
@@ -364,9 +372,10 @@ func (f *rebuilding) trusted() bool {
 	})
 }
 
-// atOnce is how many requests a part may have under way.
-func (p *part) atOnce() int {
-	if p.carrier == carrierLane {
+// atOnce is how many requests a part may have under way, while so many have not said
+// yet what they have.
+func (p *part) atOnce(waiting int) int {
+	if p.carrier == carrierLane || p.carrier.inOrder() && waiting > 0 {
 		return 1
 	}
 	return 2

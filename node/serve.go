@@ -413,6 +413,8 @@ func (n *Node) serveSymbols(ctx context.Context, s *Session, m *symbolRequest) e
 	}
 	if by := carrier(m.Carrier); by == carrierWhole || by == carrierBulk {
 		return n.serveWhole(ctx, s, m.ID, by, ref, wanted)
+	} else if by == carrierPart {
+		return n.serveParts(ctx, s, m.ID, ref, wanted)
 	}
 	began := n.now()
 	data, err := n.symbolData(ctx, ref, wanted)

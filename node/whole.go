@@ -39,7 +39,11 @@ type wholeShare struct {
 	done   chan error          // what became of it; the first word counts
 	by     carrier             // that it was asked for by
 	begun  bool                // guarded by wholeTable.mu
-	stream *quic.ReceiveStream // guarded by wholeTable.mu; nil: not here yet, or by carrierBulk
+	stream *quic.ReceiveStream // guarded by wholeTable.mu; nil: not here yet, or by a bulk connection
+
+	// By carrierPart, for who reads the connection alone:
+	esis []uint32   // symbols that have not come, in the order in which they will
+	to   *collector // takes them
 }
 
 func (w *wholeShare) end(err error) {
@@ -50,38 +54,31 @@ func (w *wholeShare) end(err error) {
 }
 
 func (t *wholeTable) expect(id uint64, by carrier, into []byte) *wholeShare {
+	w := &wholeShare{into: into, by: by, done: make(chan error, 1)}
+	t.add(id, w)
+	return w
+}
+
+func (t *wholeTable) add(id uint64, w *wholeShare) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.open == nil {
 		t.open = map[uint64]*wholeShare{}
 	}
-	w := &wholeShare{into: into, by: by, done: make(chan error, 1)}
 	t.open[id] = w
-	return w
 }
 
 // begin returns the share that comes by a carrier, over a stream if it is of its own;
-// nil: nobody waits for it, or it has begun.
+// nil: nobody waits for it, or it has begun. Parts begin with each piece.
 func (t *wholeTable) begin(id uint64, by carrier, r *quic.ReceiveStream) *wholeShare {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	w := t.open[id]
-	if w == nil || w.begun || w.by != by {
+	if w == nil || w.begun || w.by != by && (w.by != carrierPart || by != carrierBulk) {
 		return nil
 	}
-	w.begun, w.stream = true, r
+	w.begun, w.stream = w.by != carrierPart, r
 	return w
-}
-
-// lost ends the waits for shares over a bulk connection that is gone.
-func (t *wholeTable) lost(err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, w := range t.open {
-		if w.by == carrierBulk {
-			w.end(err)
-		}
-	}
 }
 
 // refuse ends the wait for a share that the peer does not give.
@@ -226,7 +223,8 @@ func (n *Node) serveWhole(ctx context.Context, s *Session, id uint64, by carrier
 	}
 	defer done()
 	if by == carrierBulk {
-		err = s.writeBulk(ctx, id, data)
+		head := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint64(nil, id), uint32(len(data)))
+		err = s.writeBulk(ctx, head, data)
 	} else {
 		err = s.writeWhole(ctx, id, data)
 	}
