@@ -84,6 +84,7 @@ func TestKill(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "store")
 	rng := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1))
 	var acked []Placed
+	lived := 0 // rounds in which something was acknowledged
 	start := time.Now()
 	for round := range rounds {
 		if round%20 == 19 {
@@ -93,11 +94,17 @@ func TestKill(t *testing.T) {
 			acked = nil
 		}
 		// Now and then the child is killed while it opens the store.
-		more, err := killRound(dir, time.Duration(rng.IntN(60_000))*time.Microsecond, round%4 == 3)
+		early := round%4 == 3
+		more, err := killRound(dir, time.Duration(rng.IntN(60_000))*time.Microsecond, early)
 		if err != nil {
 			t.Fatalf("round %d: %v", round, err)
 		}
 		acked = append(acked, more...)
+		if len(more) > 0 {
+			lived++
+		} else if !early {
+			t.Fatalf("round %d: killed before anything was acknowledged", round)
+		}
 		if len(acked) == 0 {
 			continue
 		}
@@ -113,10 +120,7 @@ func TestKill(t *testing.T) {
 			t.Fatalf("round %d: %v", round, err)
 		}
 	}
-	if len(acked) < 100 {
-		t.Fatalf("only %d events were acknowledged", len(acked))
-	}
-	t.Logf("%d rounds, %.1f/s", rounds, float64(rounds)/time.Since(start).Seconds())
+	t.Logf("%d rounds, %d with acknowledged events, %.1f/s", rounds, lived, float64(rounds)/time.Since(start).Seconds())
 }
 
 // killRound runs a child for a while after its first acknowledgement, or after its

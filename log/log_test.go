@@ -93,7 +93,7 @@ func (c *testCipher) OpenFrame(dst, ct []byte, i uint32, last bool) ([]byte, err
 
 func openTest(t *testing.T, fs vfs.FS, o Options) *Log {
 	t.Helper()
-	o.FS, o.Writer, o.Create = fs, testWriter(), true
+	o.FS, o.Writer, o.Create, o.Now = fs, testWriter(), true, startedNow
 	l, err := Open("store", o)
 	if err != nil {
 		t.Fatal(err)

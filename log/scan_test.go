@@ -14,7 +14,7 @@ import (
 // ahead, so that every task's memory is used again and again, with callers that
 // are faster and slower than the decoders.
 func TestScanOfManyTasks(t *testing.T) {
-	l, err := openOn(newDisk(), sealing(Options{DisableBallast: true, DiskReserve: 1}, 64<<10))
+	l, err := openOn(newDisk(), sealing(Options{DisableBallast: true, DiskReserve: 1, Now: startedNow}, 64<<10))
 	if err != nil {
 		t.Fatal(err)
 	}
