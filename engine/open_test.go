@@ -276,7 +276,7 @@ func TestAChangedProjectionIsBuiltBehindTheOldOne(t *testing.T) {
 		extraProjections = func() []Projection { return list }
 		s.reopen()
 		s.put("a", "more")
-		for deadline := time.Now().Add(10 * time.Second); ; {
+		for deadline := time.Now().Add(time.Minute); ; {
 			var info ProjectionInfo
 			for _, p := range s.Projections() {
 				if p.Name == "count" {

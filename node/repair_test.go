@@ -16,7 +16,7 @@ import (
 // Now one of them does everything, as it does for a person.
 func (m *mesh) repairAll(o RepairOptions) (bytes uint64) {
 	m.t.Helper()
-	for end := time.Now().Add(30 * time.Second); ; {
+	for end := time.Now().Add(patience(30 * time.Second)); ; {
 		left := 0
 		for i, x := range m.nodes {
 			if x.n == nil {

@@ -266,7 +266,7 @@ func (s *siege) round(i int, rem *log.Remainder) error {
 	}
 	s.put(0, key, []byte(key))
 	lap(0)
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience(20*time.Second))
 	defer cancel()
 	for {
 		r, err := s.nodes[1].e.Get(ctx, engine.GetRequest{Key: key})

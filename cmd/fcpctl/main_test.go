@@ -51,6 +51,7 @@ func TestMain(m *testing.M) {
 //	largest DIR VAR [GLOB]  VAR = the path of the largest file below DIR
 //	losetail DIR            zero most of the newest write-ahead log of the store DIR
 //	waitfor FILE TEXT       wait until the file has the text
+//	waitother A B           wait until the file A has not what B has
 //	waitlock DIR            wait until another process has the store DIR open
 //	$P0, $P1, ... $P30      the last position of a fresh store, and those behind it
 //	lie FILE                change the signature share in a file
@@ -75,24 +76,25 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"fcpctl":   func(ts *testscript.TestScript, neg bool, args []string) { scriptRun(ts, neg, exitOK, args) },
-			"exit":     scriptExit,
-			"input":    scriptInput,
-			"scrub":    scriptScrub,
-			"flip":     scriptFlip,
-			"cut":      scriptCut,
-			"field":    scriptField,
-			"odd":      scriptOdd,
-			"same":     scriptSame,
-			"largest":  scriptLargest,
-			"mkrandom": scriptRandom,
-			"waitlock": scriptWaitLock,
-			"waitfor":  scriptWaitFor,
-			"losetail": scriptLoseTail,
-			"s3server": scriptS3Server,
-			"later":    scriptLater,
-			"meet":     scriptMeet,
-			"lie":      scriptLie,
+			"fcpctl":    func(ts *testscript.TestScript, neg bool, args []string) { scriptRun(ts, neg, exitOK, args) },
+			"exit":      scriptExit,
+			"input":     scriptInput,
+			"scrub":     scriptScrub,
+			"flip":      scriptFlip,
+			"cut":       scriptCut,
+			"field":     scriptField,
+			"odd":       scriptOdd,
+			"same":      scriptSame,
+			"largest":   scriptLargest,
+			"mkrandom":  scriptRandom,
+			"waitlock":  scriptWaitLock,
+			"waitfor":   scriptWaitFor,
+			"waitother": scriptWaitOther,
+			"losetail":  scriptLoseTail,
+			"s3server":  scriptS3Server,
+			"later":     scriptLater,
+			"meet":      scriptMeet,
+			"lie":       scriptLie,
 		},
 		Condition: scriptCondition,
 	})
@@ -372,21 +374,34 @@ func scriptRandom(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), b, 0o666))
 }
 
+// scriptPatience is what a script waits for another process.
+const scriptPatience = 2 * time.Minute
+
 func scriptWaitFor(ts *testscript.TestScript, neg bool, args []string) {
-	for range 3000 {
+	for deadline := time.Now().Add(scriptPatience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		b, err := os.ReadFile(ts.MkAbs(args[0]))
 		if err == nil && bytes.Contains(b, []byte(args[1])) {
 			return
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 	ts.Fatalf("%s does not get %q", args[0], args[1])
+}
+
+func scriptWaitOther(ts *testscript.TestScript, neg bool, args []string) {
+	old := ts.ReadFile(args[1])
+	for deadline := time.Now().Add(scriptPatience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		b, err := os.ReadFile(ts.MkAbs(args[0]))
+		if err == nil && string(b) != old {
+			return
+		}
+	}
+	ts.Fatalf("%s stays what it is", args[0])
 }
 
 // scriptWaitLock asks the system who holds the lock: to try the lock would keep
 // the other process from getting it.
 func scriptWaitLock(ts *testscript.TestScript, neg bool, args []string) {
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(scriptPatience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		f, err := os.OpenFile(filepath.Join(ts.MkAbs(args[0]), "LOCK"), os.O_RDWR, 0)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue

@@ -26,7 +26,7 @@ import (
 
 func join(t *testing.T, c *testcontrol.Server, name string, tags ...string) *Network {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	n, err := Open(ctx, Options{Hostname: name, ControlURL: c.HTTPTestServer.URL, AuthKey: "test", Tags: tags})
 	if err != nil {
@@ -48,7 +48,7 @@ func within(t *testing.T, d time.Duration) context.Context {
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("it did not come to pass that", what)
 		}
@@ -62,7 +62,7 @@ func TestAdmission(t *testing.T) {
 	b := join(t, c, "nas", "tag:fcp-private")
 	p := join(t, c, "printer", "tag:printer")
 	o := join(t, c, "stranger")
-	ctx := within(t, time.Minute)
+	ctx := within(t, 2*time.Minute)
 	at := func(n *Network) net.Addr { return net.UDPAddrFromAddrPort(addrPort(n)) }
 	eventually(t, "everyone sees everyone", func() bool {
 		peers, err := a.Peers(ctx)
@@ -208,7 +208,7 @@ func TestMeshOverTailnet(t *testing.T) {
 		f()
 	}
 	for i, x := range all {
-		if err := x.n.WaitPeers(within(t, 45*time.Second), 2); err != nil {
+		if err := x.n.WaitPeers(within(t, 2*time.Minute), 2); err != nil {
 			t.Fatalf("node %d: %v", i+1, err)
 		}
 	}
@@ -223,7 +223,7 @@ func TestMeshOverTailnet(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the segment is known to its writer", func() bool { n, _, err := all[0].n.Spread(); return err == nil && n > 0 })
-	if err := all[0].n.WaitPlaced(within(t, 45*time.Second)); err != nil {
+	if err := all[0].n.WaitPlaced(within(t, 2*time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "all roots are equal", func() bool {
@@ -252,7 +252,7 @@ func TestMeshOverTailnet(t *testing.T) {
 	all[0].n.Kill()
 	all[0].n = nil
 	began = time.Now()
-	r, err := all[2].e.Get(within(t, 45*time.Second), engine.GetRequest{Key: "big"})
+	r, err := all[2].e.Get(within(t, 2*time.Minute), engine.GetRequest{Key: "big"})
 	if err != nil {
 		t.Fatal(err)
 	}

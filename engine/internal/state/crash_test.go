@@ -215,7 +215,7 @@ func TestASyncErrorStopsTheStore(t *testing.T) {
 			if !errors.Is(err, fcp.Fatal) {
 				t.Errorf("%s: reported %v", file, err)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Errorf("%s: the fault was not reported", file)
 		}
 		fs.SetHook(nil)
