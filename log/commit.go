@@ -15,7 +15,8 @@ type commitScratch struct {
 	runs    []positionRange
 	applied []Applied
 	nodes   []feedNode
-	level   []treeNode
+	grower  treeGrower
+	grown   []treeNode
 	val     []byte
 	sealed  []*segmentDraft // imported segments of this group
 	feeds   []*feed         // feeds that got events in this group
@@ -79,6 +80,9 @@ func (l *Log) commit(g *group) {
 	}
 	if l.nextPosition == base && len(extras) == 0 {
 		return
+	}
+	for _, f := range s.feeds {
+		s.growTree(f)
 	}
 	if err := l.write(extras); err != nil {
 		e := l.crash(err)
@@ -182,10 +186,7 @@ func (l *Log) place(f *feed, d *Draft, t fcp.Time, p *Placed) {
 	f.recordBytes += len(d.content)
 	if f.chained() {
 		f.next.hash = fcp.EventHash(b.scope, f.next.seq, t, f.next.hash, d.hash)
-		s.level = f.next.tree.append(f.next.hash, s.level[:0])
-		for _, n := range s.level {
-			s.nodes = append(s.nodes, feedNode{f.no, n})
-		}
+		f.leaves = append(f.leaves, f.next.hash)
 	}
 	*p = Placed{Position: l.nextPosition, Feed: f.no, Seq: f.next.seq, Time: t, Hash: f.next.hash}
 	l.nextPosition++
@@ -201,6 +202,7 @@ func (l *Log) place(f *feed, d *Draft, t fcp.Time, p *Placed) {
 	}
 	f.cutNow = false
 	if f.cutBytes += int64(size); f.cutBytes >= int64(l.opts.SegmentTarget) && f.own && f.chained() {
+		s.growTree(f)
 		f.newCuts = append(f.newCuts, f.cutAtNext())
 	}
 	if l.opts.Guard != nil {
@@ -208,6 +210,15 @@ func (l *Log) place(f *feed, d *Draft, t fcp.Time, p *Placed) {
 	}
 	if l.opts.Applier != nil {
 		s.applied = append(s.applied, Applied{Placed: *p, Under: d.Under, Content: d.Content})
+	}
+}
+
+// growTree brings the tree of a feed up to its last event.
+func (s *commitScratch) growTree(f *feed) {
+	s.grown = s.grower.extend(&f.next.tree, f.leaves, s.grown[:0])
+	f.leaves = f.leaves[:0]
+	for _, n := range s.grown {
+		s.nodes = append(s.nodes, feedNode{f.no, n})
 	}
 }
 

@@ -56,6 +56,7 @@ type feed struct {
 	own  bool
 
 	next              head       // owned by the committer: head over everything assigned
+	leaves            []fcp.Hash // owned by the committer: of the group in work, not in next.tree yet
 	recorded          uint64     // owned by the committer: seq of the last head record
 	recordBytes       int        // owned by the committer: content bytes since then
 	openBlock         *openBlock // owned by the committer: block of the group in work

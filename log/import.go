@@ -367,8 +367,8 @@ func (l *Log) writeImported(b *pebble.Batch, d *segmentDraft, events []Applied) 
 		e := &events[i]
 		e.Position, e.Feed = l.nextPosition, f.no
 		l.nextPosition++
-		s.level = f.next.tree.append(e.Hash, s.level[:0])
-		for _, n := range s.level {
+		s.grown = f.next.tree.append(e.Hash, s.grown[:0])
+		for _, n := range s.grown {
 			if err := b.Set(keyOfNode(f.no, n.level, n.index), n.hash[:], nil); err != nil {
 				return err
 			}

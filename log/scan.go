@@ -57,6 +57,7 @@ type scanner struct {
 	streams map[FeedNo]*stream
 	ahead   *decoders // nil: everything is decoded where it is needed
 	end     uint64
+	grower  treeGrower
 }
 
 func (l *Log) newScanner(ctx context.Context, o ScanOptions) (*scanner, error) {
@@ -285,6 +286,8 @@ type stream struct {
 	prev    fcp.Hash
 	tree    tree
 	treed   bool // read from event 1 on
+	leaves  []fcp.Hash
+	grown   []treeNode // of no interest here
 }
 
 // begin makes the events from first on, below end, the stream's only task.
@@ -382,9 +385,11 @@ func (st *stream) accept(events []Applied, p *part) error {
 func (st *stream) checkTree(events []Applied, p *part) error {
 	treed := st.treed && st.s.verify >= VerifyTree
 	if treed {
+		st.leaves = st.leaves[:0]
 		for i := range events {
-			st.tree.append(events[i].Hash, nil)
+			st.leaves = append(st.leaves, events[i].Hash)
 		}
+		st.grown = st.s.grower.extend(&st.tree, st.leaves, st.grown[:0])
 	}
 	r := p.endOf
 	if r == nil {
