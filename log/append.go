@@ -31,7 +31,14 @@ type group struct {
 	bytes  int
 	joined atomic.Int32  // len(reqs), for gather
 	done   chan struct{} // closed when every request has its answer
+
+	// wake is what the writers wait on: closed behind done, or when the log crashed. A
+	// channel that all of them share besides would cost each two turns at its lock.
+	wake  chan struct{}
+	awake sync.Once
 }
+
+func (g *group) wakeUp() { g.awake.Do(func() { close(g.wake) }) }
 
 var requestPool = sync.Pool{New: func() any { return new(request) }}
 
@@ -171,7 +178,7 @@ func (l *Log) joinLocked(r *request) (g *group) {
 }
 
 func (l *Log) newGroupLocked() *group {
-	g := &group{done: make(chan struct{})}
+	g := &group{done: make(chan struct{}), wake: make(chan struct{})}
 	if n := len(l.freeGrp); n > 0 {
 		g.reqs = l.freeGrp[n-1].reqs[:0]
 		l.freeGrp = l.freeGrp[:n-1]
@@ -182,11 +189,18 @@ func (l *Log) newGroupLocked() *group {
 // await waits for the group's answer. Once the log has crashed it may never come:
 // Pebble can wait there for a goroutine that was parked.
 func (l *Log) await(ctx context.Context, g *group, r *request) error {
+	if stop := ctx.Done(); stop == nil {
+		<-g.wake
+	} else {
+		select {
+		case <-g.wake:
+		case <-stop:
+		}
+	}
 	select {
 	case <-g.done:
 		return nil
-	case <-ctx.Done():
-	case <-l.dead:
+	default:
 	}
 	return l.giveUp(ctx, g, r)
 }
@@ -248,6 +262,7 @@ func (l *Log) commitGroup(g *group) {
 	l.gather(g)
 	l.mu.Lock()
 	l.queue = l.queue[:copy(l.queue, l.queue[1:])]
+	l.committing = g
 	for i := 0; i < len(g.reqs); i++ {
 		if g.reqs[i].dead {
 			g.reqs = append(g.reqs[:i], g.reqs[i+1:]...)
@@ -260,6 +275,7 @@ func (l *Log) commitGroup(g *group) {
 	l.noteWritten(g.bytes)
 
 	l.mu.Lock()
+	l.committing = nil
 	l.queued -= g.bytes
 	l.makeRoomLocked()
 	l.expected = int32(len(g.reqs))
@@ -268,6 +284,7 @@ func (l *Log) commitGroup(g *group) {
 	}
 	l.mu.Unlock()
 	close(g.done)
+	g.wakeUp()
 	// The group itself stays with its waiters; only the slice is reused.
 	l.mu.Lock()
 	if len(l.freeGrp) < 4 {

@@ -35,6 +35,7 @@ type Log struct {
 	feeds      []*feed            // by number - 1; guarded by mu
 	byFeed     map[fcp.Feed]*feed // guarded by mu
 	queue      []*group           // waiting groups, first in first out; guarded by mu
+	committing *group             // taken from queue, without its answers; guarded by mu
 	leading    bool               // a leader is at work; guarded by mu
 	queued     int                // encoded bytes waiting; guarded by mu
 	refusal    error              // why appends are refused; nil while open; guarded by mu
@@ -216,6 +217,12 @@ func (l *Log) crash(err error) *fcp.Error {
 	l.mu.Lock()
 	l.refusal = e
 	l.makeRoomLocked()
+	for _, g := range l.queue {
+		g.wakeUp()
+	}
+	if l.committing != nil {
+		l.committing.wakeUp()
+	}
 	l.mu.Unlock()
 	if l.opts.OnCrash != nil {
 		l.opts.OnCrash(e)
