@@ -87,6 +87,7 @@ type folder struct {
 	ev     Event               // owned by Apply
 	staged [stageEvents]staged // owned by Apply
 	keyBuf []byte              // of their keys; owned by Apply
+	keys   [][]byte            // all of them; owned by Apply
 
 	keysChanged bool // a zone key manifest was folded; owned by Apply
 	forgetting  bool // an order to forget was folded; owned by Apply
@@ -235,10 +236,10 @@ type staged struct {
 	keys [][]byte // in step with the event's route; an empty one touches nothing
 }
 
-// stageKeys finds the keys that events touch and begins to fetch the memory where
-// they are looked up, all at once instead of one after the other.
+// stageKeys finds the keys that events touch and fetches the memory where they are
+// looked up, all at once instead of one after the other.
 func (d *folder) stageKeys(w *state.Writer, events []log.Applied) error {
-	buf := d.keyBuf[:0]
+	buf, all := d.keyBuf[:0], d.keys[:0]
 	for i := range events {
 		a, s := &events[i], &d.staged[i]
 		src, err := d.source(a.Feed)
@@ -256,11 +257,10 @@ func (d *folder) stageKeys(w *state.Writer, events []log.Applied) error {
 			}
 			s.keys = append(s.keys, buf[from:len(buf):len(buf)])
 		}
-		for _, key := range s.keys {
-			w.Fetch(key)
-		}
+		all = append(all, s.keys...)
 	}
-	d.keyBuf = buf
+	w.Fetch(all)
+	d.keyBuf, d.keys = buf, all
 	return nil
 }
 

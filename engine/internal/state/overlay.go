@@ -129,10 +129,13 @@ func (o *overlay) find(t *table, hash uint64, key []byte) (slot, off uint64) {
 	}
 }
 
-// home reads the slot where find begins.
-func (o *overlay) home(hash uint64) uint64 {
-	t := o.tab.Load()
-	return atomic.LoadUint64(&t.s[2*(hash>>t.shift)+1])
+// homes reads the slots where find begins.
+func (t *table) homes(hashes []uint64) (sum uint64) {
+	s, shift := t.s, t.shift&63
+	for _, h := range hashes {
+		sum += atomic.LoadUint64(&s[2*(h>>shift)+1])
+	}
+	return sum
 }
 
 func (o *overlay) chunks() [][]byte { return *o.dir.Load() }

@@ -28,15 +28,19 @@ func (v *view) lookup(hash uint64, key []byte, own bool) (record, bool) {
 	return record{}, false
 }
 
-// fetch reads one word wherever lookup and the filter would look for a hash.
-func (v *view) fetch(f *filter, hash uint64) (sum uint64) {
-	sum = v.active.home(hash)
+// fetch reads one word wherever lookup and the filter would look for each hash. One
+// table after the other, in loops so short that the processor begins many reads before
+// the first of them ends.
+func (v *view) fetch(f *filter, hashes []uint64) (sum uint64) {
+	sum = v.active.tab.Load().homes(hashes)
 	for _, o := range v.frozen {
-		sum += o.home(hash)
+		sum += o.tab.Load().homes(hashes)
 	}
 	if p := f.tiers.Load(); p != nil {
 		for _, t := range *p {
-			sum += atomic.LoadUint64(&t.block(hash)[0])
+			for _, h := range hashes {
+				sum += atomic.LoadUint64(&t.block(h)[0])
+			}
 		}
 	}
 	return sum

@@ -16,7 +16,8 @@ type Writer struct {
 	v       *view
 	scratch []byte
 	fetched uint64 // keeps Fetch from being optimised away
-	failed  error  // of a Set or Delete; it fails the group
+	hashes  []uint64
+	failed  error // of a Set or Delete; it fails the group
 	lenBuf  [binary.MaxVarintLen64]byte
 }
 
@@ -84,12 +85,16 @@ func (s *Store) rotate() {
 	s.signal()
 }
 
-// Fetch begins to load the memory in which Get and Set will look for key, without
-// waiting for it: worth it for several keys at once, before the first is got.
-func (w *Writer) Fetch(key []byte) {
-	if len(key) > 0 {
-		w.fetched += w.v.fetch(&w.s.filter, w.s.hash(key))
+// Fetch loads the memory in which Get and Set will look for keys: for several at once,
+// before the first is got, because the waits for them overlap. Empty keys are passed over.
+func (w *Writer) Fetch(keys [][]byte) {
+	w.hashes = w.hashes[:0]
+	for _, key := range keys {
+		if len(key) > 0 {
+			w.hashes = append(w.hashes, w.s.hash(key))
+		}
 	}
+	w.fetched += w.v.fetch(&w.s.filter, w.hashes)
 }
 
 // Get returns what key holds, the group's own changes included. The value may
