@@ -181,20 +181,16 @@ type ForgetMember struct {
 // ForgetOrders returns the owner's orders to forget in a zone, by time and hash, each
 // with the other members by name.
 func (e *Engine) ForgetOrders(zone fcp.ZoneID) ([]ForgetOrder, error) {
-	z := e.forgets()[zone]
-	if z == nil {
-		return nil, nil
-	}
-	acks, err := e.deletionAcks(zone)
-	if err != nil {
+	orders, acks, err := e.ordersAndAcks(zone)
+	if err != nil || orders == nil {
 		return nil, err
 	}
 	members, err := e.zoneMembers(zone)
 	if err != nil {
 		return nil, err
 	}
-	out := make([]ForgetOrder, len(z.orders))
-	for i, o := range z.orders {
+	out := make([]ForgetOrder, len(orders))
+	for i, o := range orders {
 		out[i] = ForgetOrder{Ref: o.Ref(), Zone: zone, Objects: o.Objects(), At: o.IssuedAt(), Here: acks[e.node.Writer()][o.Ref()]}
 		for _, d := range members {
 			out[i].Members = append(out[i].Members, ForgetMember{d.Writer(), d.Name(), acks[d.Writer()][o.Ref()]})
@@ -205,6 +201,17 @@ func (e *Engine) ForgetOrders(zone fcp.ZoneID) ([]ForgetOrder, error) {
 		return cmp.Or(a.At.Compare(b.At), bytes.Compare(a.Ref[:], b.Ref[:]))
 	})
 	return out, nil
+}
+
+// ordersAndAcks returns the orders of a zone, and who said of which that it carried it
+// out.
+func (e *Engine) ordersAndAcks(zone fcp.ZoneID) (orders []*authority.Forgetting, acks map[fcp.WriterID]map[fcp.Hash]bool, err error) {
+	z := e.forgets()[zone]
+	if z == nil {
+		return nil, nil, nil
+	}
+	acks, err = e.deletionAcks(zone)
+	return z.orders, acks, err
 }
 
 // CarryOutForgettings destroys what is here of what the owner ordered to be forgotten,
@@ -235,16 +242,12 @@ func (e *Engine) CarryOutForgettings(ctx context.Context) (done int, err error) 
 
 // pendingForgettings returns the orders of a zone that this node did not carry out.
 func (e *Engine) pendingForgettings(zone fcp.ZoneID) (out []*authority.Forgetting, err error) {
-	z := e.forgets()[zone]
-	if z == nil {
-		return nil, nil
-	}
-	acks, err := e.deletionAcks(zone)
+	orders, acks, err := e.ordersAndAcks(zone)
 	if err != nil {
 		return nil, err
 	}
 	own := acks[e.node.Writer()]
-	for _, o := range z.orders {
+	for _, o := range orders {
 		ref := o.Ref()
 		if _, silent := e.mesh.carried.get(ref[:]); !silent && !own[ref] {
 			out = append(out, o)

@@ -65,15 +65,22 @@ func (e *Engine) DataSegment(zone fcp.ZoneID, feed fcp.FeedID, first uint64, id 
 	if err != nil || !ok {
 		return nil, err
 	}
+	_, r, err := e.toldAt(p)
+	return r, err
+}
+
+// toldAt returns the event at a place of projSegments, and what it tells of a segment;
+// nil for one that is not of the data plane.
+func (e *Engine) toldAt(p place) (told *fcp.Event, r *log.Remainder, err error) {
 	ev, _, err := e.log.Read(p.feed, p.seq)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	r, err := log.DecodeRemainder(ev.Body)
-	if err != nil || r.Plane != uint64(fcp.PlaneData) {
-		return nil, err
+	rem, err := log.DecodeRemainder(ev.Body)
+	if err != nil || rem.Plane != uint64(fcp.PlaneData) {
+		return nil, nil, err
 	}
-	return &r, nil
+	return &ev, &rem, nil
 }
 
 // toldSegments is DataSegments with the event that told of each.
@@ -93,18 +100,14 @@ func (e *Engine) toldSegments(zone fcp.ZoneID, fn func(told *fcp.Event, r *log.R
 		return err
 	}
 	for _, p := range places {
-		ev, _, err := e.log.Read(p.feed, p.seq)
+		told, r, err := e.toldAt(p)
 		if err != nil {
 			return err
 		}
-		r, err := log.DecodeRemainder(ev.Body)
-		if err != nil {
-			return err
-		}
-		if r.Plane != uint64(fcp.PlaneData) {
+		if r == nil {
 			continue
 		}
-		if err := fn(&ev, &r); err != nil {
+		if err := fn(told, r); err != nil {
 			return err
 		}
 	}
