@@ -58,6 +58,7 @@ type Engine struct {
 	heads      headMemo
 	leases     leaseTable
 	opened     bool // Open came to its end: a close leaves a list of the files
+	full       bool // there was no room to write when a store was opened for reading
 }
 
 // Open opens the store in dir for this process alone and brings its state up to
@@ -86,8 +87,13 @@ func Open(ctx context.Context, dir string, o Options) (_ *Engine, err error) {
 	if err := e.loadKeys(); err != nil {
 		return nil, err
 	}
-	if err := e.forgetClean(); err != nil {
+	if e.full, err = e.isFull(); err != nil {
 		return nil, err
+	}
+	if !e.full { // what is only read stays as it is listed
+		if err := e.forgetClean(); err != nil {
+			return nil, err
+		}
 	}
 	if err := e.openStores(); err != nil {
 		return nil, err
@@ -173,6 +179,34 @@ func lostLog(dir string, err error) error {
 		WithNext("restore a backup beside it: `fcpctl --dir NEW restore BACKUP --identity FILE`; without one, another device that is a member has what it took over, and enrolls this one anew: `fcpctl device enroll NAME --to DIR`")
 }
 
+// openReserve is the room that opening a store for writing needs, in bytes.
+const openReserve = 4 << 20
+
+// isFull reports whether the disk has no room for what an open writes; then a store
+// can be opened for reading only. One that is opened for writing gives up its
+// ballast first, and is fcp.CodeDiskFull when that is not enough. A file system that
+// cannot say is taken to have room.
+func (e *Engine) isFull() (bool, error) {
+	short := func() bool {
+		u, err := e.env.FS.GetDiskUsage(e.dir)
+		return err == nil && u.AvailBytes < openReserve
+	}
+	if !short() {
+		return false, nil
+	}
+	if e.opts.ReadOnly {
+		return true, nil
+	}
+	if err := log.GiveUpBallast(e.env.FS, e.env.FS.PathJoin(e.dir, dirLog)); err != nil {
+		return false, err
+	}
+	if short() {
+		return false, fcp.Errorf(fcp.CodeDiskFull, "less than %d MiB is free in %s", openReserve>>20, e.dir).
+			WithNext("free some space; what only reads works meanwhile")
+	}
+	return false, nil
+}
+
 func stateOptions(env *Environment, o *Options, seed uint64) state.Options {
 	return state.Options{FlushEntries: 3 * o.FlushEvents, HashSeed: seed, Logger: env.Logger,
 		Digest: digestOptions()}
@@ -185,6 +219,7 @@ func (e *Engine) openState(seed uint64) (err error) {
 	for attempt := range 2 {
 		so := stateOptions(&e.env, &e.opts, seed)
 		so.Bulk = true // until Open is done
+		so.ReadOnly = e.full
 		e.st, err = state.Open(e.env.FS, path, so)
 		if err == nil {
 			e.fold, err = newFolder(e.log, e.st, builtins(e.genesis.Owner, &e.heads), e.genesis.Owner)
@@ -351,7 +386,7 @@ func (e *Engine) release() error {
 	if e.st != nil {
 		errs = append(errs, e.st.Close())
 	}
-	if errors.Join(errs...) == nil && e.log != nil && e.log.Doubt() == nil {
+	if errors.Join(errs...) == nil && e.log != nil && e.log.Doubt() == nil && !e.full {
 		errs = append(errs, e.recordClean())
 	}
 	if e.lock != nil {

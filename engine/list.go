@@ -151,7 +151,11 @@ func (e *Engine) Stat(_ context.Context, zone fcp.ZoneID, key string, at At) (En
 			return Entry{}, err
 		}
 	}
-	if !ok {
+	switch {
+	case !ok && !at.IsNow():
+		return Entry{}, fcp.Errorf(fcp.CodeNotFound, "the key had no version in %s then", cmp.Or(zone, DefaultZone)).
+			WithNext("see `fcpctl object history KEY` for the versions that there are")
+	case !ok:
 		return Entry{}, fcp.Errorf(fcp.CodeNotFound, "the key has no version in %s", cmp.Or(zone, DefaultZone))
 	}
 	return out, nil

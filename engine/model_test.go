@@ -272,6 +272,17 @@ func TestIdempotencyHoldsForEver(t *testing.T) {
 	if r, err := s.Put(ctx, PutRequest{Zone: fcp.ZoneWork, Key: "k", Bytes: []byte("x"), Idempotency: "job-1"}); err != nil || r.Duplicate {
 		t.Fatalf("another zone: %+v %v", r, err)
 	}
+	for what, f := range map[string]func() (PutResult, error){
+		"another name": func() (PutResult, error) {
+			return s.Put(ctx, PutRequest{Key: "other", Bytes: []byte("once"), Idempotency: "job-1"})
+		},
+		"a removal":     func() (PutResult, error) { return s.Remove(ctx, RemoveRequest{Key: "k", Idempotency: "job-1"}) },
+		"a name, later": func() (PutResult, error) { return s.Remove(ctx, RemoveRequest{Key: "other", Idempotency: "job-1"}) },
+	} {
+		if r, err := f(); fcp.CodeOf(err) != fcp.CodeInvalidArgument {
+			t.Errorf("%s with the idempotency key of a put: %+v %v", what, r, err)
+		}
+	}
 	// Many at once with one key: one writes.
 	results := make(chan PutResult, 16)
 	for range 16 {

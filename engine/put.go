@@ -131,7 +131,8 @@ func (w *write) end() {
 // Put writes one version of a name. When it returns nil the version is on disk
 // and every later read shows it. Errors: CodeConflict when Expect does not hold,
 // naming the present head; CodeZone, CodeUnauthorized without the zone's keys;
-// CodeTooLarge; and those of log.Append. After CodeTimeout the outcome may be
+// CodeTooLarge; CodeInvalidArgument for an idempotency key that another name's
+// write had; and those of log.Append. After CodeTimeout the outcome may be
 // unknown: repeat with the same idempotency key.
 func (e *Engine) Put(ctx context.Context, r PutRequest) (PutResult, error) {
 	w, err := e.begin(r.Zone, r.Key, r.Expect, r.Idempotency)
@@ -383,7 +384,7 @@ func (w *write) commit(ctx context.Context, dry bool) (PutResult, error) {
 func (w *write) result(r *log.Receipt, d *log.Draft) (PutResult, error) {
 	p := &r.Events[len(r.Events)-1]
 	if r.Duplicate {
-		return w.e.duplicateOf(place{feed: p.Feed, seq: p.Seq, position: p.Position})
+		return w.duplicateOf(place{feed: p.Feed, seq: p.Seq, position: p.Position})
 	}
 	return PutResult{Replaced: d.Content.Replaces.Len(), Version: Version{
 		Hash: p.Hash, Generation: d.Content.Generation, Time: p.Time, Writer: w.e.log.Writer(), Feed: p.Feed, Seq: p.Seq,
@@ -409,17 +410,24 @@ func (w *write) duplicate() (PutResult, bool, error) {
 	if !ok || err != nil {
 		return PutResult{}, false, err
 	}
-	out, err := w.e.duplicateOf(p)
+	out, err := w.duplicateOf(p)
 	return out, true, err
 }
 
-func (e *Engine) duplicateOf(p place) (PutResult, error) {
-	if err := e.waitApplied(e.life, p.position); err != nil {
+// duplicateOf answers with the write at p. One of another name, or a removal for a
+// put, is not the same write: to answer with it would say that a name was written
+// which was not.
+func (w *write) duplicateOf(p place) (PutResult, error) {
+	if err := w.e.waitApplied(w.e.life, p.position); err != nil {
 		return PutResult{}, err
 	}
-	ev, hash, err := e.log.ReadFull(p.feed, p.seq)
+	ev, hash, err := w.e.log.ReadFull(p.feed, p.seq)
 	if err != nil {
 		return PutResult{}, err
+	}
+	if ev.Kind != w.kind || string(ev.Key) != w.key {
+		return PutResult{}, fcp.Errorf(fcp.CodeInvalidArgument, "the idempotency key belongs to another write: %s of %q", ev.Kind, ev.Key).
+			WithNext("take a new idempotency key for each write that is not the same one again")
 	}
 	return PutResult{Duplicate: true, Replaced: ev.Replaces.Len(), Version: Version{
 		Hash: hash, Generation: ev.Generation, Time: ev.Time, Writer: ev.Feed.Writer, Feed: p.feed, Seq: ev.Seq,

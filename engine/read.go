@@ -103,7 +103,7 @@ func (r *Reader) byVersion(v Version) error {
 	r.info.Version = v
 	if v.Tombstone {
 		return fcp.Errorf(fcp.CodeNotFound, "the key was removed in generation %d", v.Generation).
-			WithNext("see `fcpctl object history KEY` for the versions before")
+			WithNext("see `fcpctl object history KEY` for the versions before; --version HASH reads one of them")
 	}
 	ev, salt, err := r.e.log.Read(v.Feed, v.Seq)
 	if err != nil {

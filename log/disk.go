@@ -5,6 +5,8 @@ import (
 	"os"
 	"syscall"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"fcp"
 )
 
@@ -14,6 +16,15 @@ import (
 // already on its way can finish. Both come back by themselves.
 
 const ballastName = "BALLAST"
+
+// GiveUpBallast removes the ballast file of the log in dir, if there is one, so that
+// a store on a full disk can be opened. Open makes it again when there is room.
+func GiveUpBallast(fs vfs.FS, dir string) error {
+	if err := fs.Remove(fs.PathJoin(dir, ballastName)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return wrapDisk(err, "giving up the ballast file")
+	}
+	return nil
+}
 
 func isDiskFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
@@ -88,6 +99,7 @@ func (l *Log) watchDisk() {
 		}
 		return
 	}
+	l.toldFull.Store(false)
 	l.log.Info("space is back; appends go on", "free", free)
 	if err := l.makeBallast(); err != nil {
 		l.log.Warn("cannot remake the ballast file", "err", err)

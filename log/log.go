@@ -50,9 +50,10 @@ type Log struct {
 	scratch      commitScratch // owned by the leader
 	expected     int32         // owned by the leader: requests in the last group and behind it
 
-	crashed atomic.Pointer[fcp.Error]
-	dead    chan struct{} // closed by crash
-	full    atomic.Bool   // the disk is below its reserve
+	crashed  atomic.Pointer[fcp.Error]
+	dead     chan struct{} // closed by crash
+	full     atomic.Bool   // the disk is below its reserve
+	toldFull atomic.Bool   // and its log says so
 
 	watching  sync.Mutex // one look at the free space at a time
 	unwatched uint64     // owned by the leader: bytes written since the last look

@@ -6,6 +6,7 @@ import (
 	"math"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/sstable"
@@ -130,15 +131,24 @@ func (l *Log) openPebble() error {
 // log before Pebble stalls a commit behind it. Damaged tables are for reads to
 // report: a stop would not mend them.
 func (l *Log) backgroundError(err error) {
+	if isDiskFull(err) {
+		l.full.Store(true)
+		if !l.toldFull.Swap(true) { // until watchDisk sees space again
+			l.log.Warn("the disk is full; what is in memory is written when there is space", "err", err.Error())
+		}
+		time.Sleep(flushPause) // Pebble tries again at once, without end
+		return
+	}
 	l.log.Warn("pebble background work failed", "err", err)
 	switch {
-	case isDiskFull(err):
-		l.full.Store(true)
 	case pebble.IsCorruptionError(err), errors.Is(err, pebble.ErrClosed), l.closed.Load():
 	default:
 		l.crash(err)
 	}
 }
+
+// flushPause is how long a flush that found the disk full waits for its next try.
+const flushPause = 50 * time.Millisecond
 
 // isLockError recognises a directory held by another process or by this one.
 func isLockError(err error) bool {

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -170,8 +172,16 @@ func (a *app) printHistory(ctx context.Context, e api.Store, zone fcp.ZoneID, ke
 
 // notFound gives a missing name the command that lists its neighbours.
 func (a *app) notFound(err error, key string) error {
-	return advise(err, fcp.CodeNotFound, "list what is here with `"+a.command("object", "ls")+"`")
+	next := "list what is here with `" + a.command("object", "ls") + "`"
+	if e := (*fcp.Error)(nil); errors.As(err, &e) && strings.Contains(e.Next, historyOfKey) {
+		next = strings.ReplaceAll(e.Next, historyOfKey, "`"+a.command("object", "history", key)+"`")
+	}
+	return advise(err, fcp.CodeNotFound, next)
 }
+
+// historyOfKey is how the engine, which does not know what it was called by, names
+// the command.
+const historyOfKey = "`fcpctl object history KEY`"
 
 // completeKeys offers the names that begin with what was typed.
 func (a *app) completeKeys(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -233,6 +235,7 @@ func (a *app) getTree(ctx context.Context, e api.Store, o *getOptions, prefix, d
 	defer p.done()
 	l := a.list("File", asOf, "SIZE", "VERSION", "PATH")
 	refused, failed := 0, 0
+	var first error // of those that failed
 	for i, key := range keys {
 		p.tell("", uint64(i), uint64(len(keys)))
 		name := strings.TrimPrefix(key, prefix)
@@ -243,7 +246,9 @@ func (a *app) getTree(ctx context.Context, e api.Store, o *getOptions, prefix, d
 		}
 		info, err := a.getFile(ctx, e, engine.GetRequest{Zone: zone, Key: key, At: o.at.At}, root, name, o.overwrite)
 		if err != nil && ctx.Err() == nil && ofOneName(err) {
-			failed++
+			if failed++; first == nil {
+				first = err
+			}
 			a.warn(fcp.Wrap(fcp.CodeInternal, err, "%q", key))
 			continue
 		}
@@ -260,7 +265,7 @@ func (a *app) getTree(ctx context.Context, e api.Store, o *getOptions, prefix, d
 	}
 	a.answered(asOf, fmt.Sprintf("%d of %d files written", l.count, len(keys)))
 	if failed > 0 {
-		return &exitError{fcp.Errorf(fcp.CodeNotFound, "%d of %d objects could not be written to %s; the others are", refused+failed, len(keys), dir).
+		return &exitError{fcp.Errorf(fcp.CodeOf(first), "%d of %d objects could not be written to %s; the others are", refused+failed, len(keys), dir).
 			WithNext("see the warnings; read those one by one: `" + a.command("object", "get", "KEY", "PATH") + "`"), exitFindings}
 	}
 	if refused > 0 {
@@ -320,14 +325,31 @@ func writeNew(dir, name string, overwrite bool, r io.WriterTo) error {
 // pastCache is from what size on an object is written past the page cache.
 const pastCache = 16 << 20
 
+// maxFileName is the longest name of a file on common file systems, in bytes.
+const maxFileName = 255
+
+// partOf is the name of a file while it is written, in the same directory.
+func partOf(name string) string {
+	const suffix = ".fcp-part"
+	dir, base := path.Split(name)
+	if len(base)+len(suffix) > maxFileName {
+		sum := sha256.Sum256([]byte(base))
+		base = hex.EncodeToString(sum[:16])
+	}
+	return dir + base + suffix
+}
+
 // writeIn writes under another name first, so that a read that fails half-way
 // leaves nothing that looks whole.
 func writeIn(root *os.Root, name string, overwrite bool, r io.WriterTo) (err error) {
 	exists := fcp.Errorf(fcp.CodeNotEmpty, "%s exists already", name).WithNext("name another path, or say --overwrite")
+	if i, err := root.Stat(name); err == nil && i.IsDir() {
+		return fcp.Errorf(fcp.CodeNotEmpty, "%s is a directory", name).WithNext("name the file to write in it")
+	}
 	if _, err := root.Lstat(name); err == nil && !overwrite {
 		return exists
 	}
-	temp := name + ".fcp-part"
+	temp := partOf(name)
 	f, err := root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if errors.Is(err, fs.ErrExist) {
 		return fcp.Errorf(fcp.CodeNotEmpty, "%s is left from an earlier try", temp).WithNext("remove it and run the same command again")

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/spf13/cobra"
 
 	"fcp"
@@ -35,6 +36,7 @@ const (
 	pollEvery     = 10 * time.Millisecond
 	maxDaemonLog  = 8 << 20 // bytes after which a start begins a new file
 	logTail       = 2 << 10 // bytes of the log that a failed start shows
+	logRoom       = 1 << 20 // bytes free below which an empty log says that there is no room
 )
 
 // start starts the daemon of a store, unless one runs, and returns its process when
@@ -158,6 +160,9 @@ func startError(dir string, from int64, err error) error {
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.NewSectionReader(f, from, 1<<20))
+	if u, uerr := vfs.Default.GetDiskUsage(dir); uerr == nil && u.AvailBytes < logRoom && len(b) == 0 {
+		return fcp.Errorf(fcp.CodeDiskFull, "fcpd of %s did not come up, and has no room to say why", dir)
+	}
 	if err != nil || len(b) == 0 {
 		return e
 	}

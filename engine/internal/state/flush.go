@@ -86,6 +86,9 @@ func (s *Store) installed(o *overlay) {
 
 // flushOverlay makes one table of o and the cursor, and ingests it.
 func (s *Store) flushOverlay(o *overlay) error {
+	if s.opts.ReadOnly {
+		return fcp.Errorf(fcp.CodeDiskFull, "the state was opened without room to write")
+	}
 	if err := s.removeTemp(); err != nil {
 		return err
 	}

@@ -30,6 +30,7 @@ func (s *Store) pebbleOptions() *pebble.Options {
 		FS:                          s.fs,
 		Cache:                       s.cache,
 		FormatMajorVersion:          formatVersion,
+		ReadOnly:                    s.opts.ReadOnly,
 		DisableWAL:                  true, // nothing is ever written through the memtable
 		MemTableSize:                256 << 10,
 		L0CompactionThreshold:       l0Tables,
@@ -62,7 +63,14 @@ func (s *Store) events() *pebble.EventListener {
 		DataCorruption: func(i pebble.DataCorruptionInfo) {
 			s.report(fcp.Errorf(fcp.CodeCorrupt, "the state table %s: %w", i.Path, i.Details))
 		},
-		BackgroundError: func(err error) { s.report(coded(err, "background work on the state")) },
+		BackgroundError: func(err error) {
+			err = coded(err, "background work on the state")
+			s.report(err)
+			if s.opening.Load() {
+				s.abandoned <- err
+				select {} // Pebble would try again at once, for ever
+			}
+		},
 	}
 }
 

@@ -34,6 +34,10 @@ type Options struct {
 	// is turned off, and do not take the disk from whoever is starting.
 	Bulk bool
 
+	// ReadOnly opens the tables for reading, for a disk without room. Updates stay in
+	// memory, a flush is fcp.CodeDiskFull, and Close leaves the tables as they are.
+	ReadOnly bool
+
 	Logger *slog.Logger // nil discards
 
 	// OnFault is told of corruption and background errors, on any goroutine. It
@@ -71,6 +75,9 @@ type Store struct {
 	db    *pebble.DB
 	cache *pebble.Cache
 	sched *scheduler
+
+	opening   atomic.Bool // Pebble is in its Open
+	abandoned chan error  // of an Open that failed and would not end
 
 	bulk   atomic.Bool
 	fault  atomic.Pointer[error] // set once; the store is stopped
@@ -128,21 +135,18 @@ func Open(fs vfs.FS, dir string, o Options) (*Store, error) {
 		return nil, coded(err, "make the state directory")
 	}
 	s.cache = pebble.NewCache(s.opts.CacheBytes)
-	db, err := pebble.Open(dir, s.pebbleOptions())
-	if err != nil {
-		s.cache.Unref()
-		return nil, coded(err, "open the state")
+	if err := s.openTables(); err != nil {
+		return nil, err
 	}
-	s.db = db
-	err = s.readCursor()
-	if err == nil { // only now, with the directory locked
+	err := s.readCursor()
+	if err == nil && !s.opts.ReadOnly { // only now, with the directory locked
 		err = s.removeTemp()
 	}
 	if err == nil {
 		err = s.fs.check()
 	}
 	if err != nil {
-		err = errors.Join(err, db.Close())
+		err = errors.Join(err, s.db.Close())
 		s.cache.Unref()
 		return nil, err
 	}
@@ -151,6 +155,30 @@ func Open(fs vfs.FS, dir string, o Options) (*Store, error) {
 	s.done.Add(1)
 	go s.flusher()
 	return s, nil
+}
+
+// openTables opens Pebble. What Pebble writes at its start it tries again without
+// pause and without end when the disk refuses it; then the attempt is abandoned:
+// its goroutines are parked, and this process cannot open the directory any more.
+func (s *Store) openTables() error {
+	opened := make(chan error, 1)
+	s.abandoned = make(chan error, 1)
+	s.opening.Store(true)
+	go func() {
+		db, err := pebble.Open(s.dir, s.pebbleOptions())
+		s.db = db
+		opened <- err
+	}()
+	select {
+	case err := <-opened:
+		s.opening.Store(false)
+		if err != nil {
+			s.cache.Unref()
+		}
+		return coded(err, "open the state")
+	case err := <-s.abandoned:
+		return err
+	}
 }
 
 // cursorKey is above every user key. Its value is a version byte and the
@@ -210,7 +238,10 @@ func (s *Store) Close() error {
 	if again {
 		return nil
 	}
-	flushErr := s.flush(context.Background())
+	var flushErr error
+	if !s.opts.ReadOnly {
+		flushErr = s.flush(context.Background())
+	}
 	s.view.mu.Lock()
 	s.view.stop = true
 	s.view.mu.Unlock()
