@@ -75,32 +75,67 @@ const DefaultSlack = 64
 // NewDecoder returns a decoder for a block of k source symbols. Unless Reset
 // gives it another place it decodes into memory of its own.
 func NewDecoder(k int, shape Shape, opt DecoderOptions) (*Decoder, error) {
-	blk, err := blockFor(k)
+	shape, err := shape.normal()
 	if err != nil {
-		return nil, err
-	}
-	if shape, err = shape.normal(); err != nil {
 		return nil, err
 	}
 	if opt, err = opt.normal(); err != nil {
 		return nil, err
 	}
-	bound, err := DecoderBound(k, shape, opt)
-	if err != nil {
+	d := &Decoder{shape: shape, opt: opt}
+	if err := d.begin(k); err != nil {
 		return nil, err
 	}
-	if bound > opt.Limit || bound > math.MaxInt {
-		return nil, fmt.Errorf("%w: a block of %d symbols of %d octets may take %d octets to decode, limit %d",
-			ErrMemory, k, shape.SymbolSize, bound, opt.Limit)
-	}
-	d := &Decoder{blk: blk, shape: shape, opt: opt}
-	d.stripes = shape.stripes(k)
-	d.opt.Workers = workersFor(k*shape.SymbolSize, opt.Workers)
-	d.tiles, d.cut = tiles(d.stripes, tileWidth(int(blk.L)), d.opt.Workers)
-	d.perSlab = perSlab(k, shape.SymbolSize)
-	d.have = make([]uint64, (k+63)/64)
-	d.target = k
 	return d, nil
+}
+
+// Reuse makes the decoder one for another block, of k source symbols, as NewDecoder
+// would, and keeps what memory it has: at most that of the largest block so far. After
+// an error the decoder is what it was.
+func (d *Decoder) Reuse(k int) error {
+	if k == int(d.blk.K) {
+		return d.Reset(nil)
+	}
+	if err := d.begin(k); err != nil {
+		return err
+	}
+	if need := k * d.shape.SymbolSize; cap(d.own) >= need {
+		d.own = d.own[:need]
+	} else {
+		d.own = nil
+	}
+	return d.Reset(nil)
+}
+
+// begin prepares for a block of k source symbols.
+func (d *Decoder) begin(k int) error {
+	blk, err := blockFor(k)
+	if err != nil {
+		return err
+	}
+	bound, err := DecoderBound(k, d.shape, d.opt)
+	if err != nil {
+		return err
+	}
+	if bound > d.opt.Limit || bound > math.MaxInt {
+		return fmt.Errorf("%w: a block of %d symbols of %d octets may take %d octets to decode, limit %d",
+			ErrMemory, k, d.shape.SymbolSize, bound, d.opt.Limit)
+	}
+	d.blk = blk
+	d.stripes = d.shape.stripes(k)
+	d.tiles, d.cut = tiles(d.stripes, tileWidth(int(blk.L)), d.workers())
+	if n := perSlab(k, d.shape.SymbolSize); n != d.perSlab {
+		d.perSlab, d.slabs = n, nil
+	}
+	d.have = resize(d.have, (k+63)/64)
+	d.target = k
+	d.few = few{}
+	return nil
+}
+
+// workers is how many cores decoding the block may use.
+func (d *Decoder) workers() int {
+	return workersFor(int(d.blk.K)*d.shape.SymbolSize, d.opt.Workers)
 }
 
 // slabBytes is how much storage for repair symbols is taken at a time, up to 32

@@ -207,3 +207,71 @@ func TestDecodeLarge(t *testing.T) {
 		}
 	}
 }
+
+// TestReusedDecoder decodes blocks of random sizes with one decoder, some of them not to
+// the end, and compares each with its source.
+func TestReusedDecoder(t *testing.T) {
+	rng := rand.New(rand.NewPCG(7, 7))
+	shape := Shape{SymbolSize: 64, Alignment: 8}
+	var plans PlanCache
+	d, err := NewDecoder(10, shape, DecoderOptions{Plans: &plans, Workers: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for round := range 60 {
+		k := 1 + rng.IntN([]int{20, 300, 9000}[round%3])
+		if round%7 == 6 {
+			k = int(d.blk.K) // the same again
+		}
+		if err := d.Reuse(0); err == nil {
+			t.Fatal("a decoder of no symbols")
+		}
+		if err := d.Reuse(k); err != nil {
+			t.Fatal(err)
+		}
+		source := make([]byte, k*shape.SymbolSize)
+		for i := range source {
+			source[i] = byte(rng.Uint32())
+		}
+		plan, err := plans.Get(context.Background(), k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := NewEncoder(plan, k, shape, EncoderOptions{})
+		if err != nil || e.Reset(source) != nil || e.Encode(context.Background()) != nil {
+			t.Fatal(err)
+		}
+		symbol := make([]byte, shape.SymbolSize)
+		lost := rng.IntN(k + 1)
+		stop := round%5 == 4
+		for i, esi := range rng.Perm(k) {
+			if i < lost {
+				esi += k + rng.IntN(1<<20)
+			}
+			if err := e.Symbol(symbol, uint32(esi)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := d.Add(uint32(esi), symbol); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for esi := uint32(k + 1<<21); !stop && !d.Complete(); esi++ {
+			if d.Needs() == 0 {
+				if err := d.Decode(context.Background()); err == nil {
+					break
+				} else if !errors.Is(err, ErrNeedMore) {
+					t.Fatal(err)
+				}
+			}
+			if err := e.Symbol(symbol, esi); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := d.Add(esi, symbol); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got, err := d.Block(); !stop && (err != nil || !bytes.Equal(got, source)) {
+			t.Fatalf("round %d, %d symbols, %d lost: %v", round, k, lost, err)
+		}
+	}
+}

@@ -95,7 +95,7 @@ func (d *Decoder) decodeFew(ctx context.Context, by way) (bool, error) {
 	list, cut, work := d.tiles, d.cut, d.fewReplay
 	if by == byProducts {
 		if f.tiles == nil {
-			f.tiles, f.cut = tiles(d.stripes, fewWidth, d.opt.Workers)
+			f.tiles, f.cut = tiles(d.stripes, fewWidth, len(d.cut)-1)
 		}
 		list, cut, work = f.tiles, f.cut, d.fewProducts
 		if workersFor(len(d.block)/64*m, 2) < 2 { // too little to share

@@ -193,7 +193,7 @@ func (w *symbolWorker) rebuild(x *indexed) (ciphertext []byte, coded bool, err e
 
 // try adds symbols, proven ones first, until the block decodes.
 func (w *symbolWorker) try(a *attempt) ([]byte, error) {
-	if w.dec != nil && w.dec.Serves(a.x.size) {
+	if w.dec != nil {
 		if err := w.dec.Reset(a.x.id, a.x.size); err != nil {
 			return nil, err
 		}

@@ -416,6 +416,9 @@ func (s *Session) readBulk(c net.Conn) (err error) {
 			if err != nil {
 				return fcp.Wrap(fcp.CodeTimeout, err, "read a bulk connection")
 			}
+			if s.whole.givenUp() {
+				continue
+			}
 			if unasked++; unasked > bulkUnasked {
 				return fcp.Errorf(fcp.CodeMalformed, "%d shares that nobody waits for", unasked)
 			}

@@ -162,7 +162,7 @@ type part struct {
 	ref     symbols.Ref
 	minter  fcp.WriterID
 	card    bool           // the card proves the share's source symbols
-	file    []byte         // the share's file, with holes
+	file    []byte         // the share's file, with holes in which there may be anything
 	share   *symbols.Share // nil: the caller checks all of them at the end
 	got     *roaring.Bitmap
 	asked   map[uint64]*asking // requests under way
@@ -182,6 +182,7 @@ type part struct {
 type asking struct {
 	left  *roaring.Bitmap // symbols that have not come
 	count int             // symbols that were asked for
+	by    carrier         // that they were asked for by
 	at    time.Time
 	first time.Duration // until the first symbol; 0: none came
 	ended time.Time     // the responder's last word
@@ -197,6 +198,7 @@ const (
 	newsQueued   = 256
 	stallAfter   = 150 * time.Millisecond
 	maxStalls    = 20
+	maxQueries   = 6 // of one peer; the pauses between them grow from 2*stallAfter on
 	maxRefusals  = 6 // for now; the pauses between them grow from 2*stallAfter on
 	collectTick  = 20 * time.Millisecond
 	laneTick     = 2 * time.Millisecond
@@ -206,6 +208,7 @@ const (
 	requestLife  = 10 * time.Second
 	graceAfter   = 2 * time.Millisecond // between a responder's last word and its last symbol
 	spareSymbols = 2                    // beyond what is needed at least
+	crumbs       = 8                    // symbols that are not worth a request of their own
 
 	// Symbols asked of one peer at once; two blocks are on their way. QUIC keeps 128
 	// datagrams for a slow reader, so on a short path two blocks are fewer. On a long
@@ -249,8 +252,16 @@ func (c *collector) newPart(s *Session, ref symbols.Ref, head []byte, by carrier
 // blindPart prepares to take symbols of which nothing is known.
 func (c *collector) blindPart(s *Session, ref symbols.Ref, by carrier) *part {
 	p := &part{session: s, ref: ref, got: roaring.New(), asked: map[uint64]*asking{}, carrier: by, block: firstBlock, heard: c.node.now()}
-	p.file = make([]byte, ref.FileSize())
+	p.file = c.node.partFiles.get(int(ref.FileSize()))
 	return p
+}
+
+// release gives the memory of all parts back, which nobody may use any more.
+func (c *collector) release() {
+	for _, p := range c.parts {
+		c.node.partFiles.put(p.file)
+	}
+	c.parts = nil
 }
 
 // request asks for symbols of a part.
@@ -264,7 +275,7 @@ func (c *collector) request(p *part, wanted *roaring.Bitmap) error {
 		return err
 	}
 	now := c.node.now()
-	a := &asking{left: wanted, count: int(wanted.GetCardinality()), at: now}
+	a := &asking{left: wanted, count: int(wanted.GetCardinality()), by: p.carrier, at: now}
 	p.asked[m.ID] = a
 	p.heard = now
 	c.asked.Or(wanted)
@@ -349,9 +360,10 @@ func (c *collector) forget(p *part) {
 
 // giveUp takes what did not come of a request as lost.
 func (c *collector) giveUp(p *part, id uint64) {
-	c.asked.AndNot(p.asked[id].left)
+	a := p.asked[id]
+	c.asked.AndNot(a.left)
 	delete(p.asked, id)
-	if p.carrier == carrierPart {
+	if a.by == carrierPart {
 		p.session.whole.forget(id)
 	}
 }
@@ -648,8 +660,10 @@ func (n *Node) fetch(ctx context.Context, r *log.Remainder, thrifty bool) ([]byt
 	if f.dec, err = n.coder.Rebuild(card.Segment, f.size); err != nil {
 		return nil, err
 	}
+	defer n.coder.Release(f.dec)
 	n.fetches.add(c)
 	defer n.fetches.remove(c)
+	defer c.release()
 	b, err := f.run(ctx)
 	if err == nil {
 		n.metrics.Rebuilt.Add(1)

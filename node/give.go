@@ -1,7 +1,9 @@
 package node
 
 import (
+	"bytes"
 	"errors"
+	"sync"
 
 	"fcp"
 	"fcp/gossip"
@@ -100,13 +102,60 @@ type batch struct {
 	sealed []fcp.SegmentID // segments of the data plane told of in it
 	last   fcp.Hash
 	seq    uint64
+	push   bool   // goes to others as well
+	first  uint64 // of the range
+}
+
+// maxPushed is the most bytes of a message that is kept.
+const maxPushed = 64 << 10
+
+// pushTable keeps the messages last pushed: a new event goes to all peers alike. The zero
+// value is empty. Safe for concurrent use.
+type pushTable struct {
+	mu   sync.Mutex
+	kept [8]pushed // guarded by mu
+	next int       // of kept, to be replaced; guarded by mu
+}
+
+// pushed is the message with the events of a feed from first on up to a head.
+type pushed struct {
+	no     log.FeedNo
+	first  uint64
+	head   gossip.Head
+	events int
+	p      priority
+	bytes  []byte // nil: none
+}
+
+func (t *pushTable) find(no log.FeedNo, first uint64, head *gossip.Head) (x pushed, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, x := range t.kept {
+		if x.bytes != nil && x.no == no && x.first == first && x.head.Seq == head.Seq && x.head.Root == head.Root && bytes.Equal(x.head.Extras, head.Extras) {
+			return x, true
+		}
+	}
+	return x, false
+}
+
+func (t *pushTable) keep(x pushed) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.kept[t.next] = x
+	t.next = (t.next + 1) % len(t.kept)
 }
 
 func (n *Node) giveRange(s *Session, no log.FeedNo, first, last uint64, head *gossip.Head, asked bool) error {
+	if !asked {
+		if x, ok := n.pushes.find(no, first, head); ok {
+			n.metrics.EventsSent.Add(uint64(x.events))
+			return s.sendEncoded(x.p, x.bytes)
+		}
+	}
 	l := n.engine.Log()
 	feed := head.Feed()
 	var prev fcp.Hash
-	b := batch{m: events{Head: *head, Asked: asked}}
+	b := batch{m: events{Head: *head, Asked: asked}, push: !asked, first: first}
 	from := first
 	if first > 1 {
 		from-- // its hash is what the first names
@@ -195,5 +244,12 @@ func (n *Node) sendBatch(s *Session, no log.FeedNo, b *batch) error {
 		p = bulk
 	}
 	n.metrics.EventsSent.Add(uint64(len(b.m.Events)))
-	return s.send(p, &b.m)
+	enc, err := encodeMessage(&b.m)
+	if err != nil {
+		return err
+	}
+	if b.push && !b.large && len(b.sealed) == 0 && len(enc) <= maxPushed { // with a segment go its salts
+		n.pushes.keep(pushed{no, b.first, b.m.Head, len(b.m.Events), p, enc})
+	}
+	return s.sendEncoded(p, enc)
 }

@@ -71,6 +71,8 @@ type Node struct {
 	coder     symbols.Coder
 	plans     coding.PlanCache // of messages on the lane
 	buffers   bufferPool
+	partFiles bufferPool // of parts of shares
+	pushes    pushTable
 	bulk      bulkServer
 	metrics   Metrics
 

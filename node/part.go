@@ -28,7 +28,7 @@ var pieces = sync.Pool{New: func() any { return new(piece) }}
 
 // expectPart waits for symbols of a share, in order, on behalf of a collector.
 func (t *wholeTable) expectPart(id uint64, esis []uint32, to *collector) {
-	t.add(id, &wholeShare{by: carrierPart, esis: esis, to: to})
+	t.add(id, &wholeShare{by: carrierPart, esis: esis, to: to, parts: len(esis)/maxPiece + 1})
 }
 
 // bulkReady reports whether a bulk connection stands. Where there may be one it is
@@ -58,10 +58,17 @@ func (s *Session) readPiece(r io.Reader, id uint64, w *wholeShare, size uint32) 
 	}
 	esis := w.esis[:n]
 	if w.esis = w.esis[n:]; len(w.esis) == 0 {
-		s.whole.forget(id)
+		s.whole.done(id)
 	}
 	w.to.tell(news{session: s, esis: esis, symbols: b, piece: p})
 	return nil
+}
+
+// done ends a wait for what is here.
+func (t *wholeTable) done(id uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.open, id)
 }
 
 // serveParts sends some symbols of a share, all or none of them.

@@ -147,32 +147,39 @@ type question struct {
 	lane     bool
 	id       uint64
 	tries    int
-	due      time.Time // when it is asked again, over the lane
+	due      time.Time // when it is asked again
 }
 
-// query asks every peer that said it holds symbols what its shares are.
+// query asks every peer that said it holds symbols what its shares are; and again who
+// does not answer, which may be because it had too much to do.
 func (f *rebuilding) query() {
 	n := f.node
+	now := n.now()
 	n.mu.Lock()
 	var ask []*Session
 	for _, h := range n.core.Holders(f.segment) {
-		if s := n.sessions[h.Peer]; s != nil {
-			if f.queried[s] == nil {
-				f.queried[s] = &question{lane: n.quickCarrier(s) == carrierLane, id: s.nextRequest.Add(1)}
-				ask = append(ask, s)
-			}
+		s := n.sessions[h.Peer]
+		if s == nil {
+			continue
+		}
+		q := f.queried[s]
+		if q == nil {
+			q = &question{lane: n.quickCarrier(s) == carrierLane, id: s.nextRequest.Add(1)}
+			f.queried[s] = q
+		}
+		if !q.lane && !q.answered && q.tries < maxQueries && !now.Before(q.due) { // over the lane askAgain asks
+			q.due = now.Add(2 * stallAfter << q.tries)
+			q.tries++
+			ask = append(ask, s)
 		}
 	}
 	n.mu.Unlock()
 	for _, s := range ask {
-		if f.queried[s].lane {
-			continue // askAgain asks
-		}
 		if err := s.send(urgent, &shareQuery{Segment: f.segment}); err != nil {
 			n.logger.Debug("a peer was not asked", "peer", s.peer.Writer, "err", err)
 		}
 	}
-	f.askAgain(n.now())
+	f.askAgain(now)
 }
 
 // askAgain asks those over the lane who did not answer in time.
@@ -252,9 +259,9 @@ func (f *rebuilding) hear(ctx context.Context, x *news) error {
 		}
 	case x.refused != 0:
 		for _, p := range f.parts {
-			if p.asked[x.refused] != nil && p.session == x.session {
+			if a := p.asked[x.refused]; a != nil && p.session == x.session {
 				f.giveUp(p, x.refused)
-				if p.carrier == carrierPart && x.code != fcp.CodeExhausted { // the connection may be gone
+				if a.by == carrierPart && x.code != fcp.CodeExhausted { // the connection may be gone
 					p.carrier = carrierStream
 					continue
 				}
@@ -322,8 +329,8 @@ func (f *rebuilding) ask() error {
 				continue
 			}
 			room := f.room(p.session) > 0
-			if len(p.asked) >= p.atOnce(waiting) || now.Before(p.again) || p.late || !f.worthAsking(p, now, quick, need) {
-				later = later || room
+			if len(p.asked) >= p.atOnce() || now.Before(p.again) || p.late || !f.worthAsking(p, now, quick, need) {
+				later = later || room && p.refused <= 1 // who refuses again and again is not waited for
 			} else if !room {
 				over = p
 			} else if best == nil || p.outstanding() < best.outstanding() {
@@ -341,11 +348,14 @@ func (f *rebuilding) ask() error {
 		}
 		block := best.block
 		if best.carrier.inOrder() { // each gives its part at once
-			block = max(f.fair(), 8)
+			block = max(f.fair(), crumbs)
+			if left := int(f.left(best).GetCardinality()); left-block <= crumbs {
+				block = left
+			}
 		} else if best.carrier == carrierLane { // any of those that are more will do
 			block, need = f.fair()+best.ref.K()/8, math.MaxInt
 		} else if waiting > 0 { // leave something for those whose answer is on its way
-			block = min(block, max(need/(waiting+1), 8))
+			block = min(block, max(need/(waiting+1), crumbs))
 		}
 		block = min(need, block, room)
 		wanted := f.pick(best, block)
@@ -372,10 +382,9 @@ func (f *rebuilding) trusted() bool {
 	})
 }
 
-// atOnce is how many requests a part may have under way, while so many have not said
-// yet what they have.
-func (p *part) atOnce(waiting int) int {
-	if p.carrier == carrierLane || p.carrier.inOrder() && waiting > 0 {
+// atOnce is how many requests a part may have under way.
+func (p *part) atOnce() int {
+	if p.carrier == carrierLane {
 		return 1
 	}
 	return 2

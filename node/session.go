@@ -234,10 +234,16 @@ func (s *Session) send(p priority, m any) error {
 	if err != nil {
 		return err
 	}
+	return s.sendEncoded(p, b)
+}
+
+// sendEncoded is send for a message that is encoded already. Nobody may change b any more.
+func (s *Session) sendEncoded(p priority, b []byte) error {
 	if len(b) > maxMessage {
 		return fcp.Errorf(fcp.CodeTooLarge, "a message of %d bytes", len(b))
 	}
-	if err = s.queue.add(p, b); errors.Is(err, fcp.CodeExhausted) {
+	err := s.queue.add(p, b)
+	if errors.Is(err, fcp.CodeExhausted) {
 		s.end(err)
 	}
 	return err
@@ -453,7 +459,12 @@ func (s *Session) streamLoop() error {
 }
 
 func (s *Session) readSymbols(r io.Reader) error {
-	in := newFrameReader(r)
+	in := frameReaders.Get().(*frameReader)
+	in.r, in.at, in.end = r, 0, 0
+	defer func() {
+		in.r = nil
+		frameReaders.Put(in)
+	}()
 	for {
 		b, err := in.next()
 		if err != nil {
@@ -466,14 +477,12 @@ func (s *Session) readSymbols(r io.Reader) error {
 // frameReader reads length-prefixed datagrams.
 type frameReader struct {
 	r   io.Reader
-	buf []byte
+	buf [2 + 2*maxStreamFrame]byte
 	at  int
 	end int
 }
 
-func newFrameReader(r io.Reader) *frameReader {
-	return &frameReader{r: r, buf: make([]byte, 2+2*maxStreamFrame)}
-}
+var frameReaders = sync.Pool{New: func() any { return new(frameReader) }}
 
 // next returns the next datagram, valid until the call after. A clean end is io.EOF.
 func (f *frameReader) next() ([]byte, error) {
@@ -497,7 +506,7 @@ func (f *frameReader) fill(n int) error {
 	if f.end-f.at >= n {
 		return nil
 	}
-	copy(f.buf, f.buf[f.at:f.end])
+	copy(f.buf[:], f.buf[f.at:f.end])
 	f.at, f.end = 0, f.end-f.at
 	m, err := io.ReadAtLeast(f.r, f.buf[f.end:], n-f.end)
 	f.end += m

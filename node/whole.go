@@ -29,8 +29,9 @@ const maxWhole = fcp.MaxSegment + symbols.MaxExtra*fcp.SymbolSize
 
 // wholeTable are the shares that one session's peer was asked for whole.
 type wholeTable struct {
-	mu   sync.Mutex
-	open map[uint64]*wholeShare // by request; guarded by mu
+	mu    sync.Mutex
+	open  map[uint64]*wholeShare // by request; guarded by mu
+	given int                    // shares and pieces that may come still, though given up; guarded by mu
 }
 
 // wholeShare is a share on its way.
@@ -42,9 +43,13 @@ type wholeShare struct {
 	stream *quic.ReceiveStream // guarded by wholeTable.mu; nil: not here yet, or by a bulk connection
 
 	// By carrierPart, for who reads the connection alone:
-	esis []uint32   // symbols that have not come, in the order in which they will
-	to   *collector // takes them
+	esis  []uint32   // symbols that have not come, in the order in which they will
+	to    *collector // takes them
+	parts int        // pieces in which they may come
 }
+
+// pieces is how many messages on a bulk connection it may take.
+func (w *wholeShare) pieces() int { return max(w.parts, 1) }
 
 func (w *wholeShare) end(err error) {
 	select {
@@ -95,10 +100,30 @@ func (t *wholeTable) refuse(id uint64, code fcp.Code) {
 func (t *wholeTable) forget(id uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if w := t.open[id]; w != nil && w.stream != nil {
+	switch w := t.open[id]; {
+	case w == nil:
+		return
+	case w.stream != nil:
 		w.stream.CancelRead(0)
+	case !w.begun:
+		t.given = min(t.given+w.pieces(), maxGivenUp)
 	}
 	delete(t.open, id)
+}
+
+// maxGivenUp bounds what a peer may send of what was given up.
+const maxGivenUp = 4096
+
+// givenUp reports whether what nobody waits for may be a share or a piece that was given
+// up, and counts it.
+func (t *wholeTable) givenUp() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.given == 0 {
+		return false
+	}
+	t.given--
+	return true
 }
 
 // gives reports whether the peer can use a carrier.

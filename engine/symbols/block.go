@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 
 	"github.com/zeebo/blake3"
 
@@ -11,9 +12,12 @@ import (
 	"fcp/coding"
 )
 
-// Coder encodes and decodes segments. It keeps the plans used last; the zero
-// value is ready and safe for concurrent use.
-type Coder struct{ plans coding.PlanCache }
+// Coder encodes and decodes segments. It keeps the plans used last, and the memory of
+// rebuilds that are over; the zero value is ready and safe for concurrent use.
+type Coder struct {
+	plans coding.PlanCache
+	idle  sync.Pool // of *Rebuild
+}
 
 var shape = coding.Shape{SymbolSize: fcp.SymbolSize, SubBlocks: 1, Alignment: fcp.SymbolAlignment}
 
@@ -132,11 +136,15 @@ type Rebuild struct {
 	dec     *coding.Decoder
 }
 
-// Rebuild prepares to rebuild a coded segment of that many bytes.
+// Rebuild prepares to rebuild a coded segment of that many bytes. Release it when it is
+// needed no more.
 func (c *Coder) Rebuild(segment fcp.SegmentID, size uint32) (*Rebuild, error) {
 	r := Ref{Segment: segment, Size: size, Count: 1}
 	if !r.Valid() {
 		return nil, fcp.Errorf(fcp.CodeInvalidArgument, "a segment of %d bytes is not coded", size)
+	}
+	if b, ok := c.idle.Get().(*Rebuild); ok {
+		return b, b.Reset(segment, size)
 	}
 	dec, err := coding.NewDecoder(r.K(), shape, coding.DecoderOptions{Plans: &c.plans})
 	if err != nil {
@@ -145,15 +153,18 @@ func (c *Coder) Rebuild(segment fcp.SegmentID, size uint32) (*Rebuild, error) {
 	return &Rebuild{segment, size, dec}, nil
 }
 
-// Reset forgets all symbols; the next segment may have another id and must have
-// the same number of source symbols.
-func (r *Rebuild) Reset(segment fcp.SegmentID, size uint32) error {
-	r.segment, r.size = segment, size
-	return wrapCoding(context.Background(), r.dec.Reset(nil))
-}
+// Release gives a rebuild back, whose memory the next one uses. Neither it nor what
+// Ciphertext returned may be used any more.
+func (c *Coder) Release(r *Rebuild) { c.idle.Put(r) }
 
-// Serves reports whether Reset may be called with that size.
-func (r *Rebuild) Serves(size uint32) bool { return sourceSymbols(r.size) == sourceSymbols(size) }
+// Reset forgets all symbols and prepares to rebuild a segment of that many bytes.
+func (r *Rebuild) Reset(segment fcp.SegmentID, size uint32) error {
+	if !(&Ref{Segment: segment, Size: size, Count: 1}).Valid() {
+		return fcp.Errorf(fcp.CodeInvalidArgument, "a segment of %d bytes is not coded", size)
+	}
+	r.segment, r.size = segment, size
+	return wrapCoding(context.Background(), r.dec.Reuse(sourceSymbols(size)))
+}
 
 // Add adds a symbol. It tries to decode once that can succeed and reports
 // whether the block is complete.
@@ -178,7 +189,8 @@ func (r *Rebuild) Add(ctx context.Context, esi uint32, symbol []byte) (complete 
 // Needs returns how many more symbols are needed at least.
 func (r *Rebuild) Needs() int { return r.dec.Needs() }
 
-// Ciphertext returns the rebuilt ciphertext, valid until Reset. It fails with
+// Ciphertext returns the rebuilt ciphertext, valid until Reset or
+// Release. It fails with
 // CodeChecksum when its hash is not the segment's id: a symbol was a lie.
 func (r *Rebuild) Ciphertext() ([]byte, error) {
 	b, err := r.dec.Block()
