@@ -113,6 +113,9 @@ func findings(codes []fcp.Code, next string) error {
 	}
 	worst, exit := codes[0], exitFindings
 	for _, c := range codes {
+		if c == fcp.CodeNoStore { // nothing was looked at, so nothing is damaged
+			return &exitError{fcp.Errorf(c, "%s", resultText(len(codes))).WithNext(next), exitNotHere}
+		}
 		damage := exitOfCode(c) == exitIntegrity || c.Class() == fcp.NotEnough || c.Class() == fcp.Invalid
 		if damage && exit != exitIntegrity {
 			worst, exit = c, exitIntegrity
