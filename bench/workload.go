@@ -109,7 +109,7 @@ type writer struct {
 	took    []time.Duration
 }
 
-// Run appends from all writers until d is over. Payloads are random, for the
+// Run appends from all writers until d is over, each at least once. Payloads are random, for the
 // product's are ciphertext, and differ in their first eight bytes.
 func (l *load) Run(ctx context.Context, d time.Duration) (Sample, error) {
 	writers := make([]writer, l.shape.Writers)
@@ -144,7 +144,7 @@ func (l *load) Run(ctx context.Context, d time.Duration) (Sample, error) {
 }
 
 func (w *writer) run(ctx context.Context, number int, a Appender, stop *atomic.Bool) error {
-	for !stop.Load() {
+	for w.done == 0 || !stop.Load() {
 		if len(w.payload) >= 8 {
 			binary.LittleEndian.PutUint64(w.payload, uint64(number)<<40|uint64(w.done))
 		}
