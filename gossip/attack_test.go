@@ -56,7 +56,7 @@ func hostileCore(o Options) (c *Core, honest, hostile fcp.WriterID) {
 	o.Self, honest, hostile = fcp.WriterID{1}, fcp.WriterID{2}, fcp.WriterID{3}
 	c = New(o)
 	now := time.Unix(1_800_000_000, 0)
-	c.Step(now, Members{[]fcp.WriterID{o.Self, honest, hostile}})
+	c.Step(now, Members{Writers: []fcp.WriterID{o.Self, honest, hostile}})
 	c.Step(now, PeerUp{honest})
 	c.Step(now, PeerUp{hostile})
 	return c, honest, hostile

@@ -37,6 +37,7 @@ func (o *Options) setDefaults() {
 type Core struct {
 	opt     Options
 	members map[fcp.WriterID]bool
+	known   int // writers whose heads can be verified, those who were taken out too
 	peers   map[fcp.WriterID]*peer
 	ups     []*peer // that are there, ascending; nil: to be made anew
 	feeds   map[fcp.FeedID]*feed
@@ -111,7 +112,7 @@ func (c *Core) Step(now time.Time, ev Event) []Effect {
 	c.out = nil
 	switch e := ev.(type) {
 	case Members:
-		c.setMembers(now, e.Writers)
+		c.setMembers(now, e.Writers, e.Known)
 	case PeerUp:
 		c.peerUp(now, e.Peer)
 	case PeerDown:
@@ -168,15 +169,15 @@ func (c *Core) upPeers() []*peer {
 
 // setMembers takes the owner's word on who belongs. Heads that could not be
 // verified before may be now, so every peer is asked again.
-func (c *Core) setMembers(now time.Time, writers []fcp.WriterID) {
+func (c *Core) setMembers(now time.Time, writers []fcp.WriterID, known int) {
 	next := make(map[fcp.WriterID]bool, len(writers))
 	for _, w := range writers {
 		next[w] = true
 	}
-	if maps.Equal(next, c.members) {
+	if maps.Equal(next, c.members) && known == c.known {
 		return
 	}
-	c.members = next
+	c.members, c.known = next, known
 	for _, p := range c.upPeers() {
 		if !next[p.id] {
 			c.peerDown(now, p.id)

@@ -57,7 +57,7 @@ func newCluster(t testing.TB, n int, seed uint64) *cluster {
 			heads: map[fcp.Feed]Head{}, forked: map[fcp.FeedID][2]Head{}, ups: map[int]bool{}, seen: map[string]uint64{}})
 	}
 	for _, x := range c.nodes {
-		c.step(x, Members{all})
+		c.step(x, Members{Writers: all})
 	}
 	return c
 }
@@ -426,7 +426,7 @@ func TestOnlyMembersStay(t *testing.T) {
 	}
 	core.Step(c.now, PeerUp{c.nodes[1].id})
 	core.Step(c.now, PeerUp{c.nodes[2].id})
-	eff := core.Step(c.now, Members{[]fcp.WriterID{c.nodes[0].id, c.nodes[2].id}})
+	eff := core.Step(c.now, Members{Writers: []fcp.WriterID{c.nodes[0].id, c.nodes[2].id}})
 	if !slices.Contains(eff, Effect(Drop{c.nodes[1].id})) || slices.Contains(core.Up(), c.nodes[1].id) {
 		t.Errorf("a revoked member stays: %v", eff)
 	}
@@ -547,5 +547,29 @@ func TestLeavingIsSaid(t *testing.T) {
 	}
 	if !gone || len(b.core.Up()) != 0 {
 		t.Error("the farewell was not heard")
+	}
+}
+
+// TestAWriterThatIsKnownLateIsAskedFor: heads of a writer that was taken out could not
+// be verified while its enrollment was not here, and are asked for once it is, although
+// the members are the same.
+func TestAWriterThatIsKnownLateIsAskedFor(t *testing.T) {
+	self, peer := fcp.WriterID{1}, fcp.WriterID{2}
+	now := time.Unix(1_800_000_000, 0)
+	c := New(Options{Self: self})
+	asks := func(known int) (n int) {
+		for _, e := range c.Step(now, Members{Writers: []fcp.WriterID{self, peer}, Known: known}) {
+			if s, ok := e.(Send); ok {
+				if v, ok := s.Message.(*Vector); ok && v.Reply && s.Peer == peer {
+					n++
+				}
+			}
+		}
+		return n
+	}
+	asks(2)
+	c.Step(now, PeerUp{peer})
+	if asks(2) != 0 || asks(3) != 1 || asks(3) != 0 {
+		t.Error("not asked once for what could not be verified")
 	}
 }

@@ -23,8 +23,12 @@ type Message interface {
 // The events.
 type (
 	// Members replaces the set of members: the enrolled writers that are not
-	// revoked, this node among them or not.
-	Members struct{ Writers []fcp.WriterID }
+	// revoked, this node among them or not. Known counts those whose heads can be
+	// verified, revoked ones too: their feeds are fetched all the same.
+	Members struct {
+		Writers []fcp.WriterID
+		Known   int
+	}
 	// PeerUp says that an authenticated session with a peer began; PeerDown that
 	// the last one ended.
 	PeerUp   struct{ Peer fcp.WriterID }

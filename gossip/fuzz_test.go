@@ -32,7 +32,7 @@ func FuzzMessages(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		core := New(Options{Self: fcp.WriterID{4}})
 		now := time.Unix(1, 0)
-		core.Step(now, Members{[]fcp.WriterID{peer}})
+		core.Step(now, Members{Writers: []fcp.WriterID{peer}})
 		core.Step(now, PeerUp{peer})
 		core.Step(now, LocalHead{Head: h})
 		if m, err := DecodeBitmap(b, 1, 99); err == nil {

@@ -209,7 +209,7 @@ func (n *Node) sessionUp(s *Session) {
 	if n.id.admit(s.peer) {
 		n.logger.Info("a member proved itself before its enrollment arrived", "peer", s.peer.Writer, "name", s.peer.Name)
 	}
-	n.step(gossip.Members{Writers: n.id.active()})
+	n.step(n.id.told())
 	n.mu.Lock()
 	old := n.sessions[s.peer.Writer]
 	if old != nil && s.started.Sub(old.started) < sameTime && !n.preferred(s) && n.preferred(old) {

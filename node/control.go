@@ -176,7 +176,7 @@ func (n *Node) signHead(f log.FeedState) (gossip.Head, error) {
 
 // knowStore tells the core what the store has: members, feeds, symbols.
 func (n *Node) knowStore() error {
-	n.step(gossip.Members{Writers: n.id.active()})
+	n.step(n.id.told())
 	kept, err := n.loadHeads()
 	if err != nil {
 		return err
@@ -376,7 +376,7 @@ func (n *Node) memberLoop() {
 			n.logger.Error("the members could not be read", "err", err)
 			continue
 		}
-		n.step(gossip.Members{Writers: n.id.active()})
+		n.step(n.id.told())
 		n.keepMembers()
 		n.shares.wake()
 	}

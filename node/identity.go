@@ -16,6 +16,7 @@ import (
 	"fcp"
 	"fcp/authority"
 	"fcp/engine"
+	"fcp/gossip"
 	"fcp/log"
 	"fcp/node/placement"
 )
@@ -243,12 +244,14 @@ func (i *identity) admit(m engine.Member) (fresh bool) {
 	return true
 }
 
-func (i *identity) active() (out []fcp.WriterID) {
+// told is what the core is told of the members.
+func (i *identity) told() (out gossip.Members) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	out.Known = len(i.members)
 	for w, m := range i.members {
 		if !m.Revoked {
-			out = append(out, w)
+			out.Writers = append(out.Writers, w)
 		}
 	}
 	return out
