@@ -18,9 +18,8 @@ import (
 
 // sources are the stores of other devices that are in reach as directories.
 type sources struct {
-	asker    fcp.WriterID
-	open     map[fcp.WriterID]*engine.Engine
-	borrowed []func() error // give the stores back to their daemons
+	asker fcp.WriterID
+	open  map[fcp.WriterID]*engine.Engine
 }
 
 // AskShare implements engine.ShareSource. The session between two directories of one
@@ -38,9 +37,6 @@ func (s *sources) close(err error) error {
 	for _, e := range s.open {
 		err = errors.Join(err, e.Close())
 	}
-	for _, release := range s.borrowed {
-		err = errors.Join(err, release())
-	}
 	return err
 }
 
@@ -49,16 +45,10 @@ func fromOption(cmd *cobra.Command, from *[]string) {
 	_ = cmd.MarkFlagDirname("from")
 }
 
-// openSources opens the stores of other devices, whose daemons on this machine step
-// aside meanwhile; they put what they give on record.
+// openSources opens the stores of other devices; they put what they give on record.
 func (a *app) openSources(ctx context.Context, e *engine.Engine, dirs []string, dryRun bool) (*sources, error) {
 	s := &sources{asker: e.Node().Writer(), open: map[fcp.WriterID]*engine.Engine{}}
 	for _, dir := range dirs {
-		release, err := a.borrow(ctx, dir)
-		if err != nil {
-			return nil, s.close(err)
-		}
-		s.borrowed = append(s.borrowed, release)
 		o, err := engine.Open(ctx, dir, engine.Options{Environment: a.environment(), ReadOnly: dryRun})
 		if err != nil {
 			return nil, s.close(err)
@@ -126,7 +116,7 @@ func (a *app) useSecret(ctx context.Context, o *useFlags, name, purpose string, 
 		u.Sources = stores
 		used, err := e.UseSecret(ctx, u, fn)
 		if err = stores.close(err); err != nil {
-			return advise(a.refused(err), fcp.CodeNotEnough, "name the stores of more devices that hold a share, one after --from each: nodes of this machine are in `"+a.command("node", "ls")+"`")
+			return a.refused(err)
 		}
 		asOf = e.Position()
 		return a.usedSecret(e, &used)
