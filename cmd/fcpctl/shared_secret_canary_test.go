@@ -57,7 +57,7 @@ func TestSharedSecretsStayInTheirCages(t *testing.T) {
 		}
 		// What the command sees of its own and of fcpctl's process, but for the pipe.
 		use(exitOK, false, name, "sh", "-c", "cat /proc/self/environ /proc/self/cmdline /proc/$PPID/environ /proc/$PPID/cmdline; cat >/dev/null")
-		use(exitFailed, false, name, "sh", "-c", "cat >/dev/null; exit 3")
+		use(3, false, name, "sh", "-c", "cat >/dev/null; exit 3") // the command's own
 		run(exitConflict, value(10+i), false, "secret", "put", name, "-")
 		run(exitOK, "", false, "secret", "reshare", name)
 		v = value(20 + i)
