@@ -81,6 +81,8 @@ type pinTable struct {
 	some   atomic.Bool // there are pins of this device
 
 	mu     sync.Mutex
+	begun  uint64                       // looks at the pins of this device that were begun; guarded by mu
+	look   uint64                       // the one that mine is of; guarded by mu
 	mine   []pinReport                  // guarded by mu
 	theirs map[fcp.WriterID][]pinReport // what others said last; guarded by mu
 	held   map[fcp.SegmentID]bool       // segments that a pin needs and that are here; guarded by mu
@@ -212,6 +214,10 @@ func (n *Node) pinLoop() {
 // carryOutPins brings what the pins of this device miss, as far as it can be had, and
 // reports whether something still is missing.
 func (n *Node) carryOutPins(ctx context.Context) (missing bool, err error) {
+	n.pins.mu.Lock()
+	n.pins.begun++
+	look := n.pins.begun
+	n.pins.mu.Unlock()
 	all, err := n.engine.Pins()
 	if err != nil {
 		return false, err
@@ -233,7 +239,7 @@ func (n *Node) carryOutPins(ctx context.Context) (missing bool, err error) {
 		a.At = b.At
 		return a == b
 	})
-	n.pins.mine, n.pins.held, n.pins.kept = reports, held, kept
+	n.pins.look, n.pins.mine, n.pins.held, n.pins.kept = look, reports, held, kept
 	n.pins.mu.Unlock()
 	if !same || len(reports) > 0 {
 		n.tellPins(nil)
@@ -425,11 +431,16 @@ func (n *Node) bringEach(ctx context.Context, zone fcp.ZoneID, l *looked) (came 
 // pin.
 func (n *Node) WaitPinned(ctx context.Context, zone fcp.ZoneID, key string, prefix bool) error {
 	zone = cmp.Or(zone, engine.DefaultZone)
-	began := n.now().Truncate(time.Millisecond) // as exact as the reports are
+	n.pins.mu.Lock()
+	before := n.pins.begun // such a look may not have seen what is there now
+	n.pins.mu.Unlock()
 	n.pins.wake()
 	t := time.NewTicker(20 * time.Millisecond)
 	defer t.Stop()
 	for {
+		n.pins.mu.Lock()
+		look := n.pins.look
+		n.pins.mu.Unlock()
 		all, err := n.Pins()
 		if err != nil {
 			return err
@@ -438,7 +449,7 @@ func (n *Node) WaitPinned(ctx context.Context, zone fcp.ZoneID, key string, pref
 		for i := range all {
 			if p := &all[i]; p.Zone == zone && p.Key == key && p.Prefix == prefix {
 				some = true
-				if !p.Complete() || p.Device == n.self && p.At.Before(began) {
+				if !p.Complete() || p.Device == n.self && look <= before {
 					missing = p.Device
 				}
 			}
