@@ -189,9 +189,8 @@ func (r *Rebuild) Add(ctx context.Context, esi uint32, symbol []byte) (complete 
 // Needs returns how many more symbols are needed at least.
 func (r *Rebuild) Needs() int { return r.dec.Needs() }
 
-// Ciphertext returns the rebuilt ciphertext, valid until Reset or
-// Release. It fails with
-// CodeChecksum when its hash is not the segment's id: a symbol was a lie.
+// Ciphertext returns the rebuilt ciphertext, valid until Reset or Release. It
+// fails with CodeChecksum when its hash is not the segment's id: a symbol was a lie.
 func (r *Rebuild) Ciphertext() ([]byte, error) {
 	b, err := r.dec.Block()
 	if err != nil {
