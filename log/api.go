@@ -189,7 +189,7 @@ type ScanOptions struct {
 	From    uint64 // first position; 0 and 1: the beginning
 	To      uint64 // last position; 0: the durable end at the call
 	Verify  VerifyLevel
-	Workers int // decoding goroutines; 0 and 1: one
+	Workers int // goroutines that decode and call; 0 and 1: the caller's alone
 }
 
 // SegmentInfo describes a sealed segment held by this store.

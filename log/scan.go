@@ -12,7 +12,8 @@ import (
 
 // Scan calls fn with events in position order, in batches of any size that all
 // come from one feed. It reads a consistent snapshot: what was durable at the
-// call, up to o.To. Slices are valid during the call only.
+// call, up to o.To. Slices are valid during the call only. Calls of fn follow one
+// another; with more than one worker they come from several goroutines.
 //
 // With o.Verify at VerifyChain every content hash and the whole hash chain is
 // checked from the first event read of each feed on; at VerifyTree the Merkle
@@ -47,15 +48,15 @@ func (l *Log) ScanFeed(ctx context.Context, no FeedNo, first, last uint64, verif
 	return errors.Join(s.runFeed(no, first, last, fn), s.close())
 }
 
-// scanner reads one snapshot of the store. It is used by one goroutine; others
-// may decode ahead of it (see decoders).
+// scanner reads one snapshot of the store. It is used by one goroutine at a time; others
+// may decode ahead (see decoders).
 type scanner struct {
 	l       *Log
 	ctx     context.Context
 	snap    *pebble.Snapshot
 	verify  VerifyLevel
 	streams map[FeedNo]*stream
-	ahead   *decoders // nil: everything is decoded where it is needed
+	ahead   *decoders // nil: there is one worker
 	end     uint64
 	grower  treeGrower
 }
@@ -67,7 +68,7 @@ func (l *Log) newScanner(ctx context.Context, o ScanOptions) (*scanner, error) {
 	s := &scanner{l: l, ctx: ctx, verify: o.Verify, streams: map[FeedNo]*stream{}, end: l.Durable()}
 	s.snap = l.db.NewSnapshot()
 	if o.Workers > 1 {
-		s.ahead = newDecoders(s, o.Workers-1)
+		s.ahead = newDecoders(s, o.Workers)
 	}
 	return s, nil
 }
@@ -75,9 +76,6 @@ func (l *Log) newScanner(ctx context.Context, o ScanOptions) (*scanner, error) {
 func (s *scanner) close() error {
 	defer s.l.life.Leave()
 	var err error
-	if s.ahead != nil {
-		err = s.ahead.close()
-	}
 	for _, st := range s.streams {
 		err = errors.Join(err, st.cur.close())
 	}
@@ -97,27 +95,26 @@ func (s *scanner) run(from, to uint64, fn func([]Applied) error) error {
 	if err != nil {
 		return readError(err)
 	}
-	err = s.walk(&positions{it: it, next: from, to: to}, fn)
+	p := &positions{it: it, next: from, to: to}
+	if s.ahead != nil {
+		err = s.ahead.scan(p, fn)
+	} else {
+		err = s.walk(p, fn)
+	}
 	return errors.Join(err, readError(errors.Join(it.Error(), it.Close())))
 }
 
 func (s *scanner) walk(p *positions, fn func([]Applied) error) error {
 	b := batcher{fn: fn}
 	for {
-		var r positionRange
-		var err error
-		if s.ahead != nil {
-			r, err = s.ahead.nextRun(p)
-		} else {
-			r, err = p.read()
-		}
+		r, err := p.read()
 		switch {
 		case err != nil:
 			return err
 		case r.count == 0:
 			return b.flush()
 		}
-		if err := s.emit(&b, r); err != nil {
+		if err := s.emit(&b, &r); err != nil {
 			return err
 		}
 	}
@@ -189,8 +186,8 @@ func (b *batcher) flush() error {
 	return b.fn(p)
 }
 
-// emit hands the events of a run to b, stamped with positions.
-func (s *scanner) emit(b *batcher, r positionRange) error {
+// emit hands the events of a run to b, stamped with positions. r says what is left.
+func (s *scanner) emit(b *batcher, r *positionRange) error {
 	st, err := s.stream(r.feed)
 	if err != nil {
 		return err
@@ -206,7 +203,10 @@ func (s *scanner) emit(b *batcher, r positionRange) error {
 					return err
 				}
 			}
-			if err := st.fill(); err != nil {
+			switch err := st.fill(); {
+			case err == errElsewhere:
+				return err
+			case err != nil:
 				return errors.Join(b.flush(), err)
 			}
 		}
@@ -311,8 +311,11 @@ func (st *stream) fill() error {
 			if len(st.queue) == 0 {
 				return st.ends()
 			}
-			st.task, st.queue, st.part = st.queue[0], st.queue[1:], 0
-			st.inline = st.s.ahead.claim(st.task)
+			inline, err := st.s.ahead.claim(st.queue[0])
+			if err != nil {
+				return err
+			}
+			st.task, st.queue, st.part, st.inline = st.queue[0], st.queue[1:], 0, inline
 		case st.inline:
 			ok, err := t.step(&st.cur, &st.block, false)
 			switch {

@@ -19,11 +19,11 @@ type task struct {
 	want   uint64 // first event wanted
 	verify VerifyLevel
 
-	out   decoded
-	parts []part
-	err   error // behind the parts
+	memory       // of what was decoded ahead
+	err    error // behind the parts
 
-	claimed, done bool // guarded by decoders.mu
+	by   *worker // who claimed it; guarded by decoders.mu
+	done bool    // guarded by decoders.mu
 }
 
 // A part is one decoded block.
@@ -77,8 +77,8 @@ func (t *task) step(c *cursor, d *decoded, keep bool) (ok bool, err error) {
 	return true, nil
 }
 
-// run decodes the task, or as much of it as its memory may hold.
-func (t *task) run(c *cursor) {
+// decode decodes the task, or as much of it as its memory may hold.
+func (t *task) decode(c *cursor) {
 	for {
 		ok, err := t.step(c, &t.out, true)
 		if !ok {
@@ -92,144 +92,206 @@ func (t *task) run(c *cursor) {
 	}
 }
 
-// Tasks are small enough to stay in a core's cache and for the last ones of a
-// scan to be shared well, and large enough to make the hand-over cheap.
+// Tasks are small enough for a few of them to stay in a core's cache, and large enough
+// to make the hand-over cheap.
 const (
 	taskEvents = 1024
-	taskBytes  = 512 << 10
-	taskAhead  = 8 // tasks of full size per goroutine
+	taskBytes  = 1 << 20
+	taskAhead  = 4 // tasks of full size per worker
+	// taskPile is how many tasks are decoded and wait for the turn when decoding is not what
+	// takes long.
+	taskPile = 3
 )
 
-// decoders decode tasks ahead of a scanner on goroutines of their own. The scanner
-// decodes too whenever it would wait for them, so that all processors are busy
-// whether decoding or what the scan's caller does takes longer.
+// decoders are the workers of one scan. Each decodes tasks ahead, and hands out events
+// in its turn: who has the turn hands out what he decoded himself, and what nobody has
+// begun he decodes on the way, so that events seldom go from one core's cache to
+// another's. Where the scan's caller takes longer than decoding, decoded tasks pile
+// up; then who has the turn keeps it and hands out what others decoded.
 type decoders struct {
-	s     *scanner
-	ahead uint64 // events to plan ahead
+	s       *scanner
+	workers int
+	ahead   uint64 // events to plan ahead
 
-	// Used by the scanner only.
-	size    uint64          // events of a task
-	runs    []positionRange // planned, not emitted yet
-	events  uint64          // in runs
-	rest    positionRange   // of the position record read last, not planned yet
-	filling []*stream       // streams that may have an unsubmitted task
-	own     map[FeedNo]*cursor
-	spare   []*task
+	// Of the turn: used by who has it only.
+	turn      *worker
+	positions *positions
+	batch     batcher
+	run       positionRange   // being handed out
+	size      uint64          // events of a task
+	runs      []positionRange // planned, behind run
+	events    uint64          // in runs
+	rest      positionRange   // of the position record read last, not planned yet
+	filling   []*stream       // streams that may have an unsubmitted task
+	spare     []*task
 
-	mu   sync.Mutex
-	todo []*task // submitted and not claimed, in order; guarded by mu
-	idle int     // goroutines that wait; guarded by mu
-	stop bool    // guarded by mu
-	err  error   // of closing cursors; guarded by mu
-	work sync.Cond
-	done sync.Cond
-	wg   sync.WaitGroup
+	mu    sync.Mutex
+	todo  []*task // submitted and not claimed, in order; guarded by mu
+	taken bool    // somebody has the turn; guarded by mu
+	next  *task   // what the next turn begins with, claimed; nil: anything; guarded by mu
+	pile  int     // tasks decoded and not handed out; guarded by mu
+	idle  int     // workers that wait; guarded by mu
+	stop  bool    // guarded by mu
+	err   error   // guarded by mu
+	more  sync.Cond
 }
 
-func newDecoders(s *scanner, n int) *decoders {
-	d := &decoders{s: s, size: taskEvents, ahead: uint64(n+1) * taskAhead, own: map[FeedNo]*cursor{}}
-	d.work.L, d.done.L = &d.mu, &d.mu
-	for range n {
-		d.wg.Go(d.decode)
-	}
+// worker is one goroutine of a scan.
+type worker struct {
+	cursors map[FeedNo]*cursor
+	spare   []memory // guarded by decoders.mu
+	idle    bool     // guarded by decoders.mu
+}
+
+// memory is what a task decodes into. It stays with one worker.
+type memory struct {
+	out   decoded
+	parts []part
+}
+
+func newDecoders(s *scanner, workers int) *decoders {
+	d := &decoders{s: s, workers: workers, size: taskEvents, ahead: uint64(workers * taskAhead)}
+	d.more.L = &d.mu
 	return d
 }
 
-func (d *decoders) close() error {
-	d.mu.Lock()
-	d.stop = true
-	d.work.Broadcast()
-	d.mu.Unlock()
-	d.wg.Wait()
-	return errors.Join(d.err, closeCursors(d.own))
-}
-
-func closeCursors(m map[FeedNo]*cursor) (err error) {
-	for _, c := range m {
-		err = errors.Join(err, c.close())
+// scan hands out the events of all positions, with the calling goroutine as one of the
+// workers.
+func (d *decoders) scan(p *positions, fn func([]Applied) error) error {
+	d.positions, d.batch.fn = p, fn
+	var wg sync.WaitGroup
+	for range d.workers - 1 {
+		wg.Go(d.work)
 	}
-	return err
+	d.work()
+	wg.Wait()
+	return d.err
 }
 
-func (d *decoders) cursor(m map[FeedNo]*cursor, no FeedNo) *cursor {
-	c := m[no]
-	if c == nil {
-		c = &cursor{l: d.s.l, snap: d.s.snap, no: no}
-		m[no] = c
-	}
-	return c
-}
-
-// decode is one goroutine.
-func (d *decoders) decode() {
-	cursors := map[FeedNo]*cursor{}
+// work decodes and hands out, whichever can be done, until the scan is over.
+func (d *decoders) work() {
+	w := &worker{cursors: map[FeedNo]*cursor{}}
 	d.mu.Lock()
 	for !d.stop {
-		t := d.pick(1)
-		if t == nil {
+		if d.mayTurn(w) {
+			d.taken = true
+			d.mu.Unlock()
+			next, err := d.handOut(w)
+			d.mu.Lock()
+			d.taken, d.next = false, next
+			if next == nil || err != nil {
+				d.stop, d.err = true, errors.Join(d.err, err)
+				d.more.Broadcast()
+			}
+		} else if t := d.pick(w); t != nil {
+			d.mu.Unlock()
+			t.decode(w.cursor(d.s, t.no))
+			d.mu.Lock()
+			t.done = true
+			d.pile++
+		} else {
+			w.idle = true
 			d.idle++
-			d.work.Wait()
+			d.more.Wait()
 			d.idle--
-			continue
+			w.idle = false
 		}
-		d.mu.Unlock()
-		t.run(d.cursor(cursors, t.no))
-		d.mu.Lock()
-		t.done = true
-		d.done.Signal()
 	}
 	d.mu.Unlock()
-	err := closeCursors(cursors)
+	var err error
+	for _, c := range w.cursors {
+		err = errors.Join(err, c.close())
+	}
 	d.mu.Lock()
 	d.err = errors.Join(d.err, err)
 	d.mu.Unlock()
 }
 
-// pick claims a task: the first but skip, or what there is. The scanner decodes
-// the very next one cheapest itself, without keeping it. The caller holds mu.
-func (d *decoders) pick(skip int) *task {
+func (w *worker) cursor(s *scanner, no FeedNo) *cursor {
+	c := w.cursors[no]
+	if c == nil {
+		c = &cursor{l: s.l, snap: s.snap, no: no}
+		w.cursors[no] = c
+	}
+	return c
+}
+
+// mayTurn reports whether w is to take the turn. The caller holds mu.
+func (d *decoders) mayTurn(w *worker) bool {
+	return !d.taken && (d.next == nil || d.forMe(d.next, w))
+}
+
+// forMe reports whether w, having the turn, is to hand out a claimed task. The caller
+// holds mu.
+func (d *decoders) forMe(t *task, w *worker) bool {
+	return t.done && (t.by == w || t.by.idle || d.pile >= taskPile)
+}
+
+// pick claims a task to be decoded ahead. Who has the turn decodes the very next one
+// cheapest himself, without keeping it. The caller holds mu.
+func (d *decoders) pick(w *worker) *task {
 	if len(d.todo) == 0 {
 		return nil
 	}
-	t := d.todo[min(skip, len(d.todo)-1)]
-	d.take(t)
+	i := 0
+	if d.taken && len(d.todo) > 1 {
+		i = 1
+	}
+	t := d.todo[i]
+	d.todo = slices.Delete(d.todo, i, i+1)
+	t.by = w
+	if n := len(w.spare); n > 0 {
+		t.memory, w.spare = w.spare[n-1], w.spare[:n-1]
+	}
 	return t
 }
 
-// take claims a task that nobody has claimed. The caller holds mu.
-func (d *decoders) take(t *task) {
-	t.claimed = true
-	i := slices.Index(d.todo, t)
-	d.todo = slices.Delete(d.todo, i, i+1)
-}
+// errElsewhere says that what comes next is with another worker, or will be.
+var errElsewhere = errors.New("log: the next events are another worker's")
 
-// claim returns true if nobody has begun t, which is then the caller's; else it
-// returns false when t is done, and decodes other tasks until then.
-func (d *decoders) claim(t *task) (mine bool) {
+// claim is asked by who has the turn about the task that comes next. It is inline if
+// nobody has begun it and who asks has to decode it; errElsewhere ends the turn.
+func (d *decoders) claim(t *task) (inline bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !t.claimed {
-		d.take(t)
-		return true
+	switch {
+	case t.by == nil:
+		d.todo = slices.DeleteFunc(d.todo, func(x *task) bool { return x == t })
+		return true, nil
+	case d.forMe(t, d.turn):
+		d.pile--
+		return false, nil
 	}
-	for !t.done {
-		x := d.pick(0)
-		if x == nil {
-			d.done.Wait()
-			continue
+	d.next = t
+	return false, errElsewhere
+}
+
+// handOut calls the scan's caller until there is no more, or the next task is another
+// worker's.
+func (d *decoders) handOut(w *worker) (next *task, err error) {
+	d.turn = w
+	for {
+		if d.run.count == 0 {
+			if d.run, err = d.nextRun(); err != nil {
+				return nil, errors.Join(d.batch.flush(), err)
+			}
+			if d.run.count == 0 {
+				return nil, d.batch.flush()
+			}
 		}
-		d.mu.Unlock()
-		x.run(d.cursor(d.own, x.no))
-		d.mu.Lock()
-		x.done = true
+		switch err := d.s.emit(&d.batch, &d.run); {
+		case err == errElsewhere:
+			return d.next, d.batch.flush()
+		case err != nil:
+			return nil, err
+		}
 	}
-	return false
 }
 
 // nextRun returns the next run of positions and plans ahead.
-func (d *decoders) nextRun(p *positions) (positionRange, error) {
+func (d *decoders) nextRun() (positionRange, error) {
 	if 2*d.events <= d.ahead*d.size {
-		if err := d.plan(p); err != nil {
+		if err := d.plan(d.positions); err != nil {
 			return positionRange{}, err
 		}
 	}
@@ -281,7 +343,7 @@ func (d *decoders) plan(p *positions) error {
 	defer d.mu.Unlock()
 	d.todo = append(d.todo, fresh...)
 	if d.idle > 0 {
-		d.work.Broadcast()
+		d.more.Broadcast()
 	}
 	return nil
 }
@@ -318,7 +380,8 @@ func (d *decoders) newTask(st *stream, first uint64) *task {
 	return t
 }
 
-// recycle keeps a finished task's memory and adapts the size of the next ones.
+// recycle gives the memory of a task that was handed out back to who decoded it, and
+// adapts the size of the next ones.
 func (d *decoders) recycle(t *task) {
 	switch n := len(t.out.buf); {
 	case n >= taskBytes && d.size > 1:
@@ -326,7 +389,12 @@ func (d *decoders) recycle(t *task) {
 	case n < taskBytes/4 && d.size < taskEvents:
 		d.size++
 	}
-	out := decoded{events: t.out.events[:0], buf: t.out.buf[:0]}
-	*t = task{out: out, parts: t.parts[:0]}
+	if t.by != nil {
+		m := memory{decoded{events: t.out.events[:0], buf: t.out.buf[:0]}, t.parts[:0]}
+		d.mu.Lock()
+		t.by.spare = append(t.by.spare, m)
+		d.mu.Unlock()
+	}
+	*t = task{}
 	d.spare = append(d.spare, t)
 }

@@ -40,7 +40,7 @@ func TestScanOfManyTasks(t *testing.T) {
 		// is durable may grow while the scan runs.
 		o := ScanOptions{To: l.Durable(), Workers: 2 + round%3, Verify: VerifyLevel(round % 3)}
 		pause := round / 3 % 3
-		next := uint64(1)
+		next := uint64(1) // the race detector sees calls that are not one after the other
 		err := l.Scan(context.Background(), o, func(batch []Applied) error {
 			for i := range batch {
 				if batch[i].Position != next {
@@ -59,22 +59,55 @@ func TestScanOfManyTasks(t *testing.T) {
 	}
 }
 
-// TestClaimedTaskIsGone: a task that the scanner took itself must not be found by
-// a decoder once its memory is used for the next one.
+// TestClaimedTaskIsGone: a task that is decoded where it is handed out must not be
+// found by a worker once its memory is used for the next one.
 func TestClaimedTaskIsGone(t *testing.T) {
-	d := newDecoders(&scanner{}, 0)
+	d := newDecoders(&scanner{}, 2)
+	mine, other := &worker{}, &worker{}
 	tasks := []*task{{first: 1, end: 2}, {first: 2, end: 3}, {first: 3, end: 4}}
 	d.todo = append(d.todo, tasks...)
-	if got := d.pick(1); got != tasks[1] {
-		t.Fatal("a decoder takes the next task but one")
+	d.taken, d.turn = true, mine
+	if got := d.pick(other); got != tasks[1] {
+		t.Fatal("a worker takes the next task but one")
 	}
 	for _, i := range []int{0, 2} {
-		if !d.claim(tasks[i]) {
-			t.Fatalf("task %d was claimed by nobody", i)
+		if inline, err := d.claim(tasks[i]); !inline || err != nil {
+			t.Fatalf("task %d was claimed by nobody: %v", i, err)
 		}
 		d.recycle(tasks[i])
 	}
-	if got := d.pick(0); got != nil {
+	if got := d.pick(other); got != nil {
 		t.Fatalf("a task that is not planned was found: %+v", got)
+	}
+}
+
+// TestTurnFollowsTheDecoder: decoded events are handed out by who decoded them, unless
+// that worker waits or much is decoded.
+func TestTurnFollowsTheDecoder(t *testing.T) {
+	d := newDecoders(&scanner{}, 2)
+	mine, other := &worker{}, &worker{}
+	d.turn = mine
+	for _, c := range []struct {
+		task  task
+		idle  bool
+		pile  int
+		taken bool
+	}{
+		{task{by: other}, false, taskPile, false}, // not decoded yet
+		{task{by: other, done: true}, false, 1, false},
+		{task{by: other, done: true}, true, 1, true},
+		{task{by: other, done: true}, false, taskPile, true},
+		{task{by: mine, done: true}, false, 1, true},
+	} {
+		other.idle, d.pile, d.next = c.idle, c.pile, nil
+		inline, err := d.claim(&c.task)
+		switch {
+		case inline:
+			t.Errorf("%+v: a claimed task is decoded again", c)
+		case c.taken && (err != nil || d.pile != c.pile-1):
+			t.Errorf("%+v: not handed out: %v", c, err)
+		case !c.taken && (err != errElsewhere || d.next != &c.task):
+			t.Errorf("%+v: not left to its worker: %v", c, err)
+		}
 	}
 }
