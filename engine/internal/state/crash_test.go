@@ -123,7 +123,7 @@ func TestAPowerCutAtAnyMomentLeavesTheStateAtItsCursor(t *testing.T) {
 			return nil
 		})
 		for range 3 {
-			s := openTest(t, fs, Options{FlushEntries: 10 + rng.IntN(60)})
+			s := openTest(t, fs, Options{FlushEntries: 10 + rng.IntN(60), Bulk: seed%2 == 1, splitEntries: 2})
 			current.Store(s)
 			h.forget(s.Cursor())
 			for range 80 {
@@ -150,6 +150,15 @@ func TestAPowerCutAtAnyMomentLeavesTheStateAtItsCursor(t *testing.T) {
 // The process dies at the n-th change of the disk; the store must not hang, must
 // say so, and the next process goes on from the cursor.
 func TestStopAtEveryChangeOfTheDisk(t *testing.T) {
+	for name, o := range map[string]Options{
+		"one table":  {FlushEntries: 50},
+		"two tables": {FlushEntries: 50, Bulk: true, splitEntries: 2},
+	} {
+		t.Run(name, func(t *testing.T) { stopAtEveryChange(t, o) })
+	}
+}
+
+func stopAtEveryChange(t *testing.T, o Options) {
 	stride := int64(1)
 	if testing.Short() {
 		stride = 17
@@ -159,7 +168,7 @@ func TestStopAtEveryChangeOfTheDisk(t *testing.T) {
 		fs, h := crashfs.New(), newHistory()
 		fs.StopAt(n)
 		var durable uint64
-		s, err := Open(fs, "state", Options{FlushEntries: 50})
+		s, err := Open(fs, "state", o)
 		if err == nil {
 			for i := 0; err == nil && i < 120; i++ {
 				if err = h.step(rng, s); err == nil && i%30 == 29 {
@@ -179,7 +188,7 @@ func TestStopAtEveryChangeOfTheDisk(t *testing.T) {
 		image := fs.Crash(rng, crashfs.Harsh())
 		at := checkImage(t, image, h, durable)
 		h.forget(at)
-		s = openTest(t, image, Options{FlushEntries: 50})
+		s = openTest(t, image, o)
 		for range 40 {
 			must(t, h.step(rng, s))
 		}
@@ -193,10 +202,10 @@ func TestStopAtEveryChangeOfTheDisk(t *testing.T) {
 }
 
 func TestASyncErrorStopsTheStore(t *testing.T) {
-	for _, file := range []string{tempTable, "MANIFEST", "state"} {
+	for _, file := range []string{tempTable, upperTemp, "MANIFEST", "state"} {
 		fs := crashfs.New()
 		faults := make(chan error, 10)
-		s := openTest(t, fs, Options{OnFault: func(err error) { faults <- err }})
+		s := openTest(t, fs, Options{OnFault: func(err error) { faults <- err }, Bulk: true, splitEntries: 2})
 		h, rng := newHistory(), rand.New(rand.NewPCG(1, 1))
 		must(t, h.step(rng, s))
 		must(t, s.Flush(context.Background()))
@@ -231,8 +240,17 @@ func TestASyncErrorStopsTheStore(t *testing.T) {
 }
 
 func TestAFullDiskPasses(t *testing.T) {
+	for name, o := range map[string]Options{
+		"one table":  {FlushEntries: 20},
+		"two tables": {FlushEntries: 20, Bulk: true, splitEntries: 2},
+	} {
+		t.Run(name, func(t *testing.T) { fullDiskPasses(t, o) })
+	}
+}
+
+func fullDiskPasses(t *testing.T, o Options) {
 	fs := crashfs.New()
-	s := openTest(t, fs, Options{FlushEntries: 20})
+	s := openTest(t, fs, o)
 	h, rng := newHistory(), rand.New(rand.NewPCG(4, 4))
 	must(t, h.step(rng, s))
 	must(t, s.Flush(context.Background()))

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
+	"sync"
+	"syscall"
 
 	"fcp"
 
@@ -14,18 +16,25 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// tempTable is where a table is written before it is ingested, which links it
-// into place.
-const tempTable = "flush.tmp"
+// tempTable and upperTemp are where tables are written before they are ingested,
+// which links them into place.
+const (
+	tempTable = "flush.tmp"
+	upperTemp = "upper.tmp" // the upper keys of a flush of two tables
+)
 
-func (s *Store) tempPath() string { return s.fs.PathJoin(s.dir, tempTable) }
+// splitEntries is how many keys a flush must have for two tables in bulk mode.
+const splitEntries = 16 << 10
 
 // removeTemp removes what a crash or a failed attempt left behind.
-func (s *Store) removeTemp() error {
-	if _, err := s.fs.Stat(s.tempPath()); err != nil {
-		return nil
+func (s *Store) removeTemp() (err error) {
+	for _, name := range []string{tempTable, upperTemp} {
+		path := s.fs.PathJoin(s.dir, name)
+		if _, missing := s.fs.Stat(path); missing == nil {
+			err = errors.Join(err, s.fs.Remove(path))
+		}
 	}
-	return coded(s.fs.Remove(s.tempPath()), "remove an unfinished state table")
+	return coded(err, "remove an unfinished state table")
 }
 
 func (s *Store) signal() {
@@ -84,7 +93,7 @@ func (s *Store) installed(o *overlay) {
 	s.view.changed.Broadcast()
 }
 
-// flushOverlay makes one table of o and the cursor, and ingests it.
+// flushOverlay makes tables of o and the cursor, and ingests them in one step.
 func (s *Store) flushOverlay(o *overlay) error {
 	if s.opts.ReadOnly {
 		return fcp.Errorf(fcp.CodeDiskFull, "the state was opened without room to write")
@@ -93,7 +102,7 @@ func (s *Store) flushOverlay(o *overlay) error {
 		return err
 	}
 	elems, hashes := o.collect()
-	size, err := s.writeTable(o, o.chunks(), elems)
+	paths, size, err := s.writeTables(o, elems)
 	if err != nil {
 		return errors.Join(coded(err, "write a state table"), s.removeTemp())
 	}
@@ -103,8 +112,8 @@ func (s *Store) flushOverlay(o *overlay) error {
 		s.filter.add(hashes)
 	}
 	o.ingesting.Store(true)
-	if err := s.db.Ingest(context.Background(), []string{s.tempPath()}); err != nil {
-		// The manifest may or may not name the table: only a reopening can tell.
+	if err := s.db.Ingest(context.Background(), paths); err != nil {
+		// The manifest may or may not name the tables: only a reopening can tell.
 		return fcp.Errorf(fcp.CodeCrashed, "ingest a state table: %w", err)
 	}
 	if err := s.fs.check(); err != nil {
@@ -154,9 +163,33 @@ func (o *overlay) collect() ([]elem, []uint64) {
 // cost a full memory latency for each.
 const touchAhead = 32
 
-// writeTable writes and syncs the table and returns its size.
-func (s *Store) writeTable(o *overlay, dir [][]byte, elems []elem) (size uint64, err error) {
-	f, err := s.fs.Create(s.tempPath(), vfs.WriteCategoryUnspecified)
+// writeTables writes and syncs the tables of o, whose sorted records are elems, and
+// returns their paths and size. In bulk mode, where whoever waits for the last flush
+// has nothing else to do, the two halves of the keys are written side by side.
+func (s *Store) writeTables(o *overlay, elems []elem) (paths []string, size uint64, err error) {
+	paths = []string{s.fs.PathJoin(s.dir, tempTable)}
+	if !s.bulk.Load() || len(elems) < s.opts.splitEntries {
+		size, err = s.writeTable(paths[0], o.chunks(), elems, &o.position)
+		return paths, size, err
+	}
+	paths = append(paths, s.fs.PathJoin(s.dir, upperTemp))
+	half := len(elems) / 2
+	var upper uint64
+	var upperErr error
+	var wg sync.WaitGroup
+	wg.Go(func() { upper, upperErr = s.writeTable(paths[1], o.chunks(), elems[half:], &o.position) })
+	size, err = s.writeTable(paths[0], o.chunks(), elems[:half], nil)
+	wg.Wait()
+	if err == nil || upperErr != nil && errors.Is(err, syscall.ENOSPC) { // what is no full disk counts
+		err = upperErr
+	}
+	return paths, size + upper, err
+}
+
+// writeTable writes and syncs one table, the cursor in it unless that is nil, and
+// returns its size.
+func (s *Store) writeTable(path string, dir [][]byte, elems []elem, position *uint64) (size uint64, err error) {
+	f, err := s.fs.Create(path, vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return 0, err
 	}
@@ -183,11 +216,13 @@ func (s *Store) writeTable(o *overlay, dir [][]byte, elems []elem) (size uint64,
 			}
 		}
 	}
-	var cursor [9]byte
-	cursor[0] = cursorVersion
-	binary.BigEndian.PutUint64(cursor[1:], o.position)
-	if err := w.Add(pebble.MakeInternalKey(cursorKey, 0, pebble.InternalKeyKindSet), cursor[:], false); err != nil {
-		return 0, err
+	if position != nil {
+		var cursor [9]byte
+		cursor[0] = cursorVersion
+		binary.BigEndian.PutUint64(cursor[1:], *position)
+		if err := w.Add(pebble.MakeInternalKey(cursorKey, 0, pebble.InternalKeyKindSet), cursor[:], false); err != nil {
+			return 0, err
+		}
 	}
 	closed = true
 	if err := w.Close(); err != nil {

@@ -45,6 +45,7 @@ type Options struct {
 	OnFault func(error)
 
 	noCompactions bool // tests only
+	splitEntries  int  // tests only; 0 means the constant
 }
 
 func (o Options) withDefaults() Options {
@@ -59,6 +60,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.MaxFrozen == 0 {
 		o.MaxFrozen = 2
+	}
+	if o.splitEntries == 0 {
+		o.splitEntries = splitEntries
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
