@@ -227,6 +227,13 @@ func (l *Log) giveUp(ctx context.Context, g *group, r *request) error {
 	select {
 	case <-g.done:
 		return nil
+	case <-l.dead: // the commit may hang for good
+		select {
+		case <-g.done:
+			return nil
+		default:
+			return l.crashed.Load()
+		}
 	case <-grace.Done():
 	}
 	if l.full.Load() {
