@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"math"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -47,7 +48,9 @@ func (e *Engine) scratchState(dir string) (*state.Store, error) {
 	} else if names, err := files.List(dir); err == nil && len(names) > 0 {
 		return nil, fcp.Errorf(fcp.CodeNotEmpty, "%s", dir)
 	}
-	st, err := state.Open(files, dir, stateOptions(&e.env, &e.opts, 0))
+	o := stateOptions(&e.env, &e.opts, 0)
+	o.Keys = int(min(e.applied.Load(), math.MaxInt32))
+	st, err := state.Open(files, dir, o)
 	if err != nil {
 		return nil, err
 	}

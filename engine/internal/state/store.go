@@ -23,6 +23,10 @@ type Options struct {
 	FlushEntries int   // an overlay of so many keys is flushed; 0 means 300,000
 	MaxFrozen    int   // full overlays that may wait for the disk; 0 means 2
 
+	// Keys is how many keys will soon be written, about, so that the first overlay need
+	// not grow with them; 0 means that nobody knows.
+	Keys int
+
 	// HashSeed makes the in-memory hash tables unpredictable to whoever chooses
 	// keys. It changes nothing on disk and no digest.
 	HashSeed uint64
@@ -154,7 +158,7 @@ func Open(fs vfs.FS, dir string, o Options) (*Store, error) {
 		s.cache.Unref()
 		return nil, err
 	}
-	s.view.now.Store(&view{active: s.newOverlay(s.cursor.Load(), 0)})
+	s.view.now.Store(&view{active: s.newOverlay(s.cursor.Load(), min(s.opts.Keys, s.opts.FlushEntries))})
 	s.writer.s = s
 	s.done.Add(1)
 	go s.flusher()
