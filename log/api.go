@@ -124,7 +124,7 @@ type Placed struct {
 // Receipt answers one Append.
 type Receipt struct {
 	Events    []Placed
-	Duplicate bool // an earlier append with the same idempotency key; Events is its place
+	Duplicate bool // an earlier append with the same idempotency key; Events is its place, without hash
 }
 
 // Guard decides inside the committer, before the batch, whether a draft may be
@@ -134,7 +134,8 @@ type Guard interface {
 	// drafts admitted but not yet applied. It returns the earlier place for a
 	// known idempotency tag.
 	Check(d *Draft) (earlier *Placed, err error)
-	// Admit tells that the draft got a place and will be applied.
+	// Admit tells that the draft got a place and will be applied. p.Hash is not known
+	// yet, so an earlier place that Check returns may lack it too.
 	Admit(d *Draft, p Placed)
 }
 

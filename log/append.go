@@ -78,8 +78,8 @@ func (r *request) recycle() {
 	}
 }
 
-// prepare validates, encodes and hashes in the caller's goroutine everything
-// that does not depend on the place.
+// prepare validates and encodes in the caller's goroutine everything that does not
+// depend on the place, and hashes what is large.
 func (r *request) prepare(drafts []Draft) error {
 	if len(drafts) == 0 {
 		return fcp.Errorf(fcp.CodeInvalidArgument, "an append without events")
@@ -102,6 +102,10 @@ func (r *request) prepare(drafts []Draft) error {
 	return nil
 }
 
+// laterHashed is the length of the longest content whose hash is left to the committer,
+// which hashes many side by side while it waits for the disk (settle).
+const laterHashed = 1 << 10
+
 func (r *request) encode(size int) {
 	if cap(r.buf) < size {
 		r.buf = make([]byte, 0, size)
@@ -112,7 +116,7 @@ func (r *request) encode(size int) {
 		r.buf = append(r.buf, fcp.ContentPrefix...)
 		r.buf = d.Content.AppendTo(r.buf)
 		d.content = r.buf[start+len(fcp.ContentPrefix) : len(r.buf) : len(r.buf)]
-		if d.Plane.Chained() {
+		if d.Plane.Chained() && (len(d.content) > laterHashed || r.foreign != nil) {
 			d.hash = fcp.ContentHashOf(r.buf[start:])
 		}
 	}

@@ -2,6 +2,7 @@ package log
 
 import (
 	"encoding/binary"
+	"runtime"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -15,9 +16,12 @@ type commitScratch struct {
 	runs    []positionRange
 	applied []Applied
 	nodes   []feedNode
+	hasher  fcp.ContentHasher
+	leaves  []fcp.Hash
 	grower  treeGrower
 	grown   []treeNode
 	val     []byte
+	front   int             // limit of the group's first block
 	sealed  []*segmentDraft // imported segments of this group
 	feeds   []*feed         // feeds that got events in this group
 	lastD   *Draft          // the feed of the previous draft, to skip a map look-up
@@ -35,15 +39,19 @@ type openBlock struct {
 	scope   fcp.Hash // of f and the block's checkpoint
 	h       blockHeader
 	items   []item
+	settled int // how many of the items have their hashes, see settle
 	size    int // encoded records
+	limit   int // of size and blockSlack; a single event may be larger
 	salted  bool
 	runs    []positionRange
 	closing fcp.Time // time of the last item
 }
 
 type item struct {
-	d    *Draft
-	time fcp.Time
+	d       *Draft
+	time    fcp.Time
+	placed  *Placed
+	applied int // index in commitScratch.applied, when there is an Applier
 }
 
 // Head records bound what a restart has to hash again.
@@ -69,6 +77,11 @@ func (l *Log) commit(g *group) {
 	for _, r := range g.reqs {
 		n += len(r.drafts)
 	}
+	// Of a group that fills several blocks the first is the short one: a block begins with
+	// the hash before it, and the last one's own are made while the disk syncs.
+	if s.front = frameSize; g.bytes > frameSize-blockSlack {
+		s.front = blockSlack + g.bytes%(frameSize-blockSlack)
+	}
 	var now fcp.Time
 	if n > 0 {
 		now = l.clock.Reserve(n)
@@ -80,9 +93,6 @@ func (l *Log) commit(g *group) {
 	}
 	if l.nextPosition == base && len(extras) == 0 {
 		return
-	}
-	for _, f := range s.feeds {
-		s.growTree(f)
 	}
 	if err := l.write(extras); err != nil {
 		e := l.crash(err)
@@ -167,7 +177,7 @@ func (l *Log) feedOf(d *Draft) *feed {
 func (l *Log) place(f *feed, d *Draft, t fcp.Time, p *Placed) {
 	s := &l.scratch
 	b := f.openBlock
-	if b == nil || f.cutNow || b.h.under != d.Under || b.size+len(d.content)+blockSlack > frameSize {
+	if b == nil || f.cutNow || b.h.under != d.Under || b.size+len(d.content)+blockSlack > b.limit {
 		b = l.newBlock(f, d.Under, t)
 	}
 	step := uint64(0)
@@ -178,17 +188,13 @@ func (l *Log) place(f *feed, d *Draft, t fcp.Time, p *Placed) {
 	size := recordSize(step, len(d.content))
 	b.size += size
 	b.h.count++
-	b.items = append(b.items, item{d, t})
+	b.items = append(b.items, item{d, t, p, len(s.applied)})
 	b.salted = b.salted || d.Salt != [SaltSize]byte{}
 
 	f.next.seq++
 	f.next.time = t
 	f.recordBytes += len(d.content)
-	if f.chained() {
-		f.next.hash = fcp.EventHash(b.scope, f.next.seq, t, f.next.hash, d.hash)
-		f.leaves = append(f.leaves, f.next.hash)
-	}
-	*p = Placed{Position: l.nextPosition, Feed: f.no, Seq: f.next.seq, Time: t, Hash: f.next.hash}
+	*p = Placed{Position: l.nextPosition, Feed: f.no, Seq: f.next.seq, Time: t}
 	l.nextPosition++
 	if n := len(s.runs); n > 0 && s.runs[n-1].feed == f.no && !f.cutNow {
 		s.runs[n-1].count++
@@ -201,22 +207,47 @@ func (l *Log) place(f *feed, d *Draft, t fcp.Time, p *Placed) {
 		b.runs = append(b.runs, positionRange{p.Position, f.no, p.Seq, 1})
 	}
 	f.cutNow = false
+	if l.opts.Applier != nil {
+		s.applied = append(s.applied, Applied{Placed: *p, Under: d.Under, Content: d.Content})
+	}
 	if f.cutBytes += int64(size); f.cutBytes >= int64(l.opts.SegmentTarget) && f.own && f.chained() {
-		s.growTree(f)
+		s.settle(f, f.next.seq)
 		f.newCuts = append(f.newCuts, f.cutAtNext())
 	}
 	if l.opts.Guard != nil {
 		l.opts.Guard.Admit(d, *p)
 	}
-	if l.opts.Applier != nil {
-		s.applied = append(s.applied, Applied{Placed: *p, Under: d.Under, Content: d.Content})
-	}
 }
 
-// growTree brings the tree of a feed up to its last event.
-func (s *commitScratch) growTree(f *feed) {
-	s.grown = s.grower.extend(&f.next.tree, f.leaves, s.grown[:0])
-	f.leaves = f.leaves[:0]
+// settle gives the events of a feed in this group, up to number seq, the hashes they do
+// not have yet: of contents, side by side, then chain and tree. It is put off until the
+// batch needs a hash, and else until the disk has the batch to sync: the committer would
+// only wait there.
+func (s *commitScratch) settle(f *feed, seq uint64) {
+	b := f.openBlock
+	if b == nil || !b.h.chained || seq < b.h.first+uint64(b.settled) {
+		return
+	}
+	items := b.items[b.settled : seq+1-b.h.first]
+	for i := range items {
+		if d := items[i].d; d.hash.IsZero() {
+			s.hasher.Add(&d.hash, d.content)
+		}
+	}
+	s.hasher.Flush()
+	s.leaves = s.leaves[:0]
+	next := b.h.first + uint64(b.settled)
+	for i := range items {
+		it := &items[i]
+		f.next.hash = fcp.EventHash(b.scope, next+uint64(i), it.time, f.next.hash, it.d.hash)
+		s.leaves = append(s.leaves, f.next.hash)
+		it.placed.Hash = f.next.hash
+		if it.applied < len(s.applied) {
+			s.applied[it.applied].Hash = f.next.hash
+		}
+	}
+	b.settled += len(items)
+	s.grown = s.grower.extend(&f.next.tree, s.leaves, s.grown[:0])
 	for _, n := range s.grown {
 		s.nodes = append(s.nodes, feedNode{f.no, n})
 	}
@@ -234,13 +265,17 @@ func (f *feed) cutAtNext() cut {
 
 func (l *Log) newBlock(f *feed, under fcp.Hash, t fcp.Time) *openBlock {
 	s := &l.scratch
+	s.settle(f, f.next.seq) // the block's header has the hash before its first event
 	var b *openBlock
 	if n := len(s.free); n > 0 {
 		b, s.free = s.free[n-1], s.free[:n-1]
 	} else {
 		b = new(openBlock)
 	}
-	b.f = f
+	b.f, b.limit = f, frameSize
+	if len(s.blocks) == 0 {
+		b.limit = s.front
+	}
 	b.h = blockHeader{first: f.next.seq + 1, chained: f.chained(), prev: f.next.hash, under: under, time: t}
 	if f.openBlock == nil {
 		s.feeds = append(s.feeds, f)
@@ -260,6 +295,13 @@ func (l *Log) write(extras []*request) (err error) {
 	s := &l.scratch
 	b := l.db.NewBatch()
 	defer b.Close()
+	for _, f := range s.feeds {
+		seq := f.next.seq &^ (leafRun - 1) // behind it no node is complete that is stored
+		if len(extras) > 0 || f.headDue() {
+			seq = f.next.seq
+		}
+		s.settle(f, seq)
+	}
 	for _, blk := range s.blocks {
 		if err := l.writeBlock(b, blk); err != nil {
 			return err
@@ -287,7 +329,14 @@ func (l *Log) write(extras []*request) (err error) {
 			return err
 		}
 	}
-	return l.db.Apply(b, pebble.Sync)
+	if err := l.db.ApplyNoSyncWait(b, pebble.Sync); err != nil {
+		return err
+	}
+	runtime.Gosched() // Pebble's goroutine begins to sync at once
+	for _, f := range s.feeds {
+		s.settle(f, f.next.seq)
+	}
+	return b.SyncWait()
 }
 
 // writeBlock encodes a block straight into the batch's memory.
@@ -339,10 +388,15 @@ func (l *Log) writeFeed(b *pebble.Batch, f *feed) error {
 		}
 		f.stored = true
 	}
-	if f.next.seq-f.recorded < headRecordEvents && f.recordBytes < headRecordBytes {
+	if !f.headDue() {
 		return nil
 	}
 	return l.writeHead(b, f)
+}
+
+// headDue says that the next batch is to carry a head record.
+func (f *feed) headDue() bool {
+	return f.next.seq-f.recorded >= headRecordEvents || f.recordBytes >= headRecordBytes
 }
 
 func (l *Log) writeHead(b *pebble.Batch, f *feed) error {

@@ -55,8 +55,7 @@ type feed struct {
 	id   fcp.FeedID
 	own  bool
 
-	next              head       // owned by the committer: head over everything assigned
-	leaves            []fcp.Hash // owned by the committer: of the group in work, not in next.tree yet
+	next              head       // owned by the committer: head over everything assigned; hash and tree over what is settled
 	recorded          uint64     // owned by the committer: seq of the last head record
 	recordBytes       int        // owned by the committer: content bytes since then
 	openBlock         *openBlock // owned by the committer: block of the group in work

@@ -176,6 +176,7 @@ func (l *Log) admitForeign(r *request) error {
 	l.mu.Unlock()
 	h := &head{} // of a feed that is new here
 	if ok {
+		l.scratch.settle(f, f.next.seq) // behind another import of this group
 		h = &f.next
 	}
 	if run.first != h.seq+1 {
