@@ -2,10 +2,10 @@
 // overlay over sorted tables in a Pebble database of its own.
 //
 // The log is the only commit point of the product. This store therefore has no
-// write-ahead log: an overlay is flushed as one sorted table, ingested together
-// with the cursor (the log position through which the tables are complete) in
-// one atomic step, and after a crash the caller folds every event behind
-// Cursor again. State can neither lead nor contradict the log.
+// write-ahead log: an overlay is flushed as one sorted table (in bulk mode as two,
+// the halves of its keys), ingested together with the cursor (the log position
+// through which the tables are complete) in one atomic step, and after a crash the
+// caller folds every event behind Cursor again. State can neither lead nor contradict the log.
 //
 // Invariants:
 //
@@ -18,6 +18,6 @@
 // Life of an entry: Writer.Set appends a record to the active overlay's arena
 // and swings its hash slot; the end of Update moves the overlay's watermark and
 // with it the record becomes visible. When the overlay is full it is frozen, a
-// background goroutine sorts it, writes one table, adds the keys to the
-// in-memory filter, ingests the table, and drops the overlay from the view.
+// background goroutine sorts it, writes its table or two, adds the keys to the
+// in-memory filter, ingests them, and drops the overlay from the view.
 package state
