@@ -50,11 +50,11 @@ const maxQueued = 64 << 20
 // durable together or not at all, and belong to one zone.
 //
 // A nil error means on disk. CodeConflict is the Guard's refusal; CodeDiskFull,
-// CodeTailLost, CodeCrashed and CodeClosed refuse before anything is written;
-// CodeTimeout and CodeInterrupted before the request was taken mean nothing was
-// written, and CodeTimeout afterwards that the outcome is unknown (repeat with
-// the same idempotency tag). After CodeTimeout what the drafts point to may still
-// be read.
+// CodeTailLost and CodeClosed refuse before anything is written; CodeTimeout and
+// CodeInterrupted before the request was taken mean nothing was written, and
+// CodeTimeout afterwards that the outcome is unknown, as it may be with CodeCrashed
+// (repeat with the same idempotency tag). After these two what the drafts point to
+// may still be read.
 func (l *Log) Append(ctx context.Context, drafts []Draft) (Receipt, error) {
 	r := requestPool.Get().(*request)
 	if err := r.prepare(drafts); err != nil {
