@@ -68,11 +68,11 @@ type modelEvent struct {
 func checkReads(t *testing.T, l *Log, model map[uint64]modelEvent, rng *rand.Rand) {
 	t.Helper()
 	ctx := context.Background()
-	same := func(how string, want modelEvent, time fcp.Time, under fcp.Hash, c *fcp.Content) {
-		t.Helper()
+	same := func(want modelEvent, time fcp.Time, under fcp.Hash, c *fcp.Content) error {
 		if time != want.Time || under != want.d.Under || !bytes.Equal(c.AppendTo(nil), want.d.Content.AppendTo(nil)) {
-			t.Fatalf("%s: event at %d is not the one appended", how, want.Position)
+			return fmt.Errorf("event at %d is not the one appended", want.Position)
 		}
+		return nil
 	}
 	to := l.Durable()
 	for _, o := range []ScanOptions{{}, {Workers: 2}, {Workers: 4, Verify: VerifyChain}, {Verify: VerifyTree}, {Workers: 3, Verify: VerifyTree},
@@ -97,7 +97,9 @@ func checkReads(t *testing.T, l *Log, model map[uint64]modelEvent, rng *rand.Ran
 					continue
 				}
 				seen++
-				same(fmt.Sprintf("scan %+v", o), want, e.Time, e.Under, &e.Content)
+				if err := same(want, e.Time, e.Under, &e.Content); err != nil {
+					return err
+				}
 				if e.Seq != want.Seq || e.Feed != want.Feed || o.Verify >= VerifyChain && e.Hash != want.Hash {
 					return fmt.Errorf("event at %d moved: %+v, was %+v", e.Position, e.Placed, want.Placed)
 				}
@@ -131,12 +133,16 @@ func checkReads(t *testing.T, l *Log, model map[uint64]modelEvent, rng *rand.Ran
 		if err != nil || salt != want.d.Salt {
 			t.Fatalf("read %d/%d: salt %x, want %x (%v)", no, seq, salt, want.d.Salt, err)
 		}
-		same("read", want, e.Time, e.Under, &e.Content)
+		if err := same(want, e.Time, e.Under, &e.Content); err != nil {
+			t.Fatal("read:", err)
+		}
 		full, hash, err := l.ReadFull(no, seq)
 		if err != nil || hash != want.Hash || want.d.Plane.Chained() && full.Hash() != hash {
 			t.Fatalf("read full %d/%d: %v", no, seq, err)
 		}
-		same("read full", want, full.Time, full.Under, &full.Content)
+		if err := same(want, full.Time, full.Under, &full.Content); err != nil {
+			t.Fatal("read full:", err)
+		}
 	}
 	for _, s := range l.Feeds() {
 		first := 1 + rng.Uint64N(s.Seq)

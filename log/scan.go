@@ -13,7 +13,8 @@ import (
 // Scan calls fn with events in position order, in batches of any size that all
 // come from one feed. It reads a consistent snapshot: what was durable at the
 // call, up to o.To. Slices are valid during the call only. Calls of fn follow one
-// another; with more than one worker they come from several goroutines.
+// another; with more than one worker they come from several goroutines, which fn must
+// not end.
 //
 // With o.Verify at VerifyChain every content hash and the whole hash chain is
 // checked from the first event read of each feed on; at VerifyTree the Merkle

@@ -176,10 +176,10 @@ func (d *decoders) work() {
 		if d.mayTurn(w) {
 			d.taken = true
 			d.mu.Unlock()
-			next, err := d.handOut(w)
+			over, err := d.handOut(w)
 			d.mu.Lock()
-			d.taken, d.next = false, next
-			if next == nil || err != nil {
+			d.taken = false
+			if over || err != nil {
 				d.stop, d.err = true, errors.Join(d.err, err)
 				d.more.Broadcast()
 			}
@@ -250,7 +250,8 @@ func (d *decoders) pick(w *worker) *task {
 var errElsewhere = errors.New("log: the next events are another worker's")
 
 // claim is asked by who has the turn about the task that comes next. It is inline if
-// nobody has begun it and who asks has to decode it; errElsewhere ends the turn.
+// nobody has begun it and who asks has to decode it; errElsewhere ends the turn, and the
+// next one begins with that task.
 func (d *decoders) claim(t *task) (inline bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -266,24 +267,24 @@ func (d *decoders) claim(t *task) (inline bool, err error) {
 	return false, errElsewhere
 }
 
-// handOut calls the scan's caller until there is no more, or the next task is another
+// handOut calls the scan's caller until the scan is over, or the next task is another
 // worker's.
-func (d *decoders) handOut(w *worker) (next *task, err error) {
+func (d *decoders) handOut(w *worker) (over bool, err error) {
 	d.turn = w
 	for {
 		if d.run.count == 0 {
 			if d.run, err = d.nextRun(); err != nil {
-				return nil, errors.Join(d.batch.flush(), err)
+				return true, errors.Join(d.batch.flush(), err)
 			}
 			if d.run.count == 0 {
-				return nil, d.batch.flush()
+				return true, d.batch.flush()
 			}
 		}
 		switch err := d.s.emit(&d.batch, &d.run); {
 		case err == errElsewhere:
-			return d.next, d.batch.flush()
+			return false, d.batch.flush()
 		case err != nil:
-			return nil, err
+			return true, err
 		}
 	}
 }
