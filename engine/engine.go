@@ -120,7 +120,10 @@ func lockError(dir string, err error) error {
 		return fcp.Errorf(fcp.CodeUnauthorized, "the store in %s cannot be written by this user: %w", dir, err).
 			WithNext("run as the user who owns the directory")
 	}
-	if errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.ENOSPC) {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return fcp.Wrap(fcp.CodeDiskFull, err, "lock %s", dir)
+	case errors.Is(err, syscall.EROFS):
 		return fcp.Wrap(fcp.CodeDisk, err, "lock %s", dir)
 	}
 	return fcp.Errorf(fcp.CodeLocked, "%s", dir)

@@ -13,6 +13,12 @@ import (
 // TestOpenGivesUpOnAFullDisk: Pebble would try what it writes at its start again
 // without end, and Open with it.
 func TestOpenGivesUpOnAFullDisk(t *testing.T) {
+	for name, full := range map[string]error{"disk": syscall.ENOSPC, "quota": syscall.EDQUOT} {
+		t.Run(name, func(t *testing.T) { openOnFull(t, full) })
+	}
+}
+
+func openOnFull(t *testing.T, full error) {
 	disk := crashfs.New()
 	s := openTest(t, disk, Options{})
 	put(t, s, 7, "a", "b")
@@ -20,7 +26,7 @@ func TestOpenGivesUpOnAFullDisk(t *testing.T) {
 	image := disk.CrashClone()
 	disk.SetHook(func(op crashfs.Op) error {
 		if op.Kind == crashfs.Write && strings.Contains(op.Path, "MANIFEST") {
-			return syscall.ENOSPC
+			return full
 		}
 		return nil
 	})
@@ -38,7 +44,7 @@ func TestOpenGivesUpOnAFullDisk(t *testing.T) {
 	// Without room it can be read: nothing is written, and nothing is lost.
 	image.SetHook(func(op crashfs.Op) error {
 		if op.Kind == crashfs.Write {
-			return syscall.ENOSPC
+			return full
 		}
 		return nil
 	})

@@ -111,13 +111,18 @@ func (l *logger) Fatalf(format string, args ...any) {
 	l.s.fs.stop(fcp.Errorf(fcp.CodeCrashed, "state tables: %s", fmt.Sprintf(format, args...)))
 }
 
+// isFull reports a full disk, or a quota that is used up.
+func isFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
 // coded gives a storage error its code. A full disk passes; anything else that
 // the disk says is final.
 func coded(err error, doing string) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, syscall.ENOSPC):
+	case isFull(err):
 		return fcp.Wrap(fcp.CodeDiskFull, err, "%s", doing)
 	case pebble.IsCorruptionError(err):
 		return fcp.Wrap(fcp.CodeCorrupt, err, "%s", doing)

@@ -2,10 +2,8 @@ package walfs
 
 import (
 	"encoding/binary"
-	"errors"
 	"hash/crc32"
 	"sync/atomic"
-	"syscall"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -41,7 +39,7 @@ func (w *wal) Write(p []byte) (int, error) {
 		w.zeroed += int64(k)
 		return k, err
 	})
-	if errors.Is(err, syscall.ENOSPC) {
+	if isFull(err) {
 		err = nil // the record itself is in the file
 	}
 	w.fs.extended.Add(1)

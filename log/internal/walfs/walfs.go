@@ -252,13 +252,18 @@ func (f *FS) makeZeros(name string, category vfs.DiskWriteCategory, n int64, spa
 			if err := file.SyncData(); err != nil {
 				return err
 			}
-		case errors.Is(err, syscall.ENOSPC):
+		case isFull(err):
 			return file.Sync()
 		case err != nil:
 			return err
 		}
 	}
 	return file.Sync()
+}
+
+// isFull reports a full disk, or a quota that is used up.
+func isFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 // errTight leaves the space of a tight disk to what must be written.

@@ -240,6 +240,31 @@ func TestFullDiskMakesShorterZerosAndNoError(t *testing.T) {
 	noErr(t, f.Close())
 }
 
+// TestQuotaIsAFullDisk: what only keeps zeros ahead may not fit, whichever limit was met.
+func TestQuotaIsAFullDisk(t *testing.T) {
+	disk := crashfs.New()
+	room := -1 // writes that fit; negative: all
+	disk.SetHook(func(op crashfs.Op) error {
+		if op.Kind != crashfs.Write || room < 0 {
+			return nil
+		}
+		if room--; room < 0 {
+			room = 0
+			return syscall.EDQUOT
+		}
+		return nil
+	})
+	f := newFS(disk, false)
+	h := createWAL(t, f, "1.log")
+	room = 1
+	_, err := h.Write(bytes.Repeat([]byte("x"), testSize+1)) // the record fits, the zeros behind it do not
+	noErr(t, err)
+	if _, err := h.Write([]byte("y")); !errors.Is(err, syscall.EDQUOT) {
+		t.Errorf("a record that does not fit: %v", err)
+	}
+	createWAL(t, f, "2.log")
+}
+
 func TestFailedSyncOfZerosIsReported(t *testing.T) {
 	disk := crashfs.New()
 	disk.SetHook(func(op crashfs.Op) error {
