@@ -36,7 +36,11 @@ is printed; with FILE it is shown first, and written after a yes.`,
 				_, err := a.out.WriteString(text)
 				return err
 			}
-			fmt.Fprint(a.stderr, text)
+			if a.flags.format.structured() {
+				a.note("%s", text)
+			} else {
+				fmt.Fprint(a.stderr, text)
+			}
 			if err := a.confirm(yes, "this, and nothing else, is written to "+args[0]+"."); err != nil {
 				return err
 			}

@@ -29,6 +29,9 @@ func viewError(err error) errorView {
 	if e.Code == fcp.CodeDisk && e.Next == "" && (errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.ENOTDIR)) {
 		next = "let this user read and write there, or name another place; the disk itself is not at fault"
 	}
+	if e.Code == fcp.CodeDisk && e.Next == "" && full(err) {
+		next = "free some space there, or raise this user's quota, and run the same command again; the disk itself is not at fault"
+	}
 	return errorView{Schema: schemaName("Error"), Code: e.Code.String(), Class: e.Code.Class().String(), Exit: exitOf(err),
 		Message: e.Code.Sentence(), Cause: e.Detail, Next: next}
 }
@@ -71,6 +74,9 @@ func advise(err error, code fcp.Code, next string) error {
 	return e.WithNext(next)
 }
 
+// full reports a full disk, or a quota that is used up.
+func full(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+
 // inputError classifies a failure of a file the person named, as opposed to one
 // of the store.
 func inputError(err error, what string) error {
@@ -78,7 +84,7 @@ func inputError(err error, what string) error {
 	if err == nil || errors.As(err, &e) {
 		return err
 	}
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	if full(err) {
 		return fcp.Errorf(fcp.CodeDiskFull, "%s: %w", what, err).WithNext("free some space there, or name another place, and run the same command again")
 	}
 	return fcp.Errorf(fcp.CodeInvalidArgument, "%s: %w", what, err).WithNext("check that the path is right and may be used")

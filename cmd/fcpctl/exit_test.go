@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	"fcp"
@@ -92,6 +93,17 @@ func TestTheReferenceListsEveryExitCode(t *testing.T) {
 		}
 		if !strings.Contains(exitPage(), m.meaning) {
 			t.Errorf("the page lacks %s", m.meaning)
+		}
+	}
+}
+
+// TestAFullDiskIsSaidAsOne: whatever was being written, the next step is to make room.
+func TestAFullDiskIsSaidAsOne(t *testing.T) {
+	for _, full := range []error{syscall.ENOSPC, syscall.EDQUOT} {
+		for _, err := range []error{fcp.Wrap(fcp.CodeDisk, full, "write a key"), inputError(full, "the target")} {
+			if v := viewError(err); !strings.Contains(v.Next, "free some space") || v.Exit != exitFailed {
+				t.Errorf("%v: exit %d, next %q", err, v.Exit, v.Next)
+			}
 		}
 	}
 }

@@ -3,9 +3,11 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -160,7 +162,13 @@ func scriptApp(ts *testscript.TestScript) *app {
 func scriptRun(ts *testscript.TestScript, neg bool, want int, args []string) {
 	// Scripts run in parallel in one process that has one working directory.
 	// Paths in a script are written as $WORK/name where it matters.
-	got := scriptApp(ts).run(context.Background(), args)
+	a := scriptApp(ts)
+	var told bytes.Buffer
+	a.stderr = io.MultiWriter(a.stderr, &told)
+	got := a.run(context.Background(), args)
+	if line, ok := notJSON(args, told.Bytes()); ok {
+		ts.Fatalf("stderr of %q has a line that is not JSON: %s", args, line)
+	}
 	if neg {
 		if got == exitOK {
 			ts.Fatalf("unexpected success")
@@ -170,6 +178,24 @@ func scriptRun(ts *testscript.TestScript, neg bool, want int, args []string) {
 	if got != want {
 		ts.Fatalf("exit code %d, want %d\n%s", got, want, ts.ReadFile("stderr"))
 	}
+}
+
+// notJSON returns the first line on stderr that a program which asked for JSON could not
+// read. What a command of secret use says is that command's.
+func notJSON(args []string, stderr []byte) (string, bool) {
+	asked := false
+	for i, arg := range args {
+		if arg == "--" && slices.Contains(args[:i], "secret") {
+			return "", false
+		}
+		asked = asked || arg == "-o" && i+1 < len(args) && strings.HasSuffix(args[i+1], "json")
+	}
+	for line := range strings.Lines(string(stderr)) {
+		if asked && !json.Valid([]byte(line)) {
+			return line, true
+		}
+	}
+	return "", false
 }
 
 func scriptExit(ts *testscript.TestScript, neg bool, args []string) {

@@ -182,9 +182,20 @@ func (a *app) answered(asOf uint64, notes ...string) {
 	a.note("%s", line)
 }
 
-// note writes one line for people to stderr.
+// noteView is a note as JSON.
+type noteView struct {
+	Schema  string `json:"schema"`
+	Message string `json:"message"`
+}
+
+// note writes one line to stderr that is neither data nor a warning, as text or as JSON
+// like errors.
 func (a *app) note(format string, args ...any) {
 	if a.flags.quiet {
+		return
+	}
+	if a.flags.format.structured() {
+		a.printJSON(a.stderr, noteView{schemaName("Note"), fmt.Sprintf(format, args...)})
 		return
 	}
 	fmt.Fprintln(a.stderr, a.paint(a.stderrTTY, dim, printable(fmt.Sprintf(format, args...))))
