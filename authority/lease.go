@@ -198,6 +198,16 @@ func VerifyLeaseRequest(keys Signers, b []byte) (*LeaseRequest, error) {
 	return &LeaseRequest{o, bytes.Clone(b)}, nil
 }
 
+// InspectLeaseRequest returns what a request says it is for and who asks, without a
+// look at its signature. Errors are those of VerifyLeaseRequest for its form.
+func InspectLeaseRequest(b []byte) (Thing, fcp.WriterID, error) {
+	var o leaseRequestObject
+	if _, err := decodeSigned(fcp.SchemaLeaseRequest, b, &o); err != nil {
+		return Thing{}, fcp.WriterID{}, err
+	}
+	return o.thing(), o.Holder, o.check()
+}
+
 // Thing returns what the lease is asked for.
 func (r *LeaseRequest) Thing() Thing { return r.o.thing() }
 

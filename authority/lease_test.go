@@ -315,6 +315,9 @@ func FuzzLeaseRequest(f *testing.F) {
 		if err == nil && r.Ref() != good.Ref() {
 			t.Errorf("accepted %x", b)
 		}
+		if thing, holder, ierr := InspectLeaseRequest(b); err == nil && (ierr != nil || thing != r.Thing() || holder != r.Holder()) {
+			t.Errorf("looks like another: %v", ierr)
+		}
 	})
 }
 

@@ -3,6 +3,9 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"fcp"
@@ -12,10 +15,10 @@ import (
 // LeasePeers reaches the other members. Safe for concurrent use.
 type LeasePeers interface {
 	// Vote asks a member for its signature of a lease: it answers with what its
-	// PromiseLease gives.
+	// AnswerVote gives.
 	Vote(ctx context.Context, member fcp.WriterID, request, lease []byte) (authority.NodeSignature, error)
 	// Coordinate asks a member to bring a quorum together: it answers with what its
-	// CoordinateLease gives, encoded.
+	// AnswerCoordinate gives.
 	Coordinate(ctx context.Context, member fcp.WriterID, request []byte) ([]byte, error)
 }
 
@@ -78,10 +81,49 @@ func (e *Engine) askCoordinators(ctx context.Context, f *authority.LeaseFacts, r
 	return nil, nil
 }
 
+// AnswerVote is what a member does with the ask for its vote: it signs the lease that
+// the coordinator, whom the session authenticated, proposes. Errors: those of decoding,
+// OpenLeaseRequest and PromiseLease; CodeDenied for a lease that another device
+// coordinates.
+func (e *Engine) AnswerVote(ctx context.Context, from fcp.WriterID, request, lease []byte) (authority.NodeSignature, error) {
+	u, err := authority.DecodeLease(lease)
+	if err != nil {
+		return authority.NodeSignature{}, err
+	}
+	s := u.Spec()
+	if s.Coordinator != from {
+		return authority.NodeSignature{}, fcp.Errorf(fcp.CodeDenied, "device %.16s asks in the name of another coordinator: %w", from, authority.ReasonLeaseRequest)
+	}
+	r, err := e.OpenLeaseRequest(s.Zone, request)
+	if err != nil {
+		return authority.NodeSignature{}, err
+	}
+	return e.PromiseLease(ctx, r, u)
+}
+
+// AnswerCoordinate is what a member does when the holder of a request, whom the session
+// authenticated, asks it to coordinate. Errors: those of decoding and CoordinateLease;
+// CodeDenied for another device's request.
+func (e *Engine) AnswerCoordinate(ctx context.Context, from fcp.WriterID, request []byte, peers LeasePeers) ([]byte, error) {
+	t, holder, err := authority.InspectLeaseRequest(request)
+	if err != nil {
+		return nil, err
+	}
+	if holder != from {
+		return nil, fcp.Errorf(fcp.CodeDenied, "device %.16s brings the request of another: %w", from, authority.ReasonLeaseHolder)
+	}
+	l, err := e.CoordinateLease(ctx, request, t.Zone, peers)
+	if err != nil {
+		return nil, err
+	}
+	return l.Encode()
+}
+
 // CoordinateLease brings the signatures of a quorum together for a request. Errors:
 // those of OpenLeaseRequest and ProposeLease; CodeLeaseHeld when a member says that
 // another device has the thing and so many say no that no quorum is left;
-// CodeNoQuorum with an authority.HeldError that has the fence that was tried.
+// CodeNoQuorum, which names the members that did not sign and why, with an
+// authority.HeldError that has the fence that was tried.
 func (e *Engine) CoordinateLease(ctx context.Context, request []byte, zone fcp.ZoneID, peers LeasePeers) (*authority.UnverifiedLease, error) {
 	r, err := e.OpenLeaseRequest(zone, request)
 	if err != nil {
@@ -105,7 +147,7 @@ func (e *Engine) CoordinateLease(ctx context.Context, request []byte, zone fcp.Z
 			return nil, &fcp.Error{Code: fcp.CodeLeaseHeld, Detail: "device " + h.Holder.String()[:16] + " until " + h.Until.UTC().Format(time.RFC3339), Cause: h}
 		}
 		if b.above < l.Spec().Fence || round+1 == leaseRounds {
-			return nil, &fcp.Error{Code: fcp.CodeNoQuorum, Detail: "the lease has too few signatures",
+			return nil, &fcp.Error{Code: fcp.CodeNoQuorum, Detail: b.short(),
 				Cause: &authority.HeldError{Reason: authority.ReasonQuorum, Fence: l.Spec().Fence}}
 		}
 		above = b.above
@@ -119,21 +161,32 @@ type ballot struct {
 	facts      *ZoneFacts
 	held       *authority.HeldError // somebody else has it
 	above      authority.Fence      // the highest fence that a member knows
+	unsigned   []string             // who did not sign, and why
+}
+
+// short says by how much a quorum was missed, and who did not sign.
+func (b *ballot) short() string {
+	slices.Sort(b.unsigned)
+	return strings.Join(append([]string{fmt.Sprintf("%d of the %d signatures that a lease needs", len(b.l.Signers()), b.electorate.Need())}, b.unsigned...), "; ")
 }
 
 // take counts one member's answer and returns the lease when that is enough.
-func (b *ballot) take(vote authority.NodeSignature, err error) *authority.UnverifiedLease {
+func (b *ballot) take(member fcp.WriterID, vote authority.NodeSignature, err error) *authority.UnverifiedLease {
 	if h, ok := isHeld(err); ok {
 		b.above = max(b.above, h.Fence)
 		if h.Reason == authority.ReasonLeaseHeld && (b.held == nil || h.Until.After(b.held.Until)) {
 			b.held = h
 		}
 	}
-	if err != nil || b.electorate.VerifyVote(b.l, vote, &b.facts.signers) != nil {
-		return nil
+	if err == nil {
+		err = b.electorate.VerifyVote(b.l, vote, &b.facts.signers)
 	}
-	with, err := b.l.With(vote)
+	var with *authority.UnverifiedLease
+	if err == nil {
+		with, err = b.l.With(vote)
+	}
 	if err != nil {
+		b.unsigned = append(b.unsigned, fmt.Sprintf("device %.16s: %v", member, err))
 		return nil
 	}
 	b.l = with
@@ -154,8 +207,9 @@ func (e *Engine) collect(ctx context.Context, b *ballot, r *authority.LeaseReque
 	}
 	self := e.node.Writer()
 	type answer struct {
-		vote authority.NodeSignature
-		err  error
+		member fcp.WriterID
+		vote   authority.NodeSignature
+		err    error
 	}
 	asked := 0
 	answers := make(chan answer, len(b.electorate.Members))
@@ -168,16 +222,17 @@ func (e *Engine) collect(ctx context.Context, b *ballot, r *authority.LeaseReque
 		asked++
 		go func() {
 			v, err := peers.Vote(ctx, m.Writer, r.Bytes(), encoded)
-			answers <- answer{v, err}
+			answers <- answer{m.Writer, v, err}
 		}()
 	}
-	if done := b.take(e.PromiseLease(ctx, r, bare)); done != nil {
+	vote, err := e.PromiseLease(ctx, r, bare)
+	if done := b.take(self, vote, err); done != nil {
 		return done, nil
 	}
 	for range asked {
 		select {
 		case a := <-answers:
-			if done := b.take(a.vote, a.err); done != nil {
+			if done := b.take(a.member, a.vote, a.err); done != nil {
 				return done, nil
 			}
 		case <-ctx.Done():

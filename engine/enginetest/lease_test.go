@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -51,15 +52,7 @@ func (p *peers) Vote(ctx context.Context, member fcp.WriterID, request, lease []
 	if err != nil {
 		return v, err
 	}
-	u, err := authority.DecodeLease(lease)
-	if err != nil {
-		return v, err
-	}
-	r, err := n.OpenLeaseRequest(u.Spec().Zone, request)
-	if err != nil {
-		return v, err
-	}
-	return n.PromiseLease(ctx, r, u)
+	return n.AnswerVote(ctx, p.self.writer(), request, lease)
 }
 
 func (p *peers) Coordinate(ctx context.Context, member fcp.WriterID, request []byte) ([]byte, error) {
@@ -67,11 +60,7 @@ func (p *peers) Coordinate(ctx context.Context, member fcp.WriterID, request []b
 	if err != nil {
 		return nil, err
 	}
-	l, err := n.CoordinateLease(ctx, request, zone, &peers{p.m, n, p.cut})
-	if err != nil {
-		return nil, err
-	}
-	return l.Encode()
+	return n.AnswerCoordinate(ctx, p.self.writer(), request, &peers{p.m, n, p.cut})
 }
 
 func (n *Node) writer() fcp.WriterID { return fcp.WriterOf(n.Signer().Public()) }
@@ -269,6 +258,48 @@ func TestAFailedRenewalEndsNothing(t *testing.T) {
 	m.Sync(zone)
 	_, err = b.acquire(x, time.Minute)
 	wantCode(t, "while another has it", err, fcp.CodeLeaseHeld)
+}
+
+// TestWhoDidNotSignIsNamed: an acquisition without a quorum says who was not there.
+func TestWhoDidNotSignIsNamed(t *testing.T) {
+	m := New(t, 27, 3)
+	m.agree(zone, 0)
+	a, b, c := m.Nodes[0], m.Nodes[1], m.Nodes[2]
+	_, err := a.acquire(thing(1), time.Minute, b, c)
+	wantCode(t, "alone", err, fcp.CodeNoQuorum)
+	for _, n := range []*Node{b, c} {
+		if want := "device " + n.writer().String()[:16] + ": " + errCut.Error(); !strings.Contains(err.Error(), want) {
+			t.Errorf("%v does not say %q", err, want)
+		}
+	}
+	if !strings.Contains(err.Error(), "1 of the 2 signatures") {
+		t.Error(err)
+	}
+}
+
+// TestNobodyAsksInAnothersName: a member signs only what who asks coordinates, and
+// coordinates only for who asks.
+func TestNobodyAsksInAnothersName(t *testing.T) {
+	m := New(t, 28, 3)
+	m.agree(zone, 0)
+	a, b, c := m.Nodes[0], m.Nodes[1], m.Nodes[2]
+	r, err := a.RequestLease(thing(1), time.Minute)
+	m.check(err)
+	l, err := a.ProposeLease(r, 0)
+	m.check(err)
+	lease, err := l.Encode()
+	m.check(err)
+	_, err = c.AnswerVote(ctx, b.writer(), r.Bytes(), lease)
+	wantReason(t, "another coordinator", err, authority.ReasonLeaseRequest)
+	_, err = c.AnswerCoordinate(ctx, b.writer(), r.Bytes(), nil)
+	wantReason(t, "another holder", err, authority.ReasonLeaseHolder)
+	for _, bad := range [][]byte{nil, lease, r.Bytes()[:40]} {
+		if _, err := c.AnswerCoordinate(ctx, a.writer(), bad, nil); err == nil {
+			t.Errorf("%x is taken for a request", bad)
+		}
+	}
+	_, err = c.AnswerVote(ctx, a.writer(), r.Bytes(), lease)
+	m.check(err)
 }
 
 // liars coordinate nothing, and say that they tried a fence that there is not.
