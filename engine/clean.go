@@ -32,7 +32,7 @@ type FileReport struct {
 // another process has it.
 func CheckFiles(dir string, env Environment) (r FileReport, err error) {
 	env.setDefaults()
-	if err := checkFormat(env.FS, dir); err != nil {
+	if err := CheckFormat(env.FS, dir); err != nil {
 		return FileReport{}, err
 	}
 	lock, err := env.FS.Lock(env.FS.PathJoin(dir, fileLock))

@@ -67,7 +67,7 @@ type Engine struct {
 // store that lost acknowledged events opens read-only; Log().Doubt says so.
 func Open(ctx context.Context, dir string, o Options) (_ *Engine, err error) {
 	o.setDefaults()
-	if err := checkFormat(o.FS, dir); err != nil {
+	if err := CheckFormat(o.FS, dir); err != nil {
 		return nil, err
 	}
 	if o.Workers == 0 {
@@ -133,7 +133,7 @@ func lockError(dir string, err error) error {
 // its zones.
 func (e *Engine) loadKeys() (err error) {
 	if e.node, err = e.keys.loadNode(); err != nil {
-		return err
+		return lostKey(e.dir, err)
 	}
 	if e.genesis, _, err = e.keys.loadGenesis(); err != nil {
 		return err
@@ -178,7 +178,20 @@ func lostLog(dir string, err error) error {
 	if fcp.CodeOf(err) != fcp.CodeNoStore {
 		return err
 	}
-	return fcp.Errorf(fcp.CodeCorrupt, "the log of the store in %s is gone: the directory %s in it is missing or empty", dir, dirLog).
+	return lost("the log of the store in %s is gone: the directory %s in it is missing or empty", dir, dirLog)
+}
+
+// lostKey tells a store whose key is gone from a key that was never there.
+func lostKey(dir string, err error) error {
+	if fcp.CodeOf(err) != fcp.CodeNotFound {
+		return err
+	}
+	return lost("the key of the device in %s is gone: the file %s/%s in it is missing", dir, dirKeys, nodeKeyFile)
+}
+
+// lost is a store without what only a copy brings back.
+func lost(format string, args ...any) error {
+	return fcp.Errorf(fcp.CodeCorrupt, format, args...).
 		WithNext("restore a backup beside it: `fcpctl --dir NEW restore BACKUP --identity FILE`; without one, another device that is a member has what it took over, and enrolls this one anew: `fcpctl device enroll NAME --to DIR`")
 }
 

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -212,10 +214,20 @@ func finishDir(files vfs.FS, dir string) error {
 	return fcp.Wrap(fcp.CodeDisk, syncDir(files, dir), "finish the init")
 }
 
-// checkFormat refuses what is no store, or one of another format.
-func checkFormat(files vfs.FS, dir string) error {
+// CheckFormat refuses what is no store, or one of another format. Errors: CodeNoStore,
+// CodeVersion, CodeCorrupt, CodeUnauthorized, CodeDisk.
+func CheckFormat(files vfs.FS, dir string) error {
 	b, err := readFile(files, files.PathJoin(dir, fileFormat), 64)
-	if err != nil {
+	switch {
+	case err == nil:
+	case errors.Is(err, fs.ErrPermission):
+		return fcp.Errorf(fcp.CodeUnauthorized, "this user may not read %s: %w", dir, err).WithNext("run as the user who owns the directory")
+	case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR):
+		return fcp.Wrap(fcp.CodeDisk, err, "look at %s", dir)
+	case hasRemains(files, dir):
+		return lost("%s holds the keys and the log of a store, and the file %s is gone; if that is all, it opens again with `echo %d` written there",
+			dir, fileFormat, Format)
+	default:
 		return fcp.Errorf(fcp.CodeNoStore, "%s", dir)
 	}
 	n, err := strconv.Atoi(strings.TrimSuffix(string(b), "\n"))
@@ -226,6 +238,15 @@ func checkFormat(files vfs.FS, dir string) error {
 		return fcp.Errorf(fcp.CodeVersion, "the store has format %d, this build knows format %d", n, Format)
 	}
 	return nil
+}
+
+// hasRemains reports whether dir holds what a store has, and no Init is at work there.
+func hasRemains(files vfs.FS, dir string) bool {
+	there := func(name ...string) bool {
+		_, err := files.Stat(files.PathJoin(append([]string{dir}, name...)...))
+		return err == nil
+	}
+	return !there(fileInit) && there(dirLog) && there(dirKeys, nodeKeyFile)
 }
 
 func logOptions(env *Environment, writer fcp.WriterID, create bool) log.Options {

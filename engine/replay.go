@@ -126,7 +126,7 @@ const progressEvery = 200 * time.Millisecond
 // Rebuild removes the state of a closed store and folds the whole log again.
 func Rebuild(ctx context.Context, dir string, o Options) error {
 	o.setDefaults()
-	if err := checkFormat(o.FS, dir); err != nil {
+	if err := CheckFormat(o.FS, dir); err != nil {
 		return err
 	}
 	lock, err := o.FS.Lock(o.FS.PathJoin(dir, fileLock))

@@ -139,8 +139,11 @@ var errWarnings = errors.New("warnings")
 // daemon that runs on the store steps aside meanwhile.
 func (a *app) examine(ctx context.Context) (found []check) {
 	found = []check{a.checkSettings(), a.checkIdentity()}
-	if _, err := os.Stat(filepath.Join(a.flags.dir, "FORMAT")); err != nil {
-		return append(found, wrong("store", a.command("init"), fcp.Errorf(fcp.CodeNoStore, "%s", a.flags.dir)))
+	switch err := engine.CheckFormat(vfs.Default, a.flags.dir); {
+	case errors.Is(err, fcp.CodeNoStore):
+		return append(found, wrong("store", a.command("init"), err))
+	case err != nil:
+		return append(found, wrong("store", viewError(err).Next, err))
 	}
 	found = append(found, a.checkModes(), a.checkSpace())
 	release, err := a.borrow(ctx, a.flags.dir)
@@ -226,6 +229,10 @@ func (a *app) checkModes() check {
 	var what, fix []string
 	for _, path := range slices.Sorted(maps.Keys(wanted)) {
 		info, err := os.Stat(path)
+		if errors.Is(err, fs.ErrNotExist) { // opening the store says what that means
+			delete(wanted, path)
+			continue
+		}
 		if err != nil {
 			return wrong("modes", a.command("verify"), fcp.Wrap(fcp.CodeDisk, err, "look at the store"))
 		}

@@ -2,10 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"syscall"
 
@@ -48,8 +44,8 @@ func (a *app) nodesOf(hints *daemon.Hints) ([]daemon.LocalNode, error) {
 	if len(hints.Nodes) > 0 {
 		return hints.Nodes, nil
 	}
-	if _, err := os.Stat(filepath.Join(a.flags.dir, "FORMAT")); errors.Is(err, fs.ErrNotExist) {
-		return nil, fcp.Errorf(fcp.CodeNoStore, "%s", a.flags.dir).WithNext(a.whereIsTheStore())
+	if err := a.mustBeStore(a.flags.dir); err != nil {
+		return nil, err
 	}
 	return []daemon.LocalNode{{Name: "this", Dir: a.flags.dir}}, nil
 }

@@ -17,6 +17,7 @@ import (
 
 	"fcp"
 	"fcp/cmd/internal/daemon"
+	"fcp/engine"
 	"fcp/node/api"
 )
 
@@ -96,10 +97,7 @@ func (a *app) start(ctx context.Context, dir string, args ...string) (pid int, b
 
 // mustBeStore refuses a directory that holds no store.
 func (a *app) mustBeStore(dir string) error {
-	if _, err := os.Stat(filepath.Join(dir, "FORMAT")); err != nil {
-		return fcp.Errorf(fcp.CodeNoStore, "%s", dir).WithNext(a.whereIsTheStore())
-	}
-	return nil
+	return a.openError(engine.CheckFormat(vfs.Default, dir))
 }
 
 // awaitWord waits until the daemon says it is ready; its end closes the pipe.
