@@ -68,6 +68,9 @@ s3://BUCKET/PREFIX?endpoint=https://HOST&region=NAME.`,
 			if o.trust != "always" && o.trust != "never" && o.trust != "auto" {
 				return usagef("say --trust always, never or auto", "--trust %q", o.trust)
 			}
+			if err := outside(a.flags.dir, args[0]); err != nil {
+				return err
+			}
 			if o.dryRun { // the events a backup writes are those of the seal before it
 				return a.withStore(cmd.Context(), reading, func(e *engine.Engine) error { return a.planSeal(cmd.Context(), e) })
 			}

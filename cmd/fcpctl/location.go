@@ -19,7 +19,10 @@ const s3Scheme = "s3://"
 // backupStore opens the place that a command names as DIR|s3://BUCKET/PREFIX.
 // Nothing is read or written yet.
 func (a *app) backupStore(where string) (blob.Store, error) {
-	if !strings.HasPrefix(where, s3Scheme) {
+	if !isRemote(where) {
+		if st, err := os.Stat(where); err == nil && !st.IsDir() {
+			return nil, fcp.Errorf(fcp.CodeInvalidArgument, "%s is not a directory", where).WithNext("name the folder of a backup, or a new one")
+		}
 		return blob.NewFiles(vfs.Default, where), nil
 	}
 	look := func(names ...string) string {
@@ -52,6 +55,34 @@ func (a *app) backupStore(where string) (blob.Store, error) {
 	}
 	c.Owner, c.Now = "fcpctl on "+host+", process "+decimal(uint64(os.Getpid())), a.now
 	return blob.NewS3(c)
+}
+
+// outside refuses a place for a backup inside the store itself: it would be lost with it.
+func outside(store, where string) error {
+	if isRemote(where) {
+		return nil
+	}
+	inside, err := filepath.Rel(realPath(store), realPath(where))
+	if err != nil || inside == ".." || strings.HasPrefix(inside, ".."+string(filepath.Separator)) {
+		return nil
+	}
+	return fcp.Errorf(fcp.CodeInvalidArgument, "%s is inside the store, and would be lost with it", where).
+		WithNext("name a folder outside of " + quote(store) + ", best on another disk")
+}
+
+// realPath is a path without links, as far as it exists.
+func realPath(path string) string {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return path
+	}
+	if real, err := filepath.EvalSymlinks(abs); err == nil {
+		return real
+	}
+	if abs == filepath.Dir(abs) {
+		return abs
+	}
+	return filepath.Join(realPath(filepath.Dir(abs)), filepath.Base(abs))
 }
 
 // isRemote reports whether reading a place costs more than reading a disk.
