@@ -14,18 +14,19 @@ type Budget struct {
 	Symbols    uint64        // likewise
 	FailedAuth uint64        // datagrams that do not authenticate
 	Decodes    int           // shares it may have us take in at once
-	CPU        time.Duration // spent making symbols for it
+	CPU        time.Duration // spent making symbols for it, and deciding what it asks for
+	Asks       uint64        // decided for it: votes, coordination and shares of secrets
 }
 
 // DefaultBudget is the published default of the reference for bytes and symbols,
 // scaled for a mesh of one owner's devices, whose backups are large.
 func DefaultBudget() Budget {
-	return Budget{Bytes: 16 << 30, Symbols: 16 << 20, FailedAuth: 1000, Decodes: 32, CPU: 30 * time.Second}
+	return Budget{Bytes: 16 << 30, Symbols: 16 << 20, FailedAuth: 1000, Decodes: 32, CPU: 30 * time.Second, Asks: 600}
 }
 
 // ReferenceBudget is the published default of the reference.
 func ReferenceBudget() Budget {
-	return Budget{Bytes: 64 << 20, Symbols: 200_000, FailedAuth: 100, Decodes: 32, CPU: 5 * time.Second}
+	return Budget{Bytes: 64 << 20, Symbols: 200_000, FailedAuth: 100, Decodes: 32, CPU: 5 * time.Second, Asks: 600}
 }
 
 func (b Budget) withDefaults() Budget {
@@ -44,6 +45,9 @@ func (b Budget) withDefaults() Budget {
 	}
 	if b.CPU == 0 {
 		b.CPU = d.CPU
+	}
+	if b.Asks == 0 {
+		b.Asks = d.Asks
 	}
 	return b
 }
@@ -102,6 +106,25 @@ func errBudget(what string) error {
 func (b *budget) serve() (done func(), err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	return b.serveLocked()
+}
+
+// ask begins to decide what the peer asks for; done ends it.
+func (b *budget) ask() (done func(), err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if done, err = b.serveLocked(); err != nil {
+		return nil, err
+	}
+	if b.spent.Asks >= b.limit.Asks {
+		b.serving--
+		return nil, errBudget("asks")
+	}
+	b.spent.Asks++
+	return done, nil
+}
+
+func (b *budget) serveLocked() (done func(), err error) {
 	b.rollLocked()
 	switch {
 	case b.serving >= maxServing:

@@ -10,6 +10,7 @@ import (
 	"github.com/RoaringBitmap/roaring/v2"
 
 	"fcp"
+	"fcp/authority"
 	"fcp/gossip"
 	"fcp/internal/cddl"
 	"fcp/log"
@@ -48,6 +49,9 @@ func messageSamples(t *testing.T) []any {
 		&tailWanted{ID: 2, Zone: fcp.ZoneWork, Object: fcp.ObjectID{1}},
 		&leafWanted{Zone: fcp.ZoneWork, Seq: 1, Size: 2},
 		&checkpointProposal{[]byte{1}},
+		&ask{ID: 1, What: askVote, Body: []byte{1}, Lease: []byte{2}}, &ask{ID: 1, What: askShare, Body: []byte{1}},
+		&answer{ID: 1, Body: []byte{1}}, &answer{ID: 1, Refused: &refused{Code: fcp.CodeDenied}},
+		&answer{ID: 1, Refused: &refused{Code: fcp.CodeLeaseHeld, Reason: authority.ReasonLeaseHeld, Fence: 7, Holder: make([]byte, 32), Until: 8}},
 		&leaf{Zone: fcp.ZoneWork, Seq: 1, Size: 2, Leaf: make([]byte, fcp.LeafSize), Path: []fcp.Hash{{1}}},
 		&saltsWanted{Segments: []fcp.SegmentID{{1}}}, &salts{Segment: fcp.SegmentID{1}, Salts: salt},
 		&possessionChallenge{ID: 1, Segment: fcp.SegmentID{2}, Symbols: []uint32{3}, Keep: 4}, &possessionChallenge{ID: 1, Symbols: []uint32{0, 9}},

@@ -31,6 +31,7 @@ func samples(t testing.TB) (out []any) {
 		&want{Zone: fcp.ZoneWork, Ranges: [][2]uint64{{1, 2}}},
 		&events{Head: h, First: 1, Events: [][]byte{ev.AppendTo(nil)}, Salts: make([]byte, 16)},
 		&tailPart{ID: 1, Parts: 1, Data: []byte{1}}, &tailHeld{ID: 1}, &tailWanted{ID: 2, Zone: fcp.ZoneWork, Object: fcp.ObjectID{1}},
+		&ask{ID: 1, What: askShare, Body: []byte{1}}, &answer{ID: 1, Body: []byte{1}},
 		&checkpointProposal{[]byte{1}}, &leafWanted{Zone: fcp.ZoneWork, Seq: 1, Size: 2}, &leaf{Zone: fcp.ZoneWork, Seq: 1, Size: 2, Leaf: make([]byte, fcp.LeafSize), Path: []fcp.Hash{{1}}},
 		&saltsWanted{Segments: []fcp.SegmentID{{1}}}, &salts{Salts: make([]byte, 16)},
 		&possessionChallenge{ID: 1, Segment: fcp.SegmentID{2}, Symbols: []uint32{3}},

@@ -319,6 +319,8 @@ var messages = []kind{
 	own(schemaLeafWanted, (*leafWanted).ok),
 	own(schemaLeaf, (*leaf).ok),
 	own(schemaProposal, (*checkpointProposal).ok),
+	own(schemaAsk, (*ask).ok),
+	own(schemaAnswer, (*answer).ok),
 	own(schemaSaltsWanted, func(m *saltsWanted) bool { return len(m.Segments) > 0 && len(m.Segments) <= 64 }),
 	own(schemaSalts, func(m *salts) bool { return len(m.Salts)%log.SaltSize == 0 }),
 	own(schemaChallenge, (*possessionChallenge).ok),

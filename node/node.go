@@ -107,6 +107,9 @@ type Node struct {
 	releases releaseTable
 	renewals renewTable
 
+	// decide answers an ask: decideAsk, or in tests a member that lies.
+	decide func(ctx context.Context, from fcp.WriterID, m *ask) ([]byte, error)
+
 	life context.Context
 	stop context.CancelCauseFunc
 	work sync.WaitGroup
@@ -121,6 +124,7 @@ type Metrics struct {
 	Released                                                             atomic.Uint64 // superseded segments of which something was kept here
 	Forgotten                                                            atomic.Uint64 // orders to forget that were carried out
 	Challenges, ClaimsFalse, SharesDropped                               atomic.Uint64
+	AsksAnswered, AsksRefused, AnswersUnasked                            atomic.Uint64 // votes, coordination and shares of secrets
 }
 
 // Start opens the socket and begins to look for the other nodes. The engine must
@@ -144,6 +148,7 @@ func Start(ctx context.Context, o Options) (_ *Node, err error) {
 	n.pins.init()
 	n.releases.init()
 	n.renewals.init()
+	n.decide = n.decideAsk
 	if err := n.random(n.cookieKey[:]); err != nil {
 		return nil, err
 	}
@@ -547,6 +552,10 @@ func (n *Node) handle(s *Session, m any) error {
 		n.giveTail(s, m)
 	case *checkpointProposal:
 		n.takeProposal(s, m)
+	case *ask:
+		n.takeAsk(s, m)
+	case *answer:
+		n.takeAnswer(s, m)
 	case *leafWanted:
 		n.giveLeaf(s, m)
 	case *leaf:

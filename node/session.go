@@ -42,6 +42,7 @@ type Session struct {
 	bulk  bulkLink
 
 	answers answerTime
+	asks    askTable
 
 	saltsGiven givenLately
 
@@ -78,6 +79,7 @@ func (n *Node) newSession(e *established) (*Session, error) {
 		direction: e.direction, limit: e.limit, layout: wire.LayoutNative, started: n.now(), window: wire.NewWindow(wire.DefaultWindow),
 		ready: make(chan struct{}), budget: n.budgetOf(e.peer.Writer)}
 	s.queue.init()
+	s.asks.init()
 	s.lane.pacer = newPacer(e.conn.ConnectionStats().SmoothedRTT)
 	var err error
 	if s.control, err = wire.NewControlCipher(e.session, e.keys.Context); err != nil {

@@ -54,6 +54,9 @@ func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
 		{"fcp_repair_bytes_total", "bytes that those repairs moved", m.RepairBytes.Load()},
 		{"fcp_segments_rebuilt_total", "segments rebuilt from symbols", m.Rebuilt.Load()},
 		{"fcp_shares_kept_total", "shares taken in for the mesh", m.SharesKept.Load()},
+		{"fcp_asks_answered_total", "votes on leases, leases coordinated and shares of secrets given to peers", m.AsksAnswered.Load()},
+		{"fcp_asks_refused_total", "such asks of peers that were refused", m.AsksRefused.Load()},
+		{"fcp_answers_unasked_total", "answers to asks that nobody waited for", m.AnswersUnasked.Load()},
 		{"fcp_cookies_asked_total", "handshakes that had to bring a cookie", m.CookiesAsked.Load()},
 	} {
 		fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s counter\n%s %d\n", c.name, c.help, c.name, c.name, c.value)
