@@ -45,6 +45,7 @@ type Member struct {
 	Since   time.Time `json:"since,omitzero"` // of the session
 
 	LastSeen time.Time     `json:"last_seen,omitzero"` // of one that is away
+	Awaited  bool          `json:"awaited,omitempty"`  // away, but it was there when the store was lent a moment ago
 	Class    string        `json:"class,omitempty"`    // by the owner's word
 	Site     string        `json:"site,omitempty"`
 	Profile  *node.Profile `json:"profile,omitempty"` // by the device's own
@@ -97,7 +98,7 @@ func (s *Server) statusOf(o *opening) (*Status, error) {
 		}
 		st.Members[i].State, st.Members[i].Address, st.Members[i].Since = "up", p.Address, p.Since
 	}
-	st.tellContacts(o.node.Contacts())
+	st.tellContacts(o, s.opt.Now())
 	st.Name = names[o.node.Writer()]
 	st.Arrivals = append(st.Arrivals, s.arrivals(o, names)...)
 	c := o.node.Coverage()

@@ -47,8 +47,8 @@ func (s Source) without() string {
 }
 
 // tellContacts fills in who is there since when, or was there last.
-func (st *Status) tellContacts(list []node.Contact) {
-	for _, c := range list {
+func (st *Status) tellContacts(o *opening, now time.Time) {
+	for _, c := range o.node.Contacts() {
 		i := slices.IndexFunc(st.Members, func(m Member) bool { return m.Writer == c.Writer.String() })
 		if i < 0 {
 			continue
@@ -63,9 +63,35 @@ func (st *Status) tellContacts(list []node.Contact) {
 		case c.Up:
 			m.State, m.Since = "up", c.Since
 		default:
-			m.LastSeen = c.Seen
+			m.LastSeen, m.Awaited = c.Seen, o.awaits(&c, now) > 0
 		}
 	}
+}
+
+// awaits returns how much longer a member that is not there may just not have been met
+// again: sessions begin anew when the node does, after each command that had the store.
+// It is 0 for one that was away before, and for one that had its time.
+func (o *opening) awaits(c *node.Contact, now time.Time) time.Duration {
+	if c.Self || c.Up || c.Revoked {
+		return 0
+	}
+	left := behindAfter
+	if o.patience != nil {
+		left = o.patience[c.Writer]
+	}
+	return max(left-now.Sub(o.since), 0)
+}
+
+// patienceLeft returns what the next opening begins with.
+func (o *opening) patienceLeft(list []node.Contact, now time.Time) map[fcp.WriterID]time.Duration {
+	out := map[fcp.WriterID]time.Duration{}
+	for i := range list {
+		c := &list[i]
+		if out[c.Writer] = o.awaits(c, now); c.Up {
+			out[c.Writer] = behindAfter
+		}
+	}
+	return out
 }
 
 // Contacts returns the members as the node sees them; false while the store is lent.

@@ -59,6 +59,9 @@ type opening struct {
 	life   context.Context // ends when the store is to be lent
 	end    context.CancelFunc
 	users  sync.WaitGroup
+
+	since    time.Time
+	patience map[fcp.WriterID]time.Duration // how long who was there is waited for; nil: the daemon began
 }
 
 // Server serves one store and its node.
@@ -70,12 +73,13 @@ type Server struct {
 	lend   chan struct{} // one place: who lends
 	began  time.Time
 
-	mu      sync.Mutex
-	cur     *opening       // nil: lent; guarded by mu
-	changed chan struct{}  // closed when cur changes; guarded by mu
-	lentTo  string         // guarded by mu
-	closing bool           // guarded by mu
-	seen    []node.Arrival // of nodes before; guarded by mu
+	mu       sync.Mutex
+	cur      *opening                       // nil: lent; guarded by mu
+	changed  chan struct{}                  // closed when cur changes; guarded by mu
+	lentTo   string                         // guarded by mu
+	closing  bool                           // guarded by mu
+	seen     []node.Arrival                 // of nodes before; guarded by mu
+	patience map[fcp.WriterID]time.Duration // with those the node before knew; guarded by mu
 
 	tokensRefused atomic.Uint64
 }
@@ -119,10 +123,11 @@ func (s *Server) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	o := &opening{engine: e, node: n}
+	o := &opening{engine: e, node: n, since: s.opt.Now()}
 	o.life, o.end = context.WithCancel(context.Background())
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	o.patience = s.patience
 	if s.closing {
 		return errors.Join(n.Close(), e.Close())
 	}
@@ -168,8 +173,9 @@ func (s *Server) closeStore() error {
 	}
 	o.end()
 	o.users.Wait()
+	patience := o.patienceLeft(o.node.Contacts(), s.opt.Now())
 	s.mu.Lock()
-	s.seen = o.node.Arrivals()
+	s.seen, s.patience = o.node.Arrivals(), patience
 	s.mu.Unlock()
 	return errors.Join(o.node.Close(), o.engine.Close())
 }
