@@ -117,6 +117,9 @@ func (s *UnverifiedSecret) Value() uint64 { return s.o.Value }
 // Previous returns the reference to the version before.
 func (s *UnverifiedSecret) Previous() Hashref { return hashrefOf(s.o.Prev) }
 
+// Encode returns the object as it was signed.
+func (s *UnverifiedSecret) Encode() ([]byte, error) { return fcp.MarshalPayload(SchemaSecret, &s.o) }
+
 // Ref returns RefOf the object's bytes.
 func (s *UnverifiedSecret) Ref() fcp.Hash { return s.ref }
 

@@ -523,8 +523,15 @@ func FuzzSecret(f *testing.F) {
 	s := newSharing(f, 2, 2, []byte("value"), 0)
 	f.Add(s.body)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if u, err := OpenSecret(b); err == nil && u.Issuer() == s.owner.Public() && !bytes.Equal(b, s.body) {
+		u, err := OpenSecret(b)
+		if err != nil {
+			return
+		}
+		if u.Issuer() == s.owner.Public() && !bytes.Equal(b, s.body) {
 			t.Errorf("accepted %x", b)
+		}
+		if again, err := u.Encode(); err != nil || !bytes.Equal(again, b) {
+			t.Errorf("does not encode back: %v", err)
 		}
 	})
 }

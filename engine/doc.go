@@ -46,7 +46,7 @@
 //	ProposeCheckpoint, CosignCheckpoint, AppendCheckpoint, SettleCheckpoint
 //	FeedHead, CosignHead, RecordHead, Branch, ProveFork   witnesses and proofs of forks
 //	PutSecret, RotateSecret, ReshareSecret, RemoveSecret, Secrets
-//	UseSecret(ctx, SecretUse, func([]byte) error); AnswerShareAsk(ctx, device, ask)
+//	UseSecret(ctx, SecretUse, func([]byte) error); GatherShares(ctx, SecretUse, take); AnswerShareAsk(ctx, device, ask)
 //	Audit(ctx, authority.AuditEvent) error; MintToken(spec) ([]byte, error)
 //
 // # Invariants

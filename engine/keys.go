@@ -199,6 +199,13 @@ type keyDir struct {
 
 func (k keyDir) file(name string) string { return k.fs.PathJoin(k.path, name) }
 
+// LoadNodeKeys returns the node keys of the store in dir, which another process may have
+// open: they never change. Wipe them after use. Errors are those of keystore.LoadNode.
+func LoadNodeKeys(dir string, env Environment) (*authority.NodeKeys, error) {
+	env.setDefaults()
+	return keyDir{env.FS, env.FS.PathJoin(dir, dirKeys)}.loadNode()
+}
+
 func (k keyDir) loadNode() (*authority.NodeKeys, error) {
 	return keystore.LoadNode(keyFiles(k.fs), k.file(nodeKeyFile), nil)
 }

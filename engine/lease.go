@@ -56,6 +56,21 @@ func (e *Engine) LeaseSubject(zone fcp.ZoneID, name string) (fcp.ObjectID, error
 	return z.versions[len(z.versions)-1].KeyedObjectID(fcp.SchemaLeaseSubject.Hash(), []byte(name)), nil
 }
 
+// LeaseThing reads what a person calls a thing: subject is an object id (64 hex digits)
+// or a name.
+func (e *Engine) LeaseThing(zone fcp.ZoneID, purpose authority.LeasePurpose, subject string) (t authority.Thing, err error) {
+	if !purpose.Valid() {
+		return t, fcp.Errorf(fcp.CodeInvalidArgument, "there are no leases for %.40q", string(purpose))
+	}
+	t = authority.Thing{Zone: zone, Purpose: purpose}
+	if h, err := fcp.ParseHash(subject); err == nil {
+		t.Subject = fcp.ObjectID(h)
+		return t, nil
+	}
+	t.Subject, err = e.LeaseSubject(zone, subject)
+	return t, err
+}
+
 // CurrentLease returns the valid lease of a thing with the highest fence that this
 // node knows. Errors: CodeZone; CodeNotFound when there is none.
 func (e *Engine) CurrentLease(t authority.Thing) (*LeaseState, error) {

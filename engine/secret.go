@@ -115,6 +115,9 @@ func (e *Engine) Secrets(zone fcp.ZoneID) ([]SecretState, error) {
 	return out, nil
 }
 
+// ViewSecret describes a version of a secret by what it says itself.
+func ViewSecret(s *authority.Secret) SecretState { return viewSecret(s, nil) }
+
 func viewSecret(s *authority.Secret, revoked map[fcp.WriterID]bool) SecretState {
 	out := SecretState{Zone: s.Zone(), ID: s.ID(), Name: s.Name(), Version: s.Number(), Value: s.Value(), Threshold: s.Threshold(),
 		Holders: s.Holders(), Reason: s.Reason(), Issued: s.IssuedAt(), Ref: s.Ref()}
@@ -344,5 +347,5 @@ func (e *Engine) appendSecret(ctx context.Context, f *ZoneFacts, body []byte, dr
 			return SecretState{}, err
 		}
 	}
-	return viewSecret(s, nil), nil
+	return ViewSecret(s), nil
 }

@@ -2,9 +2,7 @@ package engine
 
 import (
 	"context"
-	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"fcp"
@@ -27,7 +25,9 @@ type SecretUse struct {
 	Purpose string // "": "use"; for the access token, at most authority.MaxText bytes of printable UTF-8
 
 	Caller *Caller            // somebody at this device with a capability token for OperationUse; or
-	By     authority.AdminKey // the owner, or an admin who may grant
+	By     authority.AdminKey // the owner, or an admin who may grant; or
+	// Sign is likewise, with a key that is elsewhere: it returns a secret access token.
+	Sign func(*authority.Secret, authority.SecretAccessSpec) ([]byte, error)
 
 	Sources ShareSource // nil: this device's share alone
 }
@@ -46,40 +46,20 @@ type ShareRefusal struct {
 	Err    error
 }
 
-// accessLifetime is how long a secret access token of UseSecret is valid.
+// accessLifetime is how long a secret access token of a use is valid.
 const accessLifetime = 2 * time.Minute
 
 // UseSecret decides, puts the use on record, gathers Threshold shares, rebuilds the
 // value in memory, calls use with it and wipes it when use returns; use must not keep
-// it. Each device that is asked decides by itself and puts it on record, too. Errors:
-// a *Refusal of the decision, CodeUnauthorized without Caller and By, CodeNotFound,
-// CodeNotEnough with each device's reason, and that of use.
+// it. Each device that is asked decides by itself and puts it on record, too. Errors
+// are those of GatherShares and that of use.
 func (e *Engine) UseSecret(ctx context.Context, u SecretUse, use func(value []byte) error) (out SecretUsed, err error) {
-	q := PutSecretRequest{Zone: u.Zone}
-	f, err := e.secretFacts(&q)
-	if err != nil {
+	var g GatheredShares
+	defer g.Wipe()
+	if out, err = e.GatherShares(ctx, u, func(s *authority.Secret, x SealedShare) error { return g.Take(e.node, s, x) }); err != nil {
 		return out, err
 	}
-	s, err := e.findSecret(f, u.Name, false)
-	if err != nil {
-		return out, err
-	}
-	out.State = viewSecret(s, nil)
-	ask, err := e.permitUse(ctx, f, s, &u)
-	if err != nil {
-		return out, err
-	}
-	out.Request = ask.Request
-	shares, err := e.gather(ctx, s, ask, u.Sources, &out)
-	defer func() {
-		for _, sh := range shares {
-			sh.Wipe()
-		}
-	}()
-	if err != nil {
-		return out, err
-	}
-	return out, s.Rebuild(shares, use)
+	return out, g.Use(use)
 }
 
 // permitUse decides and puts on record, and returns what the other devices are asked
@@ -93,7 +73,7 @@ func (e *Engine) permitUse(ctx context.Context, f *ZoneFacts, s *authority.Secre
 	switch {
 	case u.Caller != nil && u.Caller.Token != nil:
 		return ask, e.permitCaller(ctx, f, s, u.Caller, ask)
-	case u.By != nil:
+	case u.By != nil || u.Sign != nil:
 		return ask, e.permitOwner(ctx, f, s, u, ask)
 	}
 	return nil, fcp.Errorf(fcp.CodeUnauthorized, "a secret is used with a capability token, or by the owner").
@@ -158,10 +138,16 @@ func (e *Engine) permitOwner(ctx context.Context, f *ZoneFacts, s *authority.Sec
 	if purpose == "" {
 		purpose = "use"
 	}
+	sign := u.Sign
+	if sign == nil {
+		sign = func(_ *authority.Secret, spec authority.SecretAccessSpec) ([]byte, error) {
+			return authority.SignSecretAccess(e.env.Rand, u.By, spec)
+		}
+	}
 	now := e.env.Now().Truncate(time.Second)
 	r := secretRequest(ask, f, s.Name(), e.node.Writer())
-	if ask.Access, err = authority.SignSecretAccess(e.env.Rand, u.By, authority.SecretAccessSpec{Zone: f.Zone, Secret: s.ID(), Holder: e.node.Writer(),
-		Request: r.Hash(), Purpose: purpose, NotBefore: now, Expires: now.Add(accessLifetime)}); err != nil {
+	if ask.Access, err = sign(s, authority.SecretAccessSpec{Zone: f.Zone, Secret: s.ID(), Holder: e.node.Writer(), Request: r.Hash(), Purpose: purpose,
+		NotBefore: now, Expires: now.Add(accessLifetime)}); err != nil {
 		return err
 	}
 	return e.judgeAccess(ctx, f, s, r, ask.Access)
@@ -201,95 +187,6 @@ func (e *Engine) judgeAccess(ctx context.Context, f *ZoneFacts, s *authority.Sec
 		err = auditErr // what cannot be put on record does not happen
 	}
 	return err
-}
-
-// gather takes this device's share if it holds one, and as many of others as the
-// threshold needs, asking another device for each that fails.
-func (e *Engine) gather(ctx context.Context, s *authority.Secret, ask *authority.ShareAsk, sources ShareSource, out *SecretUsed) (shares []*authority.SecretShare, err error) {
-	var others []fcp.WriterID
-	for _, w := range s.Holders() {
-		if w != e.node.Writer() {
-			others = append(others, w)
-			continue
-		}
-		own, err := s.OpenShare(e.node)
-		if err != nil {
-			out.Refused = append(out.Refused, ShareRefusal{w, err})
-			continue
-		}
-		shares, out.Devices = append(shares, own), append(out.Devices, w)
-	}
-	if sources == nil || len(shares) >= s.Threshold() {
-		return shares, e.enough(s, shares, out, len(others))
-	}
-	message, err := ask.Encode()
-	if err != nil {
-		return shares, err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	type answer struct {
-		device fcp.WriterID
-		bytes  []byte
-		err    error
-	}
-	answers := make(chan answer, len(others))
-	running := 0
-	for {
-		for ; running < s.Threshold()-len(shares) && len(others) > 0; running++ {
-			w := others[0]
-			others = others[1:]
-			go func() {
-				b, err := sources.AskShare(ctx, w, message)
-				answers <- answer{w, b, err}
-			}()
-		}
-		if running == 0 {
-			return shares, e.enough(s, shares, out, 0)
-		}
-		select {
-		case <-ctx.Done():
-			return shares, interrupted(ctx)
-		case a := <-answers:
-			running--
-			var sh *authority.SecretShare
-			if a.err == nil {
-				sh, a.err = s.Receive(e.node, a.device, a.bytes)
-			}
-			if a.err != nil {
-				out.Refused = append(out.Refused, ShareRefusal{a.device, a.err})
-				if err := e.noteWrongShare(ctx, s, a.device, a.err); err != nil {
-					return shares, err
-				}
-				continue
-			}
-			shares, out.Devices = append(shares, sh), append(out.Devices, a.device)
-		}
-	}
-}
-
-// noteWrongShare puts a share that does not fit its commitment on record: the device
-// is broken or lies.
-func (e *Engine) noteWrongShare(ctx context.Context, s *authority.Secret, device fcp.WriterID, err error) error {
-	if fcp.CodeOf(err) != fcp.CodeCorrupt {
-		return nil
-	}
-	return e.Audit(ctx, authority.AuditEvent{Zone: s.Zone(), Type: authority.AuditSecurity, Actor: "device:" + device.String()[:16], Operation: OperationUse, Result: s.Ref()})
-}
-
-func (e *Engine) enough(s *authority.Secret, shares []*authority.SecretShare, out *SecretUsed, unasked int) error {
-	if len(shares) >= s.Threshold() {
-		return nil
-	}
-	var why strings.Builder
-	for _, r := range out.Refused {
-		fmt.Fprintf(&why, "; device %.16s: %v", r.Device, r.Err)
-	}
-	if unasked > 0 {
-		fmt.Fprintf(&why, "; %d other devices cannot be reached from here", unasked)
-	}
-	return fcp.Errorf(fcp.CodeNotEnough, "%d of the %d shares that rebuild %s%s", len(shares), s.Threshold(), s.Name(), why.String()).
-		WithNext("bring more of the devices that hold one into reach")
 }
 
 // AnswerShareAsk is what a device does with the ask of another one, whom the session
