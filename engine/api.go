@@ -346,6 +346,7 @@ type Status struct {
 	Applied     uint64 // position the state reflects
 	Flushed     uint64 // position of the flushed state; what is behind is folded again at open
 	ReadOnly    bool
+	Full        bool         // writes are refused for want of space
 	Zones       []ZoneStatus // ascending
 	Feeds       []log.FeedState
 	Segments    int

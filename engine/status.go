@@ -15,7 +15,7 @@ func (e *Engine) Status() Status {
 	s := Status{
 		Dir: e.dir, Format: Format, Owner: e.genesis.Owner, Writer: e.node.Writer(), Incarnation: e.log.Incarnation(),
 		StoreID: e.genesis.StoreID, Position: e.log.Durable(), Applied: e.applied.Load(), Flushed: e.st.Cursor(),
-		ReadOnly: e.opts.ReadOnly || e.log.Doubt() != nil, Feeds: e.log.Feeds(), Projections: e.Projections(),
+		ReadOnly: e.opts.ReadOnly || e.log.Doubt() != nil, Full: e.full || e.log.Full(), Feeds: e.log.Feeds(), Projections: e.Projections(),
 	}
 	ring := e.ring.Load()
 	for _, zone := range e.Zones() {

@@ -34,6 +34,9 @@ func (l *Log) diskFull() error {
 	return fcp.Errorf(fcp.CodeDiskFull, "less than %d MiB is free in %s", l.opts.DiskReserve>>20, l.dir)
 }
 
+// Full reports whether appends are refused for want of space. It looks at nothing.
+func (l *Log) Full() bool { return l.full.Load() }
+
 func (l *Log) free() (uint64, error) {
 	u, err := l.fs.GetDiskUsage(l.dir)
 	return u.AvailBytes, err

@@ -205,6 +205,9 @@ func TestDiskFull(t *testing.T) {
 		if !errors.Is(full, fcp.Transient) {
 			t.Fatal("a full disk is no transient error")
 		}
+		if !l.Full() {
+			t.Fatal("a log that refuses appends does not say that it is full")
+		}
 		_, err := l.Import(t.Context(), newForeign(byte(round), fcp.ZoneWork, fcp.PlaneData).take(1), nil)
 		wantCode(t, err, fcp.CodeDiskFull)
 		if all, err := scanned(l, 2); err != nil || len(all) != len(acked) {
@@ -220,6 +223,9 @@ func TestDiskFull(t *testing.T) {
 			if time.Since(start) > forEver {
 				t.Fatalf("does not recover: %v", err)
 			}
+		}
+		if l.Full() {
+			t.Fatal("a log that takes appends says that it is full")
 		}
 	}
 	img := cutImage{fs: disk.CrashClone(), acked: acked}

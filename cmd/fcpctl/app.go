@@ -26,7 +26,8 @@ type app struct {
 
 	now          func() time.Time
 	lookupEnv    func(string) (string, bool)
-	readPassword func() ([]byte, error) // one line of the terminal, without echo
+	free         func(dir string) (uint64, error) // bytes free on the disk of dir; nil: as the system says
+	readPassword func() ([]byte, error)           // one line of the terminal, without echo
 	// again prepares this program to run as another process.
 	again func(ctx context.Context, args ...string) (*exec.Cmd, error)
 

@@ -24,9 +24,10 @@ import (
 
 // What the doctor minds.
 const (
-	drillAge   = 30 * 24 * time.Hour // since the last drill
-	lowSpace   = 512 << 20           // bytes free on the store's disk
-	clockSlack = 2 * time.Minute     // a clock behind the log's last event
+	drillAge      = 30 * 24 * time.Hour // since the last drill
+	lowSpace      = 512 << 20           // bytes free on the store's disk
+	appendReserve = 32 << 20            // below it the log refuses appends, see log.Options
+	clockSlack    = 2 * time.Minute     // a clock behind the log's last event
 )
 
 // checkView is one check as JSON.
@@ -40,6 +41,7 @@ type checkView struct {
 // check is what a check found. mend, unless nil, is what --fix does.
 type check struct {
 	checkView
+	err  error // of what is wrong
 	code fcp.Code
 	mend func() error
 }
@@ -53,7 +55,7 @@ func warning(name, fix, format string, args ...any) check {
 }
 
 func wrong(name, fix string, err error) check {
-	return check{checkView: checkView{Check: name, Result: "wrong", What: err.Error(), Fix: fix}, code: fcp.CodeOf(err)}
+	return check{checkView: checkView{Check: name, Result: "wrong", What: err.Error(), Fix: fix}, err: err, code: fcp.CodeOf(err)}
 }
 
 func (a *app) doctorCommand() *cobra.Command {
@@ -145,7 +147,7 @@ func (a *app) examine(ctx context.Context) (found []check) {
 	case err != nil:
 		return append(found, wrong("store", viewError(err).Next, err))
 	}
-	found = append(found, a.checkModes(), a.checkSpace())
+	found = append(found, a.checkModes(), a.checkSpace(false))
 	release, err := a.borrow(ctx, a.flags.dir)
 	if err != nil {
 		return append(found, wrong("fcpd", "look at "+quote(daemon.LogIn(a.flags.dir)), err))
@@ -258,15 +260,32 @@ func (a *app) checkModes() check {
 	return c
 }
 
-func (a *app) checkSpace() check {
-	u, err := vfs.Default.GetDiskUsage(a.flags.dir)
-	if err != nil {
+// checkSpace looks at the space that is left. refused: the store takes no writes for want
+// of it, which also a quota causes that does not show from here.
+func (a *app) checkSpace(refused bool) check {
+	free, err := a.freeBytes(a.flags.dir)
+	room := "free some space on the disk of " + quote(a.flags.dir) + "; writes go on by themselves"
+	switch mib := free >> 20; {
+	case err != nil:
 		return wrong("space", "df "+quote(a.flags.dir), fcp.Wrap(fcp.CodeDisk, err, "ask for the free space"))
+	case free < appendReserve || refused && free < 2*appendReserve: // it takes some more before appends go on
+		return wrong("space", room, fcp.Errorf(fcp.CodeDiskFull, "%d MiB free; appends are refused below %d MiB, reads go on", mib, appendReserve>>20))
+	case refused:
+		return wrong("space", room, fcp.Errorf(fcp.CodeDiskFull, "%d MiB free on it, but writes were refused, as by a quota; reads go on", mib))
+	case free < lowSpace:
+		return warning("space", a.command("segment", "compact", "--dry-run"), "%d MiB free; appends stop below %d MiB", mib, appendReserve>>20)
+	default:
+		return ok("space", "%d MiB free", mib)
 	}
-	if u.AvailBytes < lowSpace {
-		return warning("space", a.command("segment", "compact", "--dry-run"), "%d MiB free; appends stop below 32 MiB", u.AvailBytes>>20)
+}
+
+// freeBytes returns what is free on the disk of dir.
+func (a *app) freeBytes(dir string) (uint64, error) {
+	if a.free != nil {
+		return a.free(dir)
 	}
-	return ok("space", "%d MiB free", u.AvailBytes>>20)
+	u, err := vfs.Default.GetDiskUsage(dir)
+	return u.AvailBytes, err
 }
 
 func (a *app) checkTail(e *engine.Engine) check {

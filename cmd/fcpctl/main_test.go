@@ -58,6 +58,7 @@ func TestMain(m *testing.M) {
 //	$P0, $P1, ... $P30      the last position of a fresh store, and those behind it
 //	lie FILE                change the signature share in a file
 //	meet DIR DIR            two closed stores exchange their events
+//	space BYTES|real        the disk of the fcpctl that follow in this process has so much free
 //	later DURATION          the clock of the fcpctl that follow in this process moves on
 //	s3server VAR            start an S3 server with the bucket "bucket"; VAR = its address
 //	mkrandom FILE N         a file of N bytes that look random, always the same
@@ -74,6 +75,7 @@ func TestScripts(t *testing.T) {
 			}
 			e.Values[inputKey] = new([]byte)
 			e.Values[laterKey] = new(time.Duration)
+			e.Values[spaceKey] = new(func(string) (uint64, error))
 			e.Defer(func() { endDaemons(t, e.WorkDir) })
 			return nil
 		},
@@ -95,6 +97,7 @@ func TestScripts(t *testing.T) {
 			"losetail":  scriptLoseTail,
 			"s3server":  scriptS3Server,
 			"later":     scriptLater,
+			"space":     scriptSpace,
 			"meet":      scriptMeet,
 			"lie":       scriptLie,
 		},
@@ -127,7 +130,17 @@ type scriptKey int
 const (
 	inputKey scriptKey = iota
 	laterKey
+	spaceKey
 )
+
+func scriptSpace(ts *testscript.TestScript, neg bool, args []string) {
+	free := ts.Value(spaceKey).(*func(string) (uint64, error))
+	if *free = nil; args[0] != "real" {
+		n, err := strconv.ParseUint(args[0], 10, 64)
+		ts.Check(err)
+		*free = func(string) (uint64, error) { return n, nil }
+	}
+}
 
 func scriptLater(ts *testscript.TestScript, neg bool, args []string) {
 	d, err := time.ParseDuration(args[0])
@@ -152,6 +165,7 @@ func scriptApp(ts *testscript.TestScript) *app {
 	later := *ts.Value(laterKey).(*time.Duration)
 	now := func() time.Time { return time.Now().Add(later) }
 	return &app{stdin: stdin, stdout: ts.Stdout(), stderr: ts.Stderr(), now: now, lookupEnv: scriptEnvironment(ts),
+		free:         *ts.Value(spaceKey).(*func(string) (uint64, error)),
 		readPassword: func() ([]byte, error) { panic("no terminal") },
 		again: func(ctx context.Context, args ...string) (*exec.Cmd, error) {
 			path, err := exec.LookPath(process)

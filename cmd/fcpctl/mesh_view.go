@@ -42,19 +42,23 @@ func viewMesh(s *api.Status) *meshView {
 	return v
 }
 
-func (v *meshView) fields() []field {
-	there := 0
-	var away []string
-	for _, m := range v.Members {
-		switch m.State {
-		case "this", "up":
-			there++
-		case "away":
-			away = append(away, m.Name)
+// names returns the members of which a thing holds.
+func (v *meshView) names(holds func(*api.Member) bool) (out []string) {
+	for i := range v.Members {
+		if holds(&v.Members[i]) {
+			out = append(out, v.Members[i].Name)
 		}
 	}
-	members := fmt.Sprintf("%d there", there)
-	if len(away) > 0 {
+	return out
+}
+
+func (v *meshView) fields() []field {
+	there := v.names(func(m *api.Member) bool { return m.State == "this" || m.State == "up" })
+	members := fmt.Sprintf("%d there", len(there))
+	if awaited := v.names(func(m *api.Member) bool { return m.Awaited }); len(awaited) > 0 {
+		members += ", not met again yet: " + strings.Join(awaited, ", ")
+	}
+	if away := v.names(func(m *api.Member) bool { return m.State == "away" && !m.Awaited }); len(away) > 0 {
 		members += ", away: " + strings.Join(away, ", ")
 	}
 	out := []field{{"members", members}, {"coverage", v.coverage()}}

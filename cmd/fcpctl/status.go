@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -32,23 +34,24 @@ type zoneView struct {
 
 // statusView is the state of a store as JSON.
 type statusView struct {
-	Dir         string     `json:"dir"`
-	Format      int        `json:"format"`
-	Owner       string     `json:"owner"`
-	Writer      string     `json:"writer"`
-	Device      string     `json:"device"`
-	Incarnation string     `json:"incarnation"`
-	Position    uint64     `json:"position"`
-	Applied     uint64     `json:"applied"`
-	Flushed     uint64     `json:"flushed"`
-	Zones       []zoneView `json:"zones"`
-	Feeds       []feedView `json:"feeds"`
-	Segments    int        `json:"segments"`
-	Unsealed    uint64     `json:"unsealed"` // events a seal would seal
-	StateRoot   string     `json:"state_root,omitempty"`
-	Health      string     `json:"health"`
-	Next        string     `json:"next"`
-	Mesh        *meshView  `json:"mesh,omitempty"` // only when fcpd runs
+	Dir         string      `json:"dir"`
+	Format      int         `json:"format"`
+	Owner       string      `json:"owner"`
+	Writer      string      `json:"writer"`
+	Device      string      `json:"device"`
+	Incarnation string      `json:"incarnation"`
+	Position    uint64      `json:"position"`
+	Applied     uint64      `json:"applied"`
+	Flushed     uint64      `json:"flushed"`
+	Zones       []zoneView  `json:"zones"`
+	Feeds       []feedView  `json:"feeds"`
+	Segments    int         `json:"segments"`
+	Unsealed    uint64      `json:"unsealed"` // events a seal would seal
+	StateRoot   string      `json:"state_root,omitempty"`
+	Health      string      `json:"health"`             // ok, or what weighs most
+	Findings    []checkView `json:"findings,omitempty"` // as doctor has them, the gravest first
+	Next        string      `json:"next"`
+	Mesh        *meshView   `json:"mesh,omitempty"` // only when fcpd runs
 }
 
 func (a *app) printStatus(ctx context.Context, e api.Store, root bool) error {
@@ -77,14 +80,11 @@ func (a *app) printStatus(ctx context.Context, e api.Store, root bool) error {
 	if s.Mesh != nil {
 		v.Mesh = viewMesh(s.Mesh)
 	}
-	if alert, ok := a.freshAlert(s.Alerts); ok {
-		v.Health = alert
+	found, wrong := a.ailments(s, v.Mesh)
+	v.Findings, v.Next = found, a.nextStep(&v, found)
+	if len(found) > 0 {
+		v.Health = found[0].What
 	}
-	doubt := s.Doubt
-	if doubt != nil {
-		v.Health = "read-only: " + fcp.CodeOf(doubt).Sentence()
-	}
-	v.Next = a.nextStep(&v, doubt != nil)
 	fields := []field{
 		{"store", fmt.Sprintf("%s (format %d)", v.Dir, v.Format)},
 		{"owner", v.Owner},
@@ -101,26 +101,69 @@ func (a *app) printStatus(ctx context.Context, e api.Store, root bool) error {
 		fields = slices.DeleteFunc(fields, func(f field) bool { return f.name == "events" || f.name == "owner" }) // ten lines are enough
 		fields = append(fields, v.Mesh.fields()...)
 	}
-	fields = append(fields, field{"health", v.Health}, field{"next", v.Next})
+	fields = append(fields, field{"health", v.Health})
+	for i := 1; i < len(found); i++ {
+		fields = append(fields, field{"and", found[i].What})
+	}
+	fields = append(fields, field{"next", v.Next})
 	if err := a.record("Status", v.Applied, v, v.Dir, fields...); err != nil {
 		return err
 	}
 	a.answered(v.Applied)
-	if doubt != nil {
-		return &exitError{doubt, exitFindings}
+	if wrong != nil {
+		return &exitError{wrong, exitFindings}
+	}
+	return nil
+}
+
+// ailments returns what is not as it should be, the gravest first, and the error of what
+// keeps the store from being written.
+func (a *app) ailments(s *api.Overview, mesh *meshView) (found []checkView, wrong error) {
+	if wrong = s.Doubt; wrong != nil {
+		found = append(found, checkView{"log", "wrong", "read-only: " + fcp.CodeOf(wrong).Sentence(), "restore from a backup: `" + restoreCommand + "`"})
+	}
+	space := a.checkSpace(s.Full)
+	full := errors.Is(space.err, fcp.CodeDiskFull)
+	if full || space.Result == "warning" { // a file system that cannot say is taken to have room
+		found = append(found, space.checkView)
+	}
+	if full && wrong == nil {
+		wrong = advise(space.err, fcp.CodeDiskFull, space.Fix)
+	}
+	if alert, ok := a.freshAlert(s.Alerts); ok {
+		found = append(found, checkView{"devices", "warning", alert, ""})
+	}
+	if mesh != nil {
+		found = append(found, a.checkMesh(mesh)...)
+	}
+	return found, wrong
+}
+
+// checkMesh returns what is not well with the other members, as far as it is known.
+func (a *app) checkMesh(v *meshView) []checkView {
+	awaited := v.names(func(m *api.Member) bool { return m.Awaited })
+	switch {
+	case len(awaited) > 0:
+		return []checkView{{"mesh", "warning", "not known yet: fcpd has not met " + strings.Join(awaited, ", ") + " since it opened the store, and the coverage is of who is there",
+			"look again in a moment: `" + a.command("status") + "`"}}
+	case v.Segments > 0 && v.Survives < 0:
+		return []checkView{{"mesh", "warning", "something cannot be rebuilt from who is there", a.command("node", "health")}}
 	}
 	return nil
 }
 
 // nextStep is the one thing to do next.
-func (a *app) nextStep(v *statusView, doubt bool) string {
+func (a *app) nextStep(v *statusView, found []checkView) string {
+	for i := range found {
+		if found[i].Fix != "" {
+			return found[i].Fix
+		}
+	}
 	data := uint64(0)
 	for _, z := range v.Zones {
 		data += z.Data
 	}
 	switch {
-	case doubt:
-		return "restore from a backup: `" + restoreCommand + "`"
 	case v.Position <= a.founding(v):
 		return a.command("object", "put", "KEY", "PATH")
 	case v.Unsealed > 0:
