@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
@@ -11,6 +13,7 @@ import (
 
 	"fcp"
 	"fcp/authority"
+	"fcp/cmd/internal/daemon"
 	"fcp/engine"
 	"fcp/node/api"
 )
@@ -61,10 +64,10 @@ func (a *app) deviceLostCommand() *cobra.Command {
 		Long: `lost revokes a device in every zone and cuts its feeds where they stand here: its honest
 past stays valid, and nothing that a finder writes counts. Every zone key that it had
 is replaced. Secrets of which it had a share are shared again without it, as far as
-enough shares are in reach (this device's own and those of --from); the others are
-named with what to do. Where fcpd runs, the symbols that it held are made again at
-once, and the answer says after what time each other device had the revocation. Every
-device shows an alert.`,
+enough shares are in reach (this device's own, and those of the devices that fcpd
+reaches or of --from); the others are named with what to do. Where fcpd runs, the
+symbols that it held are made again at once, and the answer says after what time each
+other device had the revocation. Every device shows an alert.`,
 		Example:           "  fcpctl device lost laptop --identity ~/fcp-identity --reason 'left in the train' --yes",
 		ValidArgsFunction: a.completeDevices,
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.deviceLost(cmd.Context(), o, args[0]) },
@@ -78,43 +81,63 @@ device shows an alert.`,
 	return cmd
 }
 
+// deviceLost revokes first. Where fcpd runs, it has the store again after that and
+// gathers the shares of what was shared with the device over the mesh.
 func (a *app) deviceLost(ctx context.Context, o *lossOptions, name string) error {
-	var v lossView
-	var asOf uint64
-	err := a.withStore(ctx, openMode(!o.dryRun), func(e *engine.Engine) error {
-		err := a.takeOut(ctx, e, o, name, &v)
-		asOf = e.Position()
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	r, err := a.daemon(ctx)
-	if err == nil && r != nil && !o.dryRun {
-		err = a.afterLoss(ctx, r, o.wait, &v)
-	}
-	return errors.Join(err, a.printLoss(&v, asOf))
-}
-
-// takeOut does what is done in the store.
-func (a *app) takeOut(ctx context.Context, e *engine.Engine, o *lossOptions, name string, v *lossView) error {
-	m, err := a.findDevice(e, name)
-	if err != nil {
-		return err
-	}
 	owner, err := a.ownerFor(o.identity, "a loss")
 	if err != nil {
 		return err
 	}
 	defer owner.Wipe()
-	*v = lossView{Device: m.Writer.String(), Name: m.Name, Rotated: []fcp.ZoneID{}, Revoked: []string{}, Secrets: []lostSecretView{}, Settled: []fcp.ZoneID{}, DryRun: o.dryRun}
-	if o.dryRun {
-		return nil
-	}
-	if err := a.confirm(o.yes, "this takes "+m.Name+" out for good."); err != nil {
+	l := &loss{app: a, o: o, owner: owner}
+	if err := a.withStore(ctx, openMode(!o.dryRun), func(e *engine.Engine) error { return l.takeOut(ctx, e, name) }); err != nil {
 		return err
 	}
-	r, err := e.DeviceLost(ctx, owner, m.Writer, o.reason)
+	if o.dryRun {
+		return a.printLoss(&l.view, l.asOf)
+	}
+	r, err := a.daemon(ctx)
+	if len(l.shared) > 0 && err == nil {
+		if r != nil {
+			l.gather(ctx, r)
+		}
+		err = a.withStore(ctx, writing, func(e *engine.Engine) error { return l.reshare(ctx, e, l.near) })
+	}
+	if err == nil && r != nil {
+		err = a.afterLoss(ctx, r, o.wait, &l.view)
+	}
+	return errors.Join(err, a.printLoss(&l.view, l.asOf))
+}
+
+// loss is the loss of a device on its way through the commands.
+type loss struct {
+	*app
+	o      *lossOptions
+	owner  *authority.OwnerKey
+	device *engine.Member
+	view   lossView
+	asOf   uint64
+
+	shared []engine.SecretState         // still to be shared anew
+	near   gathered                     // what rebuilds them
+	why    map[authority.SecretID]error // of those that were not gathered
+}
+
+// takeOut does what is done in the store alone.
+func (l *loss) takeOut(ctx context.Context, e *engine.Engine, name string) (err error) {
+	if l.device, err = l.findDevice(e, name); err != nil {
+		return err
+	}
+	m, v := l.device, &l.view
+	*v = lossView{Device: m.Writer.String(), Name: m.Name, Rotated: []fcp.ZoneID{}, Revoked: []string{}, Secrets: []lostSecretView{}, Settled: []fcp.ZoneID{}, DryRun: l.o.dryRun}
+	defer func() { l.asOf = e.Position() }()
+	if l.o.dryRun {
+		return nil
+	}
+	if err := l.confirm(l.o.yes, "this takes "+m.Name+" out for good."); err != nil {
+		return err
+	}
+	r, err := e.DeviceLost(ctx, l.owner, m.Writer, l.o.reason)
 	if err != nil {
 		return err
 	}
@@ -122,41 +145,67 @@ func (a *app) takeOut(ctx context.Context, e *engine.Engine, o *lossOptions, nam
 	for _, h := range r.Revoked {
 		v.Revoked = append(v.Revoked, h.String())
 	}
-	if err := a.reshareWithout(ctx, e, owner, o.from, m, v); err != nil {
+	pid, err := daemon.Process(l.flags.dir)
+	switch {
+	case err != nil:
+		return err
+	case pid != 0 && len(l.o.from) == 0:
+		l.shared, err = e.SharedWith(m.Writer)
+	default:
+		err = l.reshareFrom(ctx, e)
+	}
+	if err != nil {
 		return err
 	}
-	settled, err := e.SettleAfterLoss(ctx, owner)
+	settled, err := e.SettleAfterLoss(ctx, l.owner)
 	v.Settled = append(v.Settled, settled...)
 	return err
 }
 
-// reshareWithout shares secrets again, taking shares from the stores in other
-// directories, whose daemons step aside meanwhile.
-func (a *app) reshareWithout(ctx context.Context, e *engine.Engine, owner *authority.OwnerKey, from []string, lost *engine.Member, v *lossView) (err error) {
-	for _, dir := range from {
-		release, err := a.borrow(ctx, dir)
+// gather has fcpd gather the shares of what is to be shared anew.
+func (l *loss) gather(ctx context.Context, r *api.Remote) {
+	l.near, l.why = gathered{}, map[authority.SecretID]error{}
+	for _, s := range l.shared {
+		if err := l.gatherFor(ctx, r, l.owner, s.Zone, hex.EncodeToString(s.ID[:]), l.near); err != nil {
+			l.why[s.ID] = err
+		}
+	}
+}
+
+// reshareFrom takes shares from the stores in other directories, whose daemons step
+// aside meanwhile.
+func (l *loss) reshareFrom(ctx context.Context, e *engine.Engine) (err error) {
+	for _, dir := range l.o.from {
+		release, err := l.borrow(ctx, dir)
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, release()) }()
 	}
-	stores, err := a.openSources(ctx, e, from, false)
+	stores, err := l.openSources(ctx, e, l.o.from, false)
 	if err != nil {
 		return err
 	}
-	secrets, err := e.ReshareAfterLoss(ctx, owner, lost.Writer, stores)
-	if err = stores.close(err); err != nil {
+	return stores.close(l.reshare(ctx, e, stores))
+}
+
+// reshare shares secrets anew without the device.
+func (l *loss) reshare(ctx context.Context, e *engine.Engine, sources engine.ShareSource) error {
+	secrets, err := e.ReshareAfterLoss(ctx, l.owner, l.device.Writer, sources)
+	l.asOf = e.Position()
+	if err != nil {
 		return err
 	}
 	for _, s := range secrets {
+		rotate := l.command("secret", "put", "--rotate", s.Before.Name, "FILE", "--identity", "FILE")
 		x := lostSecretView{Name: s.Before.Name, Zone: s.Before.Zone, Reshared: s.Reshared, Version: s.Version,
-			Next: "if " + lost.Name + " may have learned it, give it another value: " + a.command("secret", "put", "--rotate", s.Before.Name, "FILE", "--identity", "FILE")}
+			Next: "if " + l.device.Name + " may have learned it, give it another value: " + rotate}
 		if s.Err != nil {
-			x.Why = s.Err.Error()
-			x.Next = "where enough shares are in reach: " + a.command("secret", "reshare", s.Before.Name, "--from", "DIR", "--identity", "FILE") +
-				"; or give it another value: " + a.command("secret", "put", "--rotate", s.Before.Name, "FILE", "--identity", "FILE")
+			x.Why = cmp.Or(l.why[s.Before.ID], s.Err).Error()
+			x.Next = "when more of the devices that hold a share are there: " + l.command("secret", "reshare", s.Before.Name, "--identity", "FILE") +
+				"; or give it another value: " + rotate
 		}
-		v.Secrets = append(v.Secrets, x)
+		l.view.Secrets = append(l.view.Secrets, x)
 	}
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 	"fcp"
 	"fcp/authority"
 	"fcp/engine"
+	"fcp/node/api"
 )
 
 func (a *app) leaseCommand() *cobra.Command {
@@ -42,28 +42,28 @@ type leaseView struct {
 	Planned    []eventView `json:"planned,omitempty"`
 }
 
-func (a *app) viewLease(e *engine.Engine, l *authority.UnverifiedLease, state string) leaseView {
+func viewLease(l *authority.UnverifiedLease, own bool, state string) leaseView {
 	s := l.Spec()
 	return leaseView{Ref: l.Ref().String(), Zone: s.Zone, Subject: s.Subject.String(), Purpose: string(s.Purpose), Holder: s.Holder.String(),
-		Own: s.Holder == fcp.WriterOf(e.Signer().Public()), LeaseSeq: uint64(s.Fence), Checkpoint: s.Fence.Checkpoint(), From: secondsText(s.From), Until: secondsText(s.Until),
+		Own: own, LeaseSeq: uint64(s.Fence), Checkpoint: s.Fence.Checkpoint(), From: secondsText(s.From), Until: secondsText(s.Until),
 		State: state, Signers: l.Signers()}
 }
 
 // leaseState says what became of a lease. newer: one with a higher fence is there.
-func (a *app) leaseState(l *engine.LeaseState, newer bool) string {
+func (a *app) leaseState(l *api.Lease, newer bool) string {
 	switch {
 	case newer:
 		return "superseded"
 	case l.Released:
 		return "released"
-	case !l.Held(a.now()):
+	case !a.now().Before(l.Spec().Until):
 		return "expired"
 	}
 	return "held"
 }
 
-func (a *app) viewLeaseState(e *engine.Engine, l *engine.LeaseState, newer bool) leaseView {
-	v := a.viewLease(e, &l.UnverifiedLease, a.leaseState(l, newer))
+func (a *app) viewLeaseState(l *api.Lease, newer bool) leaseView {
+	v := viewLease(l.UnverifiedLease, l.Own, a.leaseState(l, newer))
 	v.ID, v.Position = l.ID.String(), l.Position
 	return v
 }
@@ -89,18 +89,9 @@ func thingFlags(cmd *cobra.Command) *thingOptions {
 	return o
 }
 
-// thing reads a subject: 64 hex digits are an object id, anything else a name.
-func (o *thingOptions) thing(e *engine.Engine, subject string) (t authority.Thing, err error) {
-	t.Zone, t.Purpose = fcp.ZoneID(*o.zone), authority.LeasePurpose(o.purpose)
-	if !t.Purpose.Valid() {
-		return t, fcp.Errorf(fcp.CodeInvalidArgument, "there are no leases for %.40q", o.purpose)
-	}
-	if h, err := fcp.ParseHash(subject); err == nil {
-		t.Subject = fcp.ObjectID(h)
-		return t, nil
-	}
-	t.Subject, err = e.LeaseSubject(t.Zone, subject)
-	return t, err
+// request names the thing: 64 hex digits are an object id, anything else a name.
+func (o *thingOptions) request(subject string) api.LeaseRequest {
+	return api.LeaseRequest{Zone: fcp.ZoneID(*o.zone), Purpose: authority.LeasePurpose(o.purpose), Subject: subject}
 }
 
 func (a *app) leaseListCommand() *cobra.Command {
@@ -109,7 +100,7 @@ func (a *app) leaseListCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "ls", Short: "The leases that this device knows", Args: args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withStore(cmd.Context(), reading, func(e *engine.Engine) error { return a.listLeases(e, zone, all) })
+			return a.withAny(cmd.Context(), reading, func(e api.Store) error { return a.listLeases(cmd.Context(), e, zone, all) })
 		},
 	}
 	cmd.Flags().StringVar(&zone, "zone", "", "this zone only")
@@ -118,35 +109,34 @@ func (a *app) leaseListCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) listLeases(e *engine.Engine, zone string, all bool) error {
-	zones := e.Zones()
+func (a *app) listLeases(ctx context.Context, e api.Store, zone string, all bool) error {
+	var q api.LeaseRequest
 	if zone != "" {
-		id, err := fcp.ParseZoneID(zone)
-		if err != nil {
+		var err error
+		if q.Zone, err = fcp.ParseZoneID(zone); err != nil {
 			return err
 		}
-		zones = []fcp.ZoneID{id}
 	}
-	l := a.list("Lease", e.Position(), "FENCE", "STATE", "UNTIL", "HOLDER", "PURPOSE", "ZONE", "SUBJECT")
-	for _, z := range zones {
-		var last authority.Thing
-		var views []leaseView
-		err := e.EachLease(z, func(s *engine.LeaseState) error {
-			newer := s.Spec().Thing == last
-			last = s.Spec().Thing
-			if !newer || all {
-				views = append(views, a.viewLeaseState(e, s, newer))
-			}
-			return nil
-		})
-		if err != nil {
-			return err
+	var views []leaseView
+	var last authority.Thing
+	err := e.Leases(ctx, q, func(x *api.Lease) error {
+		newer := x.Spec().Thing == last
+		last = x.Spec().Thing
+		if !newer || all {
+			views = append(views, a.viewLeaseState(x, newer))
 		}
-		slices.SortFunc(views, func(x, y leaseView) int { return cmp.Compare(x.Position, y.Position) })
-		for _, v := range views {
-			if err := l.add(v, v.Ref, decimal(v.LeaseSeq), v.State, v.Until, a.short(v.Holder), v.Purpose, v.Zone.String(), a.short(v.Subject)); err != nil {
-				return err
-			}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	slices.SortStableFunc(views, func(x, y leaseView) int {
+		return cmp.Or(cmp.Compare(x.Zone, y.Zone), cmp.Compare(x.Position, y.Position))
+	})
+	l := a.list("Lease", e.Position(), "FENCE", "STATE", "UNTIL", "HOLDER", "PURPOSE", "ZONE", "SUBJECT")
+	for _, v := range views {
+		if err := l.add(v, v.Ref, decimal(v.LeaseSeq), v.State, v.Until, a.short(v.Holder), v.Purpose, v.Zone.String(), a.short(v.Subject)); err != nil {
+			return err
 		}
 	}
 	return l.end(e.Position())
@@ -168,25 +158,33 @@ is an object id (64 hex digits) or a name.`,
 	}
 	o := thingFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return a.withStore(cmd.Context(), reading, func(e *engine.Engine) error { return a.showLease(e, o, args[0]) })
+		return a.withAny(cmd.Context(), reading, func(e api.Store) error { return a.showLease(cmd.Context(), e, o.request(args[0])) })
 	}
 	return cmd
 }
 
-func (a *app) showLease(e *engine.Engine, o *thingOptions, subject string) error {
-	t, err := o.thing(e, subject)
+func (a *app) showLease(ctx context.Context, e api.Store, q api.LeaseRequest) error {
+	v := leaseShowView{Earlier: []leaseView{}}
+	var now *api.Lease
+	err := e.Leases(ctx, q, func(x *api.Lease) error {
+		if now == nil {
+			now, v.leaseView = x, a.viewLeaseState(x, false)
+		} else {
+			v.Earlier = append(v.Earlier, a.viewLeaseState(x, true))
+		}
+		return nil
+	})
 	if err != nil {
 		return err
 	}
-	now, err := e.CurrentLease(t)
+	if now == nil {
+		return fcp.Errorf(fcp.CodeNotFound, "no lease of %.40q for %s", q.Subject, q.Purpose).WithNext("see the leases with `fcpctl lease ls --all`")
+	}
+	through, err := e.LetThrough(ctx, q)
 	if err != nil {
 		return err
 	}
-	through, err := e.HighestFence(t)
-	if err != nil {
-		return err
-	}
-	v := leaseShowView{leaseView: a.viewLeaseState(e, now, false), LetThrough: uint64(through.Fence), Earlier: []leaseView{}}
+	v.LetThrough = uint64(through)
 	switch device := v.Holder[:16]; v.State {
 	case "held":
 		v.Why = "device " + device + " has it; effects under a fence below " + decimal(v.LeaseSeq) + " are refused"
@@ -194,15 +192,6 @@ func (a *app) showLease(e *engine.Engine, o *thingOptions, subject string) error
 		v.Why = "device " + device + " gave it back; anybody may acquire it"
 	default:
 		v.Why = "device " + device + " had it until " + v.Until + "; it alone may renew it before " + secondsText(now.Spec().Until.Add(authority.MaxSkew))
-	}
-	err = e.EachLease(t.Zone, func(s *engine.LeaseState) error {
-		if s.Spec().Thing == t && s.Spec().Fence < now.Spec().Fence {
-			v.Earlier = append(v.Earlier, a.viewLeaseState(e, s, true))
-		}
-		return nil
-	})
-	if err != nil {
-		return err
 	}
 	fields := append(v.fields(), field{"let through", decimal(v.LetThrough)}, field{"why", v.Why})
 	for _, x := range v.Earlier {
@@ -217,9 +206,9 @@ func (a *app) leaseTakeCommand(renew bool) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "acquire SUBJECT", Short: "Get a lease of a thing for this device", Args: args(1, 1),
 		Long: `acquire gets this device the lease of SUBJECT: an object id (64 hex digits) or a name.
-A quorum of the zone's members signs it; without a daemon that is this device alone,
-which suffices where it is the only member. The fence that it prints goes with every
-effect: a sink refuses lower ones.`,
+A quorum of the zone's members signs it: where fcpd runs it asks them over the mesh;
+without it there is this device alone, which suffices where it is the only member. The
+fence that it prints goes with every effect: a sink refuses lower ones.`,
 		Example: "  fcpctl lease acquire mailbox --for 10m",
 	}
 	if renew {
@@ -230,48 +219,50 @@ effect: a sink refuses lower ones.`,
 	cmd.Flags().Var(&life, "for", "how long, 1s to 24h (default 1m)")
 	dryRunFlag(cmd, &dryRun)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return a.withStore(cmd.Context(), openMode(!dryRun), func(e *engine.Engine) error {
-			t, err := o.thing(e, args[0])
+		q := o.request(args[0])
+		q.For, q.Renew = life.Duration, renew
+		if dryRun {
+			return a.withStore(cmd.Context(), reading, func(e *engine.Engine) error { return a.planLease(e, &q) })
+		}
+		return a.withAny(cmd.Context(), writing, func(e api.Store) error {
+			l, err := e.AcquireLease(cmd.Context(), q)
 			if err != nil {
 				return err
 			}
-			if renew {
-				if _, err := e.OwnLease(t); err != nil {
-					return err
-				}
-			}
-			return a.takeLease(cmd.Context(), e, t, life.Duration, dryRun)
+			v := a.viewLeaseState(l, false)
+			return a.answer("Lease", e.Position(), v, v.Ref, v.fields()...)
 		})
 	}
 	return cmd
 }
 
-func (a *app) takeLease(ctx context.Context, e *engine.Engine, t authority.Thing, ttl time.Duration, dryRun bool) error {
-	var v leaseView
-	if dryRun {
-		r, err := e.RequestLease(t, ttl)
-		if err != nil {
+// planLease says which lease this device would ask for, if it alone were to sign.
+func (a *app) planLease(e *engine.Engine, q *api.LeaseRequest) error {
+	t, err := e.LeaseThing(q.Zone, q.Purpose, q.Subject)
+	if err != nil {
+		return err
+	}
+	if q.Renew {
+		if _, err := e.OwnLease(t); err != nil {
 			return err
 		}
-		l, err := e.ProposeLease(r, 0)
-		if err == nil {
-			err = e.JudgeLease(r, l)
-		}
-		if err != nil {
-			return err
-		}
-		v = a.viewLease(e, l, "planned")
-		v.DryRun, v.Planned = true, []eventView{{Zone: t.Zone, Plane: fcp.PlaneLocal.String(), Kind: fcp.KindLeasePromised.String()},
-			{Zone: t.Zone, Plane: fcp.PlaneControl.String(), Kind: fcp.KindLeaseGranted.String()}}
-		if a.flags.format == formatTable {
-			return a.printPlanned(v.Planned)
-		}
-	} else {
-		l, err := e.AcquireLease(ctx, t, ttl, nil)
-		if err != nil {
-			return err
-		}
-		v = a.viewLeaseState(e, l, false)
+	}
+	r, err := e.RequestLease(t, q.For)
+	if err != nil {
+		return err
+	}
+	l, err := e.ProposeLease(r, 0)
+	if err == nil {
+		err = e.JudgeLease(r, l)
+	}
+	if err != nil {
+		return err
+	}
+	v := viewLease(l, true, "planned")
+	v.DryRun, v.Planned = true, []eventView{{Zone: t.Zone, Plane: fcp.PlaneLocal.String(), Kind: fcp.KindLeasePromised.String()},
+		{Zone: t.Zone, Plane: fcp.PlaneControl.String(), Kind: fcp.KindLeaseGranted.String()}}
+	if a.flags.format == formatTable {
+		return a.printPlanned(v.Planned)
 	}
 	return a.answer("Lease", e.Position(), v, v.Ref, v.fields()...)
 }
@@ -286,28 +277,20 @@ func (a *app) leaseReleaseCommand() *cobra.Command {
 	cmd.Flags().Uint64Var(&upTo, "fence", 0, "fail unless this is the fence of the lease")
 	dryRunFlag(cmd, &dryRun)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return a.withStore(cmd.Context(), openMode(!dryRun), func(e *engine.Engine) error {
-			t, err := o.thing(e, args[0])
+		q := o.request(args[0])
+		q.Fence, q.DryRun = authority.Fence(upTo), dryRun
+		return a.withAny(cmd.Context(), openMode(!dryRun), func(e api.Store) error {
+			l, err := e.ReleaseLease(cmd.Context(), q)
 			if err != nil {
 				return err
 			}
-			l, err := e.OwnLease(t)
-			if err != nil {
-				return err
-			}
-			fence := l.Spec().Fence
-			if upTo != 0 && upTo != uint64(fence) {
-				return fcp.Errorf(fcp.CodeFenced, "the lease has the fence %d, not %s", fence, strconv.FormatUint(upTo, 10))
-			}
-			v := a.viewLeaseState(e, l, false)
+			v := a.viewLeaseState(l, false)
 			v.State = "released"
 			if v.DryRun = dryRun; dryRun {
-				v.Planned = []eventView{{Zone: t.Zone, Plane: fcp.PlaneControl.String(), Kind: fcp.KindLeaseReleased.String()}}
+				v.Planned = []eventView{{Zone: v.Zone, Plane: fcp.PlaneControl.String(), Kind: fcp.KindLeaseReleased.String()}}
 				if a.flags.format == formatTable {
 					return a.printPlanned(v.Planned)
 				}
-			} else if err := e.ReleaseLease(cmd.Context(), t, fence); err != nil {
-				return err
 			}
 			return a.answer("Lease", e.Position(), v, v.Ref, v.fields()...)
 		})

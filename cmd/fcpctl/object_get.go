@@ -2,14 +2,11 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 	"strings"
 
@@ -38,8 +35,11 @@ func (a *app) objectGetCommand() *cobra.Command {
 		Use: "get KEY [PATH]", Short: "Read an object", Args: args(0, 2),
 		Long: `get writes the bytes of an object to stdout, or to PATH. Nothing that fails its
 hash is written. With -r, KEY is a prefix and PATH a directory: KEY/its/path becomes
-PATH/its/path. A name that would lead out of PATH is refused and named. What cannot be
-read, or cannot have its path, is named; the rest is written and the exit code is 11.`,
+PATH/its/path. Files that are there already with the same bytes are left alone, so what
+was interrupted goes on when it is repeated. If others are there that differ, they are
+named and nothing is written, exit code 8; --overwrite replaces them. A name that would
+lead out of PATH is refused and named. What cannot be read, or cannot have its path, is
+named; the rest is written and the exit code is 11.`,
 		Example:           "  fcpctl object get notes/today\n  fcpctl object get notes/today --at -24h\n  fcpctl object get film --offset 1048576 --length 4096\n  fcpctl object get -r photos ./photos",
 		ValidArgsFunction: a.completeKeys,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -59,7 +59,7 @@ read, or cannot have its path, is named; the rest is written and the exit code i
 	cmd.Flags().BoolVarP(&o.recursive, "recursive", "r", false, "read every object below KEY into the directory PATH")
 	cmd.Flags().StringVar(&o.object, "object", "", "read by object id instead of by key")
 	cmd.Flags().StringVar(&o.version, "version", "", "read this version: at least 8 hex digits of its hash")
-	cmd.Flags().BoolVar(&o.overwrite, "overwrite", false, "replace files that exist")
+	cmd.Flags().BoolVar(&o.overwrite, "overwrite", false, "replace files that exist; with -r those that differ")
 	cmd.Flags().Int64Var(&o.offset, "offset", 0, "begin at this byte; only what is needed is decrypted")
 	cmd.Flags().Int64Var(&o.length, "length", 0, "at most this many bytes; 0 is to the end")
 	return cmd
@@ -94,6 +94,8 @@ type objectView struct {
 	Size     int64  `json:"size"`
 	Chunks   int    `json:"chunks,omitempty"`
 	Siblings int    `json:"siblings,omitempty"`
+
+	Unchanged bool `json:"unchanged,omitempty"` // of a tree: the file was there already, with these bytes
 
 	Fetched []fetchedView `json:"fetched,omitempty"` // what other members gave for it
 }
@@ -201,117 +203,6 @@ func findVersion(ctx context.Context, e api.Store, zone fcp.ZoneID, key, prefix 
 	return hash, nil
 }
 
-// getTree writes every object below a prefix into a directory. os.Root keeps
-// every path inside it, whatever the names and links there are.
-func (a *app) getTree(ctx context.Context, e api.Store, o *getOptions, prefix, dir string) error {
-	asOf, err := e.PositionAt(o.at.At)
-	if err != nil {
-		return err
-	}
-	zone := fcp.ZoneID(*o.zone)
-	if prefix != "" {
-		prefix = strings.TrimSuffix(prefix, "/") + "/"
-	}
-	var keys []string
-	err = e.List(ctx, engine.ListRequest{Zone: zone, Prefix: prefix, At: o.at.At}, func(entry *engine.Entry) error {
-		keys = append(keys, entry.Key)
-		return nil
-	})
-	if err == nil && len(keys) == 0 {
-		err = fcp.Errorf(fcp.CodeNotFound, "nothing is below %q", prefix)
-	}
-	if err != nil {
-		return a.notFound(err, prefix)
-	}
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return inputError(err, "the target directory")
-	}
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return inputError(err, "the target directory")
-	}
-	defer root.Close()
-	p := a.progress("get", "files")
-	defer p.done()
-	l := a.list("File", asOf, "SIZE", "VERSION", "PATH")
-	refused, failed := 0, 0
-	var first error // of those that failed
-	for i, key := range keys {
-		p.tell("", uint64(i), uint64(len(keys)))
-		name := strings.TrimPrefix(key, prefix)
-		if why := unusable(name); why != "" {
-			refused++
-			a.note("refused %q: %s; read it with `%s`", key, why, a.command("object", "get", key))
-			continue
-		}
-		info, err := a.getFile(ctx, e, engine.GetRequest{Zone: zone, Key: key, At: o.at.At}, root, name, o.overwrite)
-		if err != nil && ctx.Err() == nil && ofOneName(err) {
-			if failed++; first == nil {
-				first = err
-			}
-			a.warn(fcp.Wrap(fcp.CodeInternal, err, "%q", key))
-			continue
-		}
-		if err != nil {
-			return fcp.Wrap(fcp.CodeInternal, err, "%q", key)
-		}
-		v := viewObject(&info)
-		if err := l.add(v, key, decimal(uint64(info.Size)), a.short(v.Version), name); err != nil {
-			return err
-		}
-	}
-	if err := l.close(); err != nil {
-		return err
-	}
-	a.answered(asOf, fmt.Sprintf("%d of %d files written", l.count, len(keys)))
-	if failed > 0 {
-		return &exitError{fcp.Errorf(fcp.CodeOf(first), "%d of %d objects could not be written to %s; the others are", refused+failed, len(keys), dir).
-			WithNext("see the warnings; read those one by one: `" + a.command("object", "get", "KEY", "PATH") + "`"), exitFindings}
-	}
-	if refused > 0 {
-		return &exitError{fcp.Errorf(fcp.CodeInvalidArgument, "%d of %d names cannot be paths inside %s", refused, len(keys), dir).
-			WithNext("read those one by one: `" + a.command("object", "get", "KEY", "PATH") + "`"), exitFindings}
-	}
-	return nil
-}
-
-// ofOneName reports whether an error is about one name, its bytes or its path, so that
-// the other names of a tree can still be read.
-func ofOneName(err error) bool {
-	switch fcp.CodeOf(err).Class() {
-	case fcp.Invalid, fcp.Denied, fcp.NotEnough, fcp.Corrupt:
-		return true
-	}
-	return false
-}
-
-// unusable says why a name cannot be a path below a directory, "" when it can.
-func unusable(name string) string {
-	switch {
-	case strings.ContainsRune(name, 0):
-		return "it contains a zero byte"
-	case !filepath.IsLocal(filepath.FromSlash(name)) || path.Clean(name) != name:
-		return "as a path it would lead elsewhere"
-	case name == ".":
-		return "as a path it is the directory itself"
-	}
-	return ""
-}
-
-func (a *app) getFile(ctx context.Context, e api.Store, req engine.GetRequest, root *os.Root, name string, overwrite bool) (engine.Info, error) {
-	r, err := e.Get(ctx, req)
-	if err != nil {
-		return engine.Info{}, err
-	}
-	defer r.Close()
-	if parent := path.Dir(name); parent != "." {
-		if err := root.MkdirAll(parent, 0o777); err != nil {
-			return engine.Info{}, inputError(err, "the directory of "+name)
-		}
-	}
-	return r.Info(), writeIn(root, name, overwrite, r)
-}
-
 // writeNew writes a file in dir, complete or not at all.
 func writeNew(dir, name string, overwrite bool, r io.WriterTo) error {
 	root, err := os.OpenRoot(dir)
@@ -325,20 +216,6 @@ func writeNew(dir, name string, overwrite bool, r io.WriterTo) error {
 // pastCache is from what size on an object is written past the page cache.
 const pastCache = 16 << 20
 
-// maxFileName is the longest name of a file on common file systems, in bytes.
-const maxFileName = 255
-
-// partOf is the name of a file while it is written, in the same directory.
-func partOf(name string) string {
-	const suffix = ".fcp-part"
-	dir, base := path.Split(name)
-	if len(base)+len(suffix) > maxFileName {
-		sum := sha256.Sum256([]byte(base))
-		base = hex.EncodeToString(sum[:16])
-	}
-	return dir + base + suffix
-}
-
 // writeIn writes under another name first, so that a read that fails half-way
 // leaves nothing that looks whole.
 func writeIn(root *os.Root, name string, overwrite bool, r io.WriterTo) (err error) {
@@ -349,14 +226,12 @@ func writeIn(root *os.Root, name string, overwrite bool, r io.WriterTo) (err err
 	if _, err := root.Lstat(name); err == nil && !overwrite {
 		return exists
 	}
-	temp := partOf(name)
-	f, err := root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
-	if errors.Is(err, fs.ErrExist) {
-		return fcp.Errorf(fcp.CodeNotEmpty, "%s is left from an earlier try", temp).WithNext("remove it and run the same command again")
-	}
+	temp := partialOf(name)
+	f, release, err := makePartial(root, temp)
 	if err != nil {
-		return inputError(err, "the target "+name)
+		return err
 	}
+	defer release()
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, root.Remove(temp))

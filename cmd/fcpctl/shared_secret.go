@@ -142,12 +142,16 @@ func secretOptions(cmd *cobra.Command) *secretFlags {
 
 // change runs fn with the store and the owner's key, and prints what it returns.
 func (a *app) changeSecret(ctx context.Context, o *secretFlags, what string, fn func(e *engine.Engine, owner *authority.OwnerKey) (engine.SecretState, error)) error {
+	owner, err := a.ownerFor(o.identity, what)
+	if err != nil {
+		return err
+	}
+	defer owner.Wipe()
+	return a.changeSecretBy(ctx, o, owner, fn)
+}
+
+func (a *app) changeSecretBy(ctx context.Context, o *secretFlags, owner *authority.OwnerKey, fn func(e *engine.Engine, owner *authority.OwnerKey) (engine.SecretState, error)) error {
 	return a.withStore(ctx, openMode(!o.dryRun), func(e *engine.Engine) error {
-		owner, err := a.ownerFor(o.identity, what)
-		if err != nil {
-			return err
-		}
-		defer owner.Wipe()
 		if err := e.Genesis().CheckOwner(owner.Public()); err != nil {
 			return err
 		}
@@ -242,14 +246,33 @@ func (a *app) secretReshareCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "reshare NAME", Short: "Give a secret new shares; the value stays, the shares before are void", Args: args(1, 1),
 		Long: `reshare rebuilds the value from the shares in reach, splits it anew and seals the new
-shares. Old shares go with no new one, and no device gives an old one out. It is no
-remedy for a value that somebody learned: put --rotate is.`,
+shares. Where fcpd runs, the devices are asked over the mesh. Old shares go with no new
+one, and no device gives an old one out. It is no remedy for a value that somebody
+learned: put --rotate is.`,
 		Example: "  fcpctl secret reshare api/token --identity ~/fcp-identity --without laptop",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.changeSecret(cmd.Context(), o, "a resharing", func(e *engine.Engine, owner *authority.OwnerKey) (engine.SecretState, error) {
+			owner, err := a.ownerFor(o.identity, "a resharing")
+			if err != nil {
+				return err
+			}
+			defer owner.Wipe()
+			near := gathered{}
+			if len(from) == 0 && !o.dryRun {
+				r, err := a.daemon(cmd.Context())
+				if err == nil && r != nil {
+					err = a.gatherFor(cmd.Context(), r, owner, fcp.ZoneID(*o.zone), args[0], near)
+				}
+				if err != nil {
+					return a.refused(err)
+				}
+			}
+			return a.changeSecretBy(cmd.Context(), o, owner, func(e *engine.Engine, owner *authority.OwnerKey) (engine.SecretState, error) {
 				q, err := h.request(a, e, fcp.ZoneID(*o.zone), args[0], o.dryRun)
 				if err != nil {
 					return engine.SecretState{}, err
+				}
+				if len(near) > 0 {
+					return e.ReshareSecret(cmd.Context(), owner, q, near)
 				}
 				stores, err := a.openSources(cmd.Context(), e, from, o.dryRun)
 				if err != nil {

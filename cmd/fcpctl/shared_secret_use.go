@@ -14,6 +14,7 @@ import (
 	"fcp/authority"
 	"fcp/authority/keystore"
 	"fcp/engine"
+	"fcp/node/api"
 )
 
 // sources are the stores of other devices that are in reach as directories.
@@ -41,7 +42,7 @@ func (s *sources) close(err error) error {
 }
 
 func fromOption(cmd *cobra.Command, from *[]string) {
-	cmd.Flags().StringArrayVar(from, "from", nil, "directory with the store of another device that holds a share; may be repeated")
+	cmd.Flags().StringArrayVar(from, "from", nil, "directory with the store of another device that holds a share, instead of the mesh; may be repeated")
 	_ = cmd.MarkFlagDirname("from")
 }
 
@@ -78,37 +79,65 @@ func useSecretOptions(cmd *cobra.Command) *useFlags {
 	return o
 }
 
-// useSecret lets fn use the value of a secret, and returns the position after it.
-func (a *app) useSecret(ctx context.Context, o *useFlags, name, purpose string, fn func(value []byte) error) (asOf uint64, err error) {
-	err = a.withStore(ctx, writing, func(e *engine.Engine) error {
-		u := engine.SecretUse{Zone: fcp.ZoneID(*o.zone), Name: name, Purpose: purpose}
-		if o.token != "" {
-			chain, err := keystore.LoadToken(keystore.OS{}, o.token)
-			if err != nil {
-				return err
-			}
-			if o.key == "" {
-				return usagef("give the file that was written together with the token", "--key names the file with the holder's key")
-			}
-			holder, err := keystore.LoadHolder(keystore.OS{}, o.key)
-			if err != nil {
-				return err
-			}
-			defer holder.Wipe()
-			u.Caller = &engine.Caller{Token: chain, Prove: func(c authority.Challenge, leaf, request fcp.Hash) ([]byte, error) {
-				return holder.Prove(c, leaf, request), nil
-			}}
-		} else {
-			owner, err := a.ownerFor(o.identity, "the use of a secret without a token")
-			if err != nil {
-				return err
-			}
-			defer owner.Wipe()
-			if err := e.Genesis().CheckOwner(owner.Public()); err != nil {
-				return err
-			}
-			u.By = owner
+// secretUser says who uses a secret: the holder of a token, or the owner, if his key is the
+// store's. done wipes the key.
+func (a *app) secretUser(o *useFlags, check func(authority.OwnerPublic) error, u *engine.SecretUse) (done func(), err error) {
+	if o.token == "" {
+		owner, err := a.ownerFor(o.identity, "the use of a secret without a token")
+		if err != nil {
+			return nil, err
 		}
+		if err := check(owner.Public()); err != nil {
+			owner.Wipe()
+			return nil, err
+		}
+		u.Sign = a.accessSigner(owner)
+		return owner.Wipe, nil
+	}
+	chain, err := keystore.LoadToken(keystore.OS{}, o.token)
+	if err != nil {
+		return nil, err
+	}
+	if o.key == "" {
+		return nil, usagef("give the file that was written together with the token", "--key names the file with the holder's key")
+	}
+	holder, err := keystore.LoadHolder(keystore.OS{}, o.key)
+	if err != nil {
+		return nil, err
+	}
+	u.Caller = &engine.Caller{Token: chain, Prove: func(c authority.Challenge, leaf, request fcp.Hash) ([]byte, error) {
+		return holder.Prove(c, leaf, request), nil
+	}}
+	return holder.Wipe, nil
+}
+
+// accessSigner signs with the owner's key that this device may rebuild a secret once.
+func (a *app) accessSigner(owner *authority.OwnerKey) func(*authority.Secret, authority.SecretAccessSpec) ([]byte, error) {
+	return func(_ *authority.Secret, spec authority.SecretAccessSpec) ([]byte, error) {
+		return authority.SignSecretAccess(a.random(), owner, spec)
+	}
+}
+
+// useSecret lets fn use the value of a secret, and returns the position after it. Where
+// fcpd runs it gathers the shares over the mesh, and goes on while fn runs; with --from it
+// steps aside.
+func (a *app) useSecret(ctx context.Context, o *useFlags, name, purpose string, fn func(value []byte) error) (asOf uint64, err error) {
+	u := engine.SecretUse{Zone: fcp.ZoneID(*o.zone), Name: name, Purpose: purpose}
+	if len(o.from) == 0 {
+		r, err := a.daemon(ctx)
+		if err != nil {
+			return 0, err
+		}
+		if r != nil {
+			return a.useSecretMesh(ctx, r, o, u, fn)
+		}
+	}
+	err = a.withStore(ctx, writing, func(e *engine.Engine) error {
+		done, err := a.secretUser(o, e.Genesis().CheckOwner, &u)
+		if err != nil {
+			return err
+		}
+		defer done()
 		stores, err := a.openSources(ctx, e, o.from, false)
 		if err != nil {
 			return err
@@ -118,10 +147,90 @@ func (a *app) useSecret(ctx context.Context, o *useFlags, name, purpose string, 
 		if err = stores.close(err); err != nil {
 			return a.refused(err)
 		}
+		members, err := e.Members()
+		if err != nil {
+			return err
+		}
 		asOf = e.Position()
-		return a.usedSecret(e, &used)
+		return a.usedSecret(members, asOf, &used)
 	})
 	return asOf, err
+}
+
+func (a *app) useSecretMesh(ctx context.Context, r *api.Remote, o *useFlags, u engine.SecretUse, fn func(value []byte) error) (asOf uint64, err error) {
+	done, err := a.secretUser(o, r.CheckOwner, &u)
+	if err != nil {
+		return 0, err
+	}
+	defer done()
+	shares, used, err := a.gatherShares(ctx, r, u)
+	if err != nil {
+		return 0, a.refused(err)
+	}
+	defer shares.Wipe()
+	asOf, a.answers = r.Position(), r
+	members, err := namedMembers(ctx, r)
+	if err != nil {
+		return 0, err
+	}
+	if err := shares.Use(fn); err != nil {
+		return 0, err
+	}
+	return asOf, a.usedSecret(members, asOf, &used)
+}
+
+// gatherShares has fcpd gather the shares of a secret, and opens them with this device's
+// keys.
+func (a *app) gatherShares(ctx context.Context, r *api.Remote, u engine.SecretUse) (*engine.GatheredShares, engine.SecretUsed, error) {
+	node, err := engine.LoadNodeKeys(a.flags.dir, a.environment())
+	if err != nil {
+		return nil, engine.SecretUsed{}, err
+	}
+	defer node.Wipe()
+	return r.GatherShares(ctx, u, node)
+}
+
+// namedMembers returns the devices that fcpd knows, with their names alone.
+func namedMembers(ctx context.Context, r *api.Remote) (out []engine.Member, err error) {
+	st, err := r.Client().Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range st.Members {
+		h, err := fcp.ParseHash(m.Writer)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, engine.Member{Writer: fcp.WriterID(h), Name: m.Name})
+	}
+	return out, nil
+}
+
+// gathered are shares that fcpd gathered before it stepped aside, by secret. It is the
+// ShareSource of what needs the store for itself.
+type gathered map[authority.SecretID]*engine.GatheredShares
+
+// AskShare implements engine.ShareSource.
+func (g gathered) AskShare(_ context.Context, device fcp.WriterID, message []byte) ([]byte, error) {
+	ask, err := authority.DecodeShareAsk(message)
+	if err != nil {
+		return nil, err
+	}
+	if x := g[ask.Secret]; x != nil && x.Sealed(device) != nil {
+		return x.Sealed(device), nil
+	}
+	return nil, fcp.Errorf(fcp.CodeTimeout, "it gave none before")
+}
+
+// gatherFor takes the shares of one more secret from fcpd, for the owner.
+func (a *app) gatherFor(ctx context.Context, r *api.Remote, owner *authority.OwnerKey, zone fcp.ZoneID, name string, into gathered) error {
+	shares, used, err := a.gatherShares(ctx, r, engine.SecretUse{Zone: zone, Name: name, Purpose: "reshare", Sign: a.accessSigner(owner)})
+	if err != nil {
+		return err
+	}
+	shares.Wipe() // they are opened again where the value is rebuilt
+	into[used.State.ID] = shares
+	return nil
 }
 
 // usedSecretView is what a use took, as JSON.
@@ -134,11 +243,7 @@ type usedSecretView struct {
 }
 
 // usedSecret says on stderr what was used: stdout is the command's.
-func (a *app) usedSecret(e *engine.Engine, u *engine.SecretUsed) error {
-	members, err := e.Members()
-	if err != nil {
-		return err
-	}
+func (a *app) usedSecret(members []engine.Member, asOf uint64, u *engine.SecretUsed) error {
 	v := usedSecretView{Name: u.State.Name, Version: u.State.Version, Devices: []string{}, Request: fcp.Hash(u.Request).String()}
 	for _, m := range members {
 		for _, w := range u.Devices {
@@ -154,14 +259,14 @@ func (a *app) usedSecret(e *engine.Engine, u *engine.SecretUsed) error {
 		}
 	}
 	if a.flags.format.structured() {
-		b, err := a.envelope("SecretUse", e.Position(), v)
+		b, err := a.envelope("SecretUse", asOf, v)
 		if err == nil {
 			_, err = a.stderr.Write(append(b, '\n'))
 		}
 		return err
 	}
 	a.note("%s, version %d, from the shares of %s", v.Name, v.Version, strings.Join(v.Devices, ", "))
-	a.answered(e.Position())
+	a.answered(asOf)
 	return nil
 }
 
@@ -174,7 +279,8 @@ func (a *app) secretUseCommand() *cobra.Command {
 		Use: "use NAME -- COMMAND [ARG...]", Short: "Run a command that reads the secret from stdin or a file descriptor", Args: cobra.ArbitraryArgs,
 		Long: `use rebuilds the secret in memory and gives it to a command through a pipe: its stdin,
 or with --fd N the file descriptor N, 3 or higher. It is in no argument, variable or file. The use is on record
-before, here and on each device that gives its share. The exit code is the command's own
+before, here and on each device that gives its share. Where fcpd runs it asks the devices
+over the mesh, and only this process opens what they give. The exit code is the command's own
 (128 and the signal's number when one ended it), with FCP-7001 on stderr; every other error
 is fcpctl's, and then the command did not run or had ended well.`,
 		Example: "  fcpctl secret use api/token --identity ~/fcp-identity -- curl -K -\n  fcpctl secret use db --token agent.token --key agent.key --fd 3 -- psql-with-password-fd 3",
