@@ -67,27 +67,38 @@ type SecretLoss struct {
 // It goes on after one that cannot be; the result says of each how it went. A value that
 // a finder may have learned is only safe when it is rotated.
 func (e *Engine) ReshareAfterLoss(ctx context.Context, owner *authority.OwnerKey, device fcp.WriterID, sources ShareSource) (out []SecretLoss, err error) {
+	secrets, err := e.SharedWith(device)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range secrets {
+		loss := SecretLoss{Before: s, Version: s.Version}
+		after, err := e.ReshareSecret(ctx, owner, PutSecretRequest{Zone: s.Zone, Name: secretText(s.ID), Without: []fcp.WriterID{device}}, sources)
+		if err == nil {
+			loss.Reshared, loss.Version = true, after.Version
+		}
+		loss.Err = err
+		out = append(out, loss)
+		if ctx.Err() != nil {
+			return out, interrupted(ctx)
+		}
+	}
+	return out, nil
+}
+
+// SharedWith returns the secrets of which a device holds a share, by zone and name.
+func (e *Engine) SharedWith(device fcp.WriterID) (out []SecretState, err error) {
 	for _, zone := range e.Zones() {
 		if e.ring.Load().zones[zone] == nil {
 			continue
 		}
 		secrets, err := e.Secrets(zone)
 		if err != nil {
-			return out, err
+			return nil, err
 		}
 		for _, s := range secrets {
-			if s.Removed() || !slices.Contains(s.Holders, device) {
-				continue
-			}
-			loss := SecretLoss{Before: s, Version: s.Version}
-			after, err := e.ReshareSecret(ctx, owner, PutSecretRequest{Zone: zone, Name: secretText(s.ID), Without: []fcp.WriterID{device}}, sources)
-			if err == nil {
-				loss.Reshared, loss.Version = true, after.Version
-			}
-			loss.Err = err
-			out = append(out, loss)
-			if ctx.Err() != nil {
-				return out, interrupted(ctx)
+			if !s.Removed() && slices.Contains(s.Holders, device) {
+				out = append(out, s)
 			}
 		}
 	}

@@ -234,18 +234,28 @@ func (n *Node) ask(ctx context.Context, to fcp.WriterID, m *ask) ([]byte, error)
 	if err := s.send(urgent, m); err != nil {
 		return nil, err
 	}
-	select {
-	case a := <-answered:
-		if a.Refused != nil {
-			return nil, a.Refused.err()
+	look := time.NewTicker(silentAfter / 4)
+	defer look.Stop()
+	for {
+		select {
+		case a := <-answered:
+			if a.Refused != nil {
+				return nil, a.Refused.err()
+			}
+			return a.Body, nil
+		case <-look.C:
+			if s.silent() {
+				return nil, errSilent()
+			}
+		case <-ctx.Done():
+			return nil, late()
+		case <-s.ctx.Done():
+			return nil, fcp.Errorf(fcp.CodeTimeout, "it went away while it was asked")
 		}
-		return a.Body, nil
-	case <-ctx.Done():
-		return nil, late()
-	case <-s.ctx.Done():
-		return nil, fcp.Errorf(fcp.CodeTimeout, "it went away while it was asked")
 	}
 }
+
+func errSilent() error { return fcp.Errorf(fcp.CodeTimeout, "nothing is heard of it") }
 
 // reached returns the session with a member. A node that just started, or was lent and
 // is back, waits a moment: others dial it again.
@@ -258,7 +268,7 @@ func (n *Node) reached(ctx context.Context, to fcp.WriterID) (*Session, error) {
 		n.mu.Unlock()
 		if s != nil {
 			if s.silent() {
-				return nil, fcp.Errorf(fcp.CodeTimeout, "nothing is heard of it")
+				return nil, errSilent()
 			}
 			return s, nil
 		}

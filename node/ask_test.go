@@ -215,8 +215,10 @@ func TestAnswersThatNobodyWaitsFor(t *testing.T) {
 // decided, at most so many at once, and the others' asks are not in its way.
 func TestAFloodOfAsksIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := agreed(t, 3, 74)
+		const limit = 60
+		s := newSimMeshOf(t, 3, 74, simnet.Link{Delay: time.Millisecond}, func(_ int, o *Options) { o.Budget.Asks = limit })
 		defer s.close()
+		s.together()
 		n, hostile := s.nodes[0].n, s.nodes[1].n
 		sent := uint64(0)
 		flood := func(count int) {
@@ -245,7 +247,6 @@ func TestAFloodOfAsksIsRefused(t *testing.T) {
 			decided.Add(1)
 			return nil, fcp.Errorf(fcp.CodeNotFound, "no")
 		}
-		limit := int64(DefaultBudget().Asks)
 		for range 2 * limit {
 			flood(1)
 			time.Sleep(10 * time.Millisecond)

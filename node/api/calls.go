@@ -49,6 +49,12 @@ var calls = map[string]func(*callState) error{
 	"accesses":    (*callState).accesses,
 	"staging":     (*callState).staging,
 	"wait":        (*callState).wait,
+
+	"secret":        (*callState).secret,
+	"lease-acquire": (*callState).acquireLease,
+	"lease-release": (*callState).releaseLease,
+	"leases":        (*callState).leases,
+	"lease-fence":   (*callState).leaseFence,
 }
 
 // maxRequest limits the CBOR of a request, in bytes.
@@ -314,13 +320,7 @@ func (c *callState) use() error {
 	if err != nil {
 		return err
 	}
-	caller := &engine.Caller{Token: chain, Prove: func(ch authority.Challenge, leaf, request fcp.Hash) ([]byte, error) {
-		if err := c.send(frameProve, &proveCall{ch.Kind, ch.Value, leaf, request}); err != nil {
-			return nil, err
-		}
-		var signature []byte
-		return signature, c.expect(frameProof, &signature)
-	}}
+	caller := c.caller(chain)
 	switch {
 	case q.Get != nil:
 		r, err := c.engine.GetFor(c.ctx, caller, *q.Get)
@@ -351,6 +351,17 @@ func (c *callState) use() error {
 		return c.send(frameRow, &res)
 	}
 	return fcp.Errorf(fcp.CodeMalformed, "a use of a token for nothing")
+}
+
+// caller is the holder of a token, at the other end of the socket.
+func (c *callState) caller(chain *authority.Chain) *engine.Caller {
+	return &engine.Caller{Token: chain, Prove: func(ch authority.Challenge, leaf, request fcp.Hash) ([]byte, error) {
+		if err := c.send(frameProve, &proveCall{ch.Kind, ch.Value, leaf, request}); err != nil {
+			return nil, err
+		}
+		var signature []byte
+		return signature, c.expect(frameProof, &signature)
+	}}
 }
 
 func (c *callState) grants() error {

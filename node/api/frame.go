@@ -30,6 +30,10 @@ const (
 	frameDataEnd frameKind = 'D' // the payload is whole
 	frameProve   frameKind = 'p' // CBOR: sign this
 	frameProof   frameKind = 's' // the signature
+	frameVersion frameKind = 'v' // CBOR: secretVersion
+	frameAccess  frameKind = 'a' // CBOR: sign this access to it
+	frameShare   frameKind = 'h' // CBOR: engine.SealedShare
+	frameVerdict frameKind = 'k' // CBOR: failure, without a code for a good share
 	frameRow     frameKind = 'r' // CBOR: one item of the answer
 	frameEnd     frameKind = 'z' // CBOR: End
 	frameFailure frameKind = 'e' // CBOR: failure

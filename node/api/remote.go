@@ -262,25 +262,30 @@ func (r *Remote) use(ctx context.Context, c *engine.Caller, q *useCall, upload i
 	if err != nil {
 		return nil, err
 	}
-	var p proveCall
 	kind, b, err := x.next()
 	if err == nil && kind != frameProve {
 		err = fcp.Errorf(fcp.CodeMalformed, "a frame %q where a challenge belongs", byte(kind))
 	}
 	if err == nil {
-		err = decodeFrame(b, &p)
-	}
-	var signature []byte
-	if err == nil {
-		signature, err = c.Prove(authority.Challenge{Kind: p.Kind, Value: p.Value}, p.Leaf, p.Request)
-	}
-	if err == nil {
-		err = x.send(frameProof, signature)
+		err = answerProve(x, c, b)
 	}
 	if err != nil {
 		return nil, errors.Join(err, x.close())
 	}
 	return x, nil
+}
+
+// answerProve has the holder of a token sign a challenge.
+func answerProve(x *exchange, c *engine.Caller, b []byte) error {
+	var p proveCall
+	if err := decodeFrame(b, &p); err != nil {
+		return err
+	}
+	signature, err := c.Prove(authority.Challenge{Kind: p.Kind, Value: p.Value}, p.Leaf, p.Request)
+	if err != nil {
+		return err
+	}
+	return x.send(frameProof, signature)
 }
 
 // GetFor implements Store.

@@ -46,6 +46,17 @@ type Store interface {
 	GetFor(context.Context, *engine.Caller, engine.GetRequest) (Object, error)
 	PutFor(context.Context, *engine.Caller, engine.PutRequest) (engine.PutResult, error)
 	RemoveFor(context.Context, *engine.Caller, engine.RemoveRequest) (engine.PutResult, error)
+	// Leases calls fn with every valid lease: of a thing, or with no Subject of a zone or,
+	// with no Zone, of all, those of a thing together and the highest fence first.
+	Leases(context.Context, LeaseRequest, func(*Lease) error) error
+	// LetThrough returns the highest fence that this device, as the sink, let through to
+	// an effect on a thing.
+	LetThrough(context.Context, LeaseRequest) (authority.Fence, error)
+	// AcquireLease gets this device a lease; a daemon asks the members over the mesh. See
+	// engine.Engine.AcquireLease and OwnLease for the errors.
+	AcquireLease(context.Context, LeaseRequest) (*Lease, error)
+	// ReleaseLease gives back the lease that this device has.
+	ReleaseLease(context.Context, LeaseRequest) (*Lease, error)
 	// Grants returns the refs of a zone's grants, ascending.
 	Grants(zone fcp.ZoneID) ([]fcp.Hash, error)
 	// Revoke signs here and appends there: the key stays in this process.
