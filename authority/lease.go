@@ -79,6 +79,12 @@ func (f Fence) Next(checkpoint uint64) (Fence, error) {
 	return f + 1, nil
 }
 
+// Reaches reports whether a lease under next may follow one under f: of the same
+// checkpoint, and no further above it than a signer lets one lease go.
+func (f Fence) Reaches(next Fence) bool {
+	return next > f && next.Checkpoint() == f.Checkpoint() && next-f <= maxFenceStep
+}
+
 // Thing is what one lease at a time is held on.
 type Thing struct {
 	Zone    fcp.ZoneID

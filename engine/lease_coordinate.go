@@ -173,7 +173,9 @@ func (b *ballot) short() string {
 // take counts one member's answer and returns the lease when that is enough.
 func (b *ballot) take(member fcp.WriterID, vote authority.NodeSignature, err error) *authority.UnverifiedLease {
 	if h, ok := isHeld(err); ok {
-		b.above = max(b.above, h.Fence)
+		if b.l.Spec().Fence.Reaches(h.Fence + 1) { // what lies beyond, the members would not sign
+			b.above = max(b.above, h.Fence)
+		}
 		if h.Reason == authority.ReasonLeaseHeld && (b.held == nil || h.Until.After(b.held.Until)) {
 			b.held = h
 		}

@@ -309,6 +309,38 @@ func (liars) Coordinate(context.Context, fcp.WriterID, []byte) ([]byte, error) {
 	return nil, &fcp.Error{Code: fcp.CodeLeaseHeld, Cause: &authority.HeldError{Reason: authority.ReasonQuorum, Fence: 1<<62 | 1}}
 }
 
+// boaster is a member that says it knows of a fence that there is not.
+type boaster struct {
+	*peers
+	who   fcp.WriterID
+	fence authority.Fence
+}
+
+func (b boaster) Vote(ctx context.Context, member fcp.WriterID, request, lease []byte) (authority.NodeSignature, error) {
+	if member == b.who {
+		return authority.NodeSignature{}, &fcp.Error{Code: fcp.CodeFenced, Cause: &authority.HeldError{Reason: authority.ReasonLeaseStale, Fence: b.fence}}
+	}
+	return b.peers.Vote(ctx, member, request, lease)
+}
+
+// TestABoasterUsesUpNoFences: a coordinator behind the others finds the fence that they
+// take, whatever one of them says.
+func TestABoasterUsesUpNoFences(t *testing.T) {
+	for i, fence := range []authority.Fence{1<<63 - 1, 1<<32 | (1<<32 - 1), 7<<32 | 5, 1<<32 | 1<<31} {
+		m := New(t, 30+uint64(i), 4)
+		m.agree(zone, 1)
+		a, c, d := m.Nodes[0], m.Nodes[2], m.Nodes[3]
+		_, err := a.acquire(thing(1), time.Minute, c, d)
+		wantCode(t, "two of four", err, fcp.CodeNoQuorum)
+		m.Sync(zone) // a gave it up; a and b have promised a fence that d does not know
+		r, err := d.RequestLease(thing(1), time.Minute)
+		m.check(err)
+		if _, err := d.CoordinateLease(ctx, r.Bytes(), zone, boaster{&peers{m, d, nil}, c.writer(), fence}); err != nil {
+			t.Errorf("fence %d: %v", fence, err)
+		}
+	}
+}
+
 // TestNoCoordinatorReleasesForAHolder: what a coordinator says makes no device give
 // up fences that it never had.
 func TestNoCoordinatorReleasesForAHolder(t *testing.T) {
