@@ -70,9 +70,9 @@ func (st *Status) tellContacts(o *opening, now time.Time) {
 
 // awaits returns how much longer a member that is not there may just not have been met
 // again: sessions begin anew when the node does, after each command that had the store.
-// It is 0 for one that was away before, and for one that had its time.
+// It is 0 for one that was away before, that came since, and for one that had its time.
 func (o *opening) awaits(c *node.Contact, now time.Time) time.Duration {
-	if c.Self || c.Up || c.Revoked {
+	if c.Self || c.Up || c.Revoked || c.Seen.After(o.since) {
 		return 0
 	}
 	left := behindAfter

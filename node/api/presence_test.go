@@ -43,6 +43,9 @@ func TestWhoWasThereIsAwaited(t *testing.T) {
 		now = now.Add(behindAfter / 4)
 		patience = o.patienceLeft(contacts(false), now)
 	}
+	if c := (node.Contact{Writer: up, Seen: now.Add(-time.Second)}); o.awaits(&c, now) > 0 {
+		t.Fatal("one that came and went is awaited")
+	}
 	now = now.Add(behindAfter)
 	if o = (&opening{since: now, patience: patience}); len(awaited(o)) != 1 {
 		t.Fatal("the time of the loan itself counts")
