@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	mrand "math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -96,6 +98,96 @@ func TestALeaseIsSignedOverTheMesh(t *testing.T) {
 			if !strings.Contains(err.Error(), "device "+w.String()[:16]+": FCP-7002") {
 				t.Errorf("%v does not name %.16s", err, w)
 			}
+		}
+	})
+}
+
+// TestLeasesOverABadNetwork has four nodes take, renew and give back one thing while the
+// network loses packets and is cut again and again: fences are never given twice, and no
+// two nodes believe at one time that they have it.
+func TestLeasesOverABadNetwork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := agreed(t, 4, 75)
+		defer s.close()
+		s.net.SetAll(simnet.Link{Delay: 5 * time.Millisecond, Jitter: 5 * time.Millisecond, Loss: 300, Duplicate: 100, Corrupt: 20})
+		type held struct {
+			holder     int
+			fence      authority.Fence
+			ref        fcp.Hash
+			from, till time.Time
+		}
+		var mu sync.Mutex
+		var all []held
+		var work sync.WaitGroup
+		rest := make(chan struct{})
+		for i, x := range s.nodes {
+			work.Go(func() {
+				r := mrand.New(mrand.NewPCG(75, uint64(i)))
+				for {
+					select {
+					case <-rest:
+						return
+					case <-time.After(time.Duration(r.IntN(3000)) * time.Millisecond):
+					}
+					ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+					l, err := x.e.AcquireLease(ctx, leased(9), 20*time.Second, x.n)
+					cancel()
+					if err != nil {
+						continue
+					}
+					h := held{i, l.Spec().Fence, l.Ref(), time.Now(), l.Spec().Until}
+					mu.Lock()
+					all = append(all, h)
+					mu.Unlock()
+					time.Sleep(time.Duration(r.IntN(2000)) * time.Millisecond)
+					if r.IntN(8) > 0 { // and with it every earlier one
+						mu.Lock()
+						for j := range all {
+							if now := time.Now(); all[j].holder == i && all[j].till.After(now) {
+								all[j].till = now
+							}
+						}
+						mu.Unlock()
+						if err := x.e.ReleaseLease(context.Background(), leased(9), h.fence); err != nil {
+							t.Error(err)
+						}
+					}
+				}
+			})
+		}
+		r := mrand.New(mrand.NewPCG(75, 99))
+		rounds := 30
+		if testing.Short() {
+			rounds = 6
+		}
+		for range rounds {
+			alone := r.IntN(4)
+			for i := range 4 {
+				if i != alone {
+					s.net.Cut(host(alone), host(i))
+				}
+			}
+			time.Sleep(time.Duration(2000+r.IntN(4000)) * time.Millisecond)
+			s.net.HealAll()
+			time.Sleep(time.Duration(2000+r.IntN(8000)) * time.Millisecond)
+		}
+		close(rest)
+		work.Wait()
+		holders := map[int]int{}
+		for i, a := range all {
+			holders[a.holder]++
+			for _, b := range all[:i] {
+				if a.fence == b.fence && a.ref != b.ref {
+					t.Errorf("fence %d was given to %d and %d", a.fence, a.holder, b.holder)
+				}
+				if a.holder != b.holder && a.from.Before(b.till) && b.from.Before(a.till) {
+					t.Errorf("%d and %d had it at one time: %+v %+v", a.holder, b.holder, a, b)
+				}
+			}
+		}
+		t.Log("leases by holder", holders)
+		if !testing.Short() && (len(all) < 5 || len(holders) < 2) {
+			t.Errorf("hardly anybody got a lease: %v", holders)
 		}
 	})
 }
@@ -236,11 +328,21 @@ func TestAFloodOfAsksIsRefused(t *testing.T) {
 			<-block
 			return nil, fcp.Errorf(fcp.CodeNotFound, "no")
 		}
+		for range maxServing { // symbols that are made for it are no asks
+			done, err := n.budgetOf(hostile.self).serve()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer done()
+		}
 		flood(100)
 		eventually(t, 10*time.Second, "the flood is refused", func() bool { return n.metrics.AsksRefused.Load() == 100-maxServing })
-		if b := n.budgetOf(hostile.self); b.serving != maxServing {
-			t.Errorf("%d are decided at once", b.serving)
+		b := n.budgetOf(hostile.self)
+		b.mu.Lock()
+		if b.asking != maxServing {
+			t.Errorf("%d are decided at once", b.asking)
 		}
+		b.mu.Unlock()
 		close(block)
 		eventually(t, 10*time.Second, "the rest is answered", func() bool { return n.metrics.AsksRefused.Load() == 100 })
 		n.decide = func(context.Context, fcp.WriterID, *ask) ([]byte, error) {

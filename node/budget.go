@@ -63,7 +63,8 @@ type budget struct {
 	mu      sync.Mutex
 	since   time.Time // guarded by mu
 	spent   Budget    // of the window; Decodes: open now; guarded by mu
-	serving int       // guarded by mu
+	serving int       // requests now; guarded by mu
+	asking  int       // asks now; guarded by mu
 }
 
 func newBudget(now func() time.Time, limit Budget) *budget {
@@ -106,25 +107,6 @@ func errBudget(what string) error {
 func (b *budget) serve() (done func(), err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.serveLocked()
-}
-
-// ask begins to decide what the peer asks for; done ends it.
-func (b *budget) ask() (done func(), err error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if done, err = b.serveLocked(); err != nil {
-		return nil, err
-	}
-	if b.spent.Asks >= b.limit.Asks {
-		b.serving--
-		return nil, errBudget("asks")
-	}
-	b.spent.Asks++
-	return done, nil
-}
-
-func (b *budget) serveLocked() (done func(), err error) {
 	b.rollLocked()
 	switch {
 	case b.serving >= maxServing:
@@ -139,6 +121,27 @@ func (b *budget) serveLocked() (done func(), err error) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.serving--
+	}, nil
+}
+
+// ask begins to decide what the peer asks for; done ends it. Symbols that are made for it
+// meanwhile are not in the way: a vote on a lease does not wait for a rebuild.
+func (b *budget) ask() (done func(), err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.rollLocked()
+	switch {
+	case b.asking >= maxServing:
+		return nil, errBudget("asks at once")
+	case b.spent.Asks >= b.limit.Asks:
+		return nil, errBudget("asks")
+	}
+	b.asking++
+	b.spent.Asks++
+	return func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.asking--
 	}, nil
 }
 
