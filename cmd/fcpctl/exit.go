@@ -7,24 +7,25 @@ import (
 	"strings"
 
 	"fcp"
+	"fcp/cmd/internal/exitcode"
 )
 
-// The exit codes. They are part of the interface and never change their meaning.
+// The exit codes, as fcpd has them too.
 const (
-	exitOK          = 0
-	exitFailed      = 1
-	exitUsage       = 2
-	exitUnreachable = 3
-	exitDenied      = 4
-	exitRate        = 5
-	exitInvalid     = 6
-	exitGuess       = 7
-	exitConflict    = 8
-	exitIntegrity   = 9
-	exitNotHere     = 10
-	exitFindings    = 11
-	exitWrongKey    = 12
-	exitInterrupted = 130
+	exitOK          = exitcode.OK
+	exitFailed      = exitcode.Failed
+	exitUsage       = exitcode.Usage
+	exitUnreachable = exitcode.Unreachable
+	exitDenied      = exitcode.Denied
+	exitRate        = exitcode.Rate
+	exitInvalid     = exitcode.Invalid
+	exitGuess       = exitcode.Guess
+	exitConflict    = exitcode.Conflict
+	exitIntegrity   = exitcode.Integrity
+	exitNotHere     = exitcode.NotHere
+	exitFindings    = exitcode.Findings
+	exitWrongKey    = exitcode.WrongKey
+	exitInterrupted = exitcode.Interrupted
 )
 
 // exitMeanings is the page `fcpctl help exit-codes`.
@@ -47,34 +48,6 @@ var exitMeanings = []struct {
 	{exitWrongKey, "wrong key", "the identity or passphrase is not that of this store"},
 	{exitInterrupted, "interrupted", "stopped by a signal; what was acknowledged is on disk"},
 }
-
-// exitByClass is the rule, exitByCode its exceptions.
-var (
-	exitByClass = map[fcp.Class]int{
-		fcp.Invalid:   exitInvalid,
-		fcp.Denied:    exitDenied,
-		fcp.Conflict:  exitConflict,
-		fcp.NotEnough: exitNotHere,
-		fcp.Corrupt:   exitIntegrity,
-		fcp.Transient: exitFailed,
-		fcp.Fatal:     exitFailed,
-	}
-	exitByCode = map[fcp.Code]int{
-		fcp.CodeSignature:    exitIntegrity, // forged bytes, not a lack of permission
-		fcp.CodeWrongKey:     exitWrongKey,
-		fcp.CodeLocked:       exitFindings,
-		fcp.CodeNotExclusive: exitFindings,
-		fcp.CodeExhausted:    exitRate,
-		fcp.CodeRateLimited:  exitRate,
-		fcp.CodeBudget:       exitRate,
-		fcp.CodeDependency:   exitUnreachable,
-		fcp.CodeGuess:        exitGuess,
-		fcp.CodeTimeout:      exitUnreachable,
-		fcp.CodeNoQuorum:     exitUnreachable,
-		fcp.CodeStale:        exitUnreachable,
-		fcp.CodeInterrupted:  exitInterrupted,
-	}
-)
 
 // exitError gives an error another exit code than its fcp.Code has.
 type exitError struct {
@@ -107,17 +80,7 @@ func exitOf(err error) int {
 	if errors.Is(err, context.Canceled) {
 		return exitInterrupted
 	}
-	return exitOfCode(fcp.CodeOf(err))
-}
-
-func exitOfCode(c fcp.Code) int {
-	if n, ok := exitByCode[c]; ok {
-		return n
-	}
-	if n, ok := exitByClass[c.Class()]; ok {
-		return n
-	}
-	return exitFailed
+	return exitcode.Of(fcp.CodeOf(err))
 }
 
 func exitPage() string {

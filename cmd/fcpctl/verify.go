@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"fcp"
+	"fcp/cmd/internal/exitcode"
 	"fcp/engine"
 )
 
@@ -116,7 +117,7 @@ func findings(codes []fcp.Code, next string) error {
 		if c == fcp.CodeNoStore { // nothing was looked at, so nothing is damaged
 			return &exitError{fcp.Errorf(c, "%s", resultText(len(codes))).WithNext(next), exitNotHere}
 		}
-		damage := exitOfCode(c) == exitIntegrity || c.Class() == fcp.NotEnough || c.Class() == fcp.Invalid
+		damage := exitcode.Of(c) == exitIntegrity || c.Class() == fcp.NotEnough || c.Class() == fcp.Invalid
 		if damage && exit != exitIntegrity {
 			worst, exit = c, exitIntegrity
 		}

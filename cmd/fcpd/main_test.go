@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"fcp/authority"
+	"fcp/cmd/internal/exitcode"
 	"fcp/engine"
 	"fcp/node/api"
 	"fcp/node/tailnet/tailnettest"
@@ -191,5 +192,26 @@ func prepare(t *testing.T, owner *authority.OwnerKey, dir func(int) string) {
 				ok(os.WriteFile(filepath.Join(dir(i), "enrollment"), m.Proof, 0o600))
 			}
 		}
+	}
+}
+
+// TestExitCodesAreThoseOfFcpctl: who starts it tells by them why it ended.
+func TestExitCodesAreThoseOfFcpctl(t *testing.T) {
+	for name, c := range map[string]struct {
+		args []string
+		want int
+	}{
+		"no store":     {nil, exitcode.NotHere},
+		"usage":        {[]string{"--nope"}, exitcode.Usage},
+		"an argument":  {[]string{"argument"}, exitcode.Usage},
+		"bad hook":     {[]string{"--on-arrival", "relative"}, exitcode.Invalid},
+		"no directory": {[]string{"--dir", ""}, exitcode.Invalid},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := start(t, t.TempDir(), c.args...)
+			if err := d.cmd.Wait(); d.cmd.ProcessState.ExitCode() != c.want {
+				t.Errorf("%v, want exit code %d; it said %s", err, c.want, d.log.String())
+			}
+		})
 	}
 }
