@@ -23,22 +23,65 @@ type request struct {
 	duplicate bool
 	err       error
 	dead      bool // given up by its caller before it was taken; guarded by Log.mu
+	row       *row // where its caller waits
 }
 
 // group is a set of requests that share one batch and one fsync.
 type group struct {
 	reqs   []*request
+	rows   []*row // one for each rowSize of reqs
 	bytes  int
 	joined atomic.Int32  // len(reqs), for gather
 	done   chan struct{} // closed when every request has its answer
+	awake  sync.Once
 
-	// wake is what the writers wait on: closed behind done, or when the log crashed. A
-	// channel that all of them share besides would cost each two turns at its lock.
-	wake  chan struct{}
-	awake sync.Once
+	away atomic.Int32  // rows with a writer that still waits, once the group was taken
+	back chan struct{} // closed when there is none
 }
 
-func (g *group) wakeUp() { g.awake.Do(func() { close(g.wake) }) }
+// row is where a few writers of a group wait together, so that a hundred of them do not
+// queue for the lock of one channel, nor count themselves in one word.
+type row struct {
+	wake    chan struct{} // closed behind group.done, or when the log crashed
+	writers int32         // guarded by Log.mu; of requests that are not dead
+	left    atomic.Int32  // writers that still wait, once the group was taken
+	_       [64]byte      // the next row's words are on another line of the cache
+}
+
+const rowSize = 32
+
+// wakeUp wakes the writers. Nobody may join any more.
+func (g *group) wakeUp() {
+	g.awake.Do(func() {
+		for _, w := range g.rows {
+			close(w.wake)
+		}
+	})
+}
+
+// take begins to count who goes back to work. The caller holds Log.mu.
+func (g *group) take() {
+	rows := int32(0)
+	for _, w := range g.rows {
+		if w.writers > 0 {
+			rows++
+		}
+	}
+	if rows == 0 {
+		close(g.back)
+	}
+	g.away.Store(rows)
+	for _, w := range g.rows {
+		w.left.Store(w.writers)
+	}
+}
+
+// leave says that a writer of the row does not wait any more.
+func (g *group) leave(w *row) {
+	if w.left.Add(-1) == 0 && g.away.Add(-1) == 0 {
+		close(g.back)
+	}
+}
 
 var requestPool = sync.Pool{New: func() any { return new(request) }}
 
@@ -157,7 +200,11 @@ func (l *Log) submit(ctx context.Context, r *request) error {
 		go l.lead()
 	}
 	l.mu.Unlock()
-	return l.await(ctx, g, r)
+	err := l.await(ctx, g, r)
+	if !r.dead {
+		g.leave(r.row)
+	}
+	return err
 }
 
 // joinLocked adds r to the last waiting group, or to a new one.
@@ -167,22 +214,30 @@ func (l *Log) joinLocked(r *request) (g *group) {
 	if len(l.queue) > 0 {
 		g = l.queue[len(l.queue)-1]
 		if g.bytes+n <= l.opts.MaxGroupBytes {
-			g.reqs = append(g.reqs, r)
-			g.bytes += n
-			g.joined.Add(1)
+			g.add(r, n)
 			return g
 		}
 	}
 	g = l.newGroupLocked()
-	g.reqs = append(g.reqs, r)
-	g.bytes = n
-	g.joined.Store(1)
+	g.add(r, n)
 	l.queue = append(l.queue, g)
 	return g
 }
 
+// add takes in a request of so many bytes. The caller holds Log.mu.
+func (g *group) add(r *request, bytes int) {
+	if len(g.reqs)%rowSize == 0 {
+		g.rows = append(g.rows, &row{wake: make(chan struct{})})
+	}
+	r.row = g.rows[len(g.rows)-1]
+	r.row.writers++
+	g.reqs = append(g.reqs, r)
+	g.bytes += bytes
+	g.joined.Store(int32(len(g.reqs)))
+}
+
 func (l *Log) newGroupLocked() *group {
-	g := &group{done: make(chan struct{}), wake: make(chan struct{})}
+	g := &group{done: make(chan struct{}), back: make(chan struct{})}
 	if n := len(l.freeGrp); n > 0 {
 		g.reqs = l.freeGrp[n-1].reqs[:0]
 		l.freeGrp = l.freeGrp[:n-1]
@@ -194,10 +249,10 @@ func (l *Log) newGroupLocked() *group {
 // Pebble can wait there for a goroutine that was parked.
 func (l *Log) await(ctx context.Context, g *group, r *request) error {
 	if stop := ctx.Done(); stop == nil {
-		<-g.wake
+		<-r.row.wake
 	} else {
 		select {
-		case <-g.wake:
+		case <-r.row.wake:
 		case <-stop:
 		}
 	}
@@ -219,6 +274,7 @@ func (l *Log) giveUp(ctx context.Context, g *group, r *request) error {
 	}
 	if waiting {
 		r.dead = true
+		r.row.writers--
 		l.mu.Unlock()
 		if e := l.crashed.Load(); e != nil {
 			return e
@@ -274,6 +330,7 @@ func (l *Log) commitGroup(g *group) {
 	l.mu.Lock()
 	l.queue = l.queue[:copy(l.queue, l.queue[1:])]
 	l.committing = g
+	g.take()
 	for i := 0; i < len(g.reqs); i++ {
 		if g.reqs[i].dead {
 			g.reqs = append(g.reqs[:i], g.reqs[i+1:]...)
@@ -294,6 +351,7 @@ func (l *Log) commitGroup(g *group) {
 		l.expected += int32(len(l.queue[0].reqs))
 	}
 	l.mu.Unlock()
+	l.last = g
 	close(g.done)
 	g.wakeUp()
 	// The group itself stays with its waiters; only the slice is reused.
@@ -304,12 +362,20 @@ func (l *Log) commitGroup(g *group) {
 	l.mu.Unlock()
 }
 
-// gather yields until the writers that are likely to come have joined the group:
-// those that are ready to run join it instead of paying for an fsync of their
-// own. Without it the writers split into two half-size groups that take turns.
-// It expects everybody who was in the last group or waited behind it, but waits no
-// longer than a small part of what the fsync costs.
+// gather waits until the writers that are likely to come have joined the group: who
+// was in the last one comes again at once, if at all, and joins it instead of paying for
+// an fsync of his own. Without it the writers split into two half-size groups that take
+// turns. It expects everybody who was in the last group or waited behind it.
+//
+// It sleeps until those of the last group are back at work. Yielding all the time instead
+// costs twice as much as they do: the scheduler hands this goroutine to a processor that
+// would else take writers off the other's queue. Then it yields a little, as the last of
+// them are on their way.
 func (l *Log) gather(g *group) {
+	if l.last == nil || g.joined.Load() >= l.expected {
+		return
+	}
+	<-l.last.back
 	n, idle := int32(0), 0
 	for idle < gatherYields {
 		now := g.joined.Load()

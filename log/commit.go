@@ -2,6 +2,7 @@ package log
 
 import (
 	"encoding/binary"
+	"errors"
 	"runtime"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -15,22 +16,16 @@ type commitScratch struct {
 	free    []*openBlock
 	runs    []positionRange
 	applied []Applied
-	nodes   []feedNode
 	hasher  fcp.ContentHasher
 	leaves  []fcp.Hash
 	grower  treeGrower
-	grown   []treeNode
+	treed   []*feed // feeds whose nodes to be stored changed in this group
 	val     []byte
 	front   int             // limit of the group's first block
 	sealed  []*segmentDraft // imported segments of this group
 	feeds   []*feed         // feeds that got events in this group
 	lastD   *Draft          // the feed of the previous draft, to skip a map look-up
 	lastF   *feed
-}
-
-type feedNode struct {
-	no FeedNo
-	treeNode
 }
 
 // openBlock is a block under construction: the events of one feed in this group.
@@ -121,7 +116,7 @@ func (s *commitScratch) reset() {
 		*b = openBlock{items: b.items[:0], runs: b.runs[:0]}
 		s.free = append(s.free, b)
 	}
-	s.blocks, s.runs, s.nodes, s.feeds, s.sealed = s.blocks[:0], s.runs[:0], s.nodes[:0], s.feeds[:0], nil
+	s.blocks, s.runs, s.treed, s.feeds, s.sealed = s.blocks[:0], s.runs[:0], s.treed[:0], s.feeds[:0], nil
 	clear(s.applied)
 	s.applied = s.applied[:0]
 	s.lastD, s.lastF = nil, nil
@@ -221,8 +216,8 @@ func (l *Log) place(f *feed, d *Draft, t fcp.Time, p *Placed) {
 
 // settle gives the events of a feed in this group, up to number seq, the hashes they do
 // not have yet: of contents, side by side, then chain and tree. It is put off until the
-// batch needs a hash, and else until the disk has the batch to sync: the committer would
-// only wait there.
+// batch needs a hash (of a block, of a head, of the end of a segment), and else until the
+// disk has the batch to sync: the committer would only wait there.
 func (s *commitScratch) settle(f *feed, seq uint64) {
 	b := f.openBlock
 	if b == nil || !b.h.chained || seq < b.h.first+uint64(b.settled) {
@@ -247,9 +242,9 @@ func (s *commitScratch) settle(f *feed, seq uint64) {
 		}
 	}
 	b.settled += len(items)
-	s.grown = s.grower.extend(&f.next.tree, s.leaves, s.grown[:0])
-	for _, n := range s.grown {
-		s.nodes = append(s.nodes, feedNode{f.no, n})
+	had := len(f.grown)
+	if f.grown = s.grower.extend(&f.next.tree, s.leaves, f.grown); len(f.grown) > had {
+		s.treed = append(s.treed, f)
 	}
 }
 
@@ -296,11 +291,9 @@ func (l *Log) write(extras []*request) (err error) {
 	b := l.db.NewBatch()
 	defer b.Close()
 	for _, f := range s.feeds {
-		seq := f.next.seq &^ (leafRun - 1) // behind it no node is complete that is stored
 		if len(extras) > 0 || f.headDue() {
-			seq = f.next.seq
+			s.settle(f, f.next.seq)
 		}
-		s.settle(f, seq)
 	}
 	for _, blk := range s.blocks {
 		if err := l.writeBlock(b, blk); err != nil {
@@ -310,12 +303,6 @@ func (l *Log) write(extras []*request) (err error) {
 	for _, run := range s.runs {
 		s.val = run.value(s.val[:0])
 		if err := b.Set(key1(keyPosition, run.position), s.val, nil); err != nil {
-			return err
-		}
-	}
-	for i := range s.nodes {
-		n := &s.nodes[i]
-		if err := b.Set(keyOfNode(n.no, n.level, n.index), n.hash[:], nil); err != nil {
 			return err
 		}
 	}
@@ -399,9 +386,26 @@ func (f *feed) headDue() bool {
 	return f.next.seq-f.recorded >= headRecordEvents || f.recordBytes >= headRecordBytes
 }
 
+// writeHead stores a feed's head, and the tree's nodes up to it.
 func (l *Log) writeHead(b *pebble.Batch, f *feed) error {
 	f.recorded, f.recordBytes = f.next.seq, 0
-	return b.Set(keyOfFeed(keyHead, f.no), f.next.appendTo(nil), nil)
+	return errors.Join(
+		b.Set(keyOfFeed(keyHead, f.no), f.next.appendTo(nil), nil),
+		l.writeNodes(b, f))
+}
+
+// writeNodes stores the nodes of a feed's tree that are not stored yet. Whatever a
+// restart begins behind has to come with them: behind it the tree is grown again.
+func (l *Log) writeNodes(b *pebble.Batch, f *feed) error {
+	for i := range f.grown {
+		n := &f.grown[i]
+		if err := b.Set(keyOfNode(f.no, n.level, n.index), n.hash[:], nil); err != nil {
+			return err
+		}
+	}
+	f.grown = f.grown[:0]
+	l.scratch.treed = append(l.scratch.treed, f)
+	return nil
 }
 
 // publish makes the group visible as durable.
@@ -416,6 +420,9 @@ func (l *Log) publish() {
 			f.addCut(c)
 		}
 		f.newCuts = f.newCuts[:0]
+	}
+	for _, f := range s.treed {
+		f.unstored = append(f.unstored[:0], f.grown...)
 	}
 	for _, b := range s.blocks {
 		f := b.f

@@ -61,12 +61,14 @@ type feed struct {
 	openBlock         *openBlock // owned by the committer: block of the group in work
 	scope, scopeUnder fcp.Hash   // owned by the committer: ScopeHash under the last checkpoint
 	stored            bool       // owned by the committer: the feed record is in the store
+	grown             []treeNode // owned by the committer: nodes of next.tree that are not stored yet
 
 	cutBytes int64 // owned by the committer: record bytes since the last cut
 	cutNow   bool  // owned by the committer: the next event starts a new block and run
 	newCuts  []cut // owned by the committer: made in this group
 
 	durable   head          // guarded by Log.mu: head over everything acknowledged
+	unstored  []treeNode    // guarded by Log.mu: nodes of durable.tree that may not be stored yet
 	sealed    uint64        // guarded by Log.mu: last sealed seq
 	sealedID  fcp.SegmentID // guarded by Log.mu
 	cuts      []cut         // guarded by Log.mu: where the unsealed part is to be cut

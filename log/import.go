@@ -368,12 +368,7 @@ func (l *Log) writeImported(b *pebble.Batch, d *segmentDraft, events []Applied) 
 		e := &events[i]
 		e.Position, e.Feed = l.nextPosition, f.no
 		l.nextPosition++
-		s.grown = f.next.tree.append(e.Hash, s.grown[:0])
-		for _, n := range s.grown {
-			if err := b.Set(keyOfNode(f.no, n.level, n.index), n.hash[:], nil); err != nil {
-				return err
-			}
-		}
+		f.grown = f.next.tree.append(e.Hash, f.grown)
 		f.next.seq, f.next.hash, f.next.time = e.Seq, e.Hash, e.Time
 		l.clock.Restore(e.Time)
 	}

@@ -48,7 +48,8 @@ type Log struct {
 	nextPosition uint64        // owned by the leader
 	durable      atomic.Uint64 // last acknowledged position
 	scratch      commitScratch // owned by the leader
-	expected     int32         // owned by the leader: requests in the last group and behind it
+	last         *group        // owned by the leader: the group committed last
+	expected     int32         // owned by the leader: requests in it and behind it
 
 	crashed  atomic.Pointer[fcp.Error]
 	dead     chan struct{} // closed by crash

@@ -273,6 +273,7 @@ func (l *Log) recoverHead(f *feed) (err error) {
 		return err
 	}
 	f.durable.copyFrom(&f.next)
+	f.unstored = append(f.unstored, f.grown...)
 	return nil
 }
 
@@ -308,7 +309,7 @@ func (l *Log) recoverBlock(f *feed, b []byte) error {
 	for i := range l.recovered {
 		e := &l.recovered[i]
 		if f.chained() {
-			h.tree.append(e.Hash, nil)
+			f.grown = h.tree.append(e.Hash, f.grown)
 		}
 		if e.Content.Kind != fcp.KindSegmentSealed {
 			f.lastOther = e.Seq
@@ -401,6 +402,15 @@ func (l *Log) Close() error {
 }
 
 func (l *Log) flushClose() error {
+	b := l.db.NewBatch()
+	for _, f := range l.feeds {
+		if err := l.writeNodes(b, f); err != nil {
+			return err
+		}
+	}
+	if err := b.Commit(pebble.NoSync); err != nil {
+		return err
+	}
 	// Close does not flush; a flushed store opens faster and carries no log tail.
 	if err := l.db.Flush(); err != nil {
 		return err

@@ -6,8 +6,10 @@ import (
 	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 
@@ -442,19 +444,34 @@ func foldNodes(h []fcp.Hash) fcp.Hash {
 	return h[0]
 }
 
-// storedNodes reads neighbouring nodes of a stored height.
+// storedNodes returns neighbouring nodes of a stored height.
 func (l *Log) storedNodes(no FeedNo, level uint8, first, count uint64) ([]fcp.Hash, error) {
+	l.mu.Lock() // before the store is read: what is taken off this list is there
+	var unstored []treeNode
+	if f := l.feedLocked(no); f != nil {
+		unstored = slices.Clone(f.unstored)
+	}
+	l.mu.Unlock()
 	it, err := l.iter(keyOfNode(no, level, first), keyOfNode(no, level, first+count))
 	if err != nil {
 		return nil, err
 	}
 	out, err := readNodes(it, no, level, first, count)
-	if e := readError(it.Close()); err == nil {
-		err = e
+	if err := readError(errors.Join(err, it.Close())); err != nil {
+		return nil, err
 	}
-	return out, err
+	for _, n := range unstored { // each height in order
+		if n.level == level && n.index == first+uint64(len(out)) && uint64(len(out)) < count {
+			out = append(out, n.hash)
+		}
+	}
+	if uint64(len(out)) != count {
+		return nil, fcp.Errorf(fcp.CodeCorrupt, "feed %d lacks the tree node %d/%d", no, level, first+uint64(len(out)))
+	}
+	return out, nil
 }
 
+// readNodes reads those of the nodes that are stored, up to the first that is not.
 func readNodes(it *iterator, no FeedNo, level uint8, first, count uint64) ([]fcp.Hash, error) {
 	out := make([]fcp.Hash, 0, count)
 	for ok := it.First(); ok; ok = it.Next() {
@@ -464,13 +481,7 @@ func readNodes(it *iterator, no FeedNo, level uint8, first, count uint64) ([]fcp
 		}
 		out = append(out, fcp.Hash(it.Value()))
 	}
-	if err := iterError(it); err != nil {
-		return nil, err
-	}
-	if uint64(len(out)) != count {
-		return nil, fcp.Errorf(fcp.CodeCorrupt, "feed %d lacks the tree node %d/%d", no, level, first+uint64(len(out)))
-	}
-	return out, nil
+	return out, it.Error()
 }
 
 // leafRun is the number of leaves under one node of the lowest stored height.

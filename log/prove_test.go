@@ -195,18 +195,51 @@ func TestProofsAcrossStoredLevels(t *testing.T) {
 }
 
 func TestProofOfDamagedNodeIsRefused(t *testing.T) {
-	l, _ := filled(t, crashfs.New(), small(), 600, 100)
+	const size = headRecordEvents + 1000
+	fs := crashfs.New()
+	l, _ := filled(t, fs, small(), size, 500)
+	mustClose(t, l) // the next open begins behind a head record, with the nodes that are stored
+	l, err := openOn(fs, small())
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer mustClose(t, l)
 	if err := l.db.Set(keyOfNode(1, 8, 0), make([]byte, 32), nil); err != nil {
 		t.Fatal(err)
 	}
-	_, err := l.Prove(1, 500, 600)
+	_, err = l.Prove(1, 500, size)
 	wantCode(t, err, fcp.CodeCorrupt)
 	if err := l.db.Delete(keyOfNode(1, 8, 0), nil); err != nil {
 		t.Fatal(err)
 	}
-	_, err = l.Prove(1, 500, 600)
+	_, err = l.Prove(1, 500, size)
 	wantCode(t, err, fcp.CodeCorrupt)
+}
+
+// TestNodesAreMadeAgain: nodes behind the last head record are not stored yet when a log
+// ends without a close.
+func TestNodesAreMadeAgain(t *testing.T) {
+	const size = headRecordEvents + 1000
+	fs := crashfs.New()
+	l, hashes := filled(t, fs, small(), size, 500)
+	clone := fs.CrashClone()
+	mustClose(t, l)
+	l, err := openOn(clone, small())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mustClose(t, l)
+	stored := 0
+	err = l.scanPrefix([]byte{keyNode}, func(_, _ []byte) error { stored++; return nil })
+	if err != nil || stored < headRecordEvents/leafRun || stored >= size/leafRun {
+		t.Fatalf("%d nodes are stored (%v)", stored, err)
+	}
+	for _, leaf := range []uint64{1, 500, headRecordEvents, size - 300, size} {
+		p, err := l.Prove(1, leaf, size)
+		if err != nil || p.Leaf != hashes[leaf-1] || p.Root != naiveTree(hashes) {
+			t.Fatalf("event %d: %v", leaf, err)
+		}
+	}
 }
 
 func TestTreeHeadIsACheckpoint(t *testing.T) {

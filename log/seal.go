@@ -503,6 +503,7 @@ func (l *Log) writeSealed(b *pebble.Batch, round []*segmentDraft) error {
 			b.Set(keyOfSeq(keySealed, d.f.no, d.first), ref.value(), nil),
 			b.Set(keyOfID(fcp.SegmentID(d.rem.Segment)), key1(0, d.no)[1:], nil),
 			b.Set(keyOfFeed(keyEnd, d.f.no), d.end.head.appendTo(nil), nil),
+			l.writeNodes(b, d.f),
 			b.DeleteRange(keyOfSeq(keyHot, d.f.no, d.first), keyOfSeq(keyHot, d.f.no, d.end.seq+1), nil),
 			l.joinPositions(b, d.runs),
 		)

@@ -152,6 +152,7 @@ type verifiedFeed struct {
 	runs     []positionRange // of hot blocks and index rows
 	mapped   []positionRange // of position records
 	nodes    []treeNode      // expected
+	treed    uint64          // the nodes up to this event are stored
 	recorded *head           // head record, until the walk passed it
 }
 

@@ -50,6 +50,11 @@ func (v *verifier) checkFeed(f *verifiedFeed) error {
 		return err
 	}
 	v.checkEnd(f, end)
+	for _, h := range []*head{recorded, end} {
+		if h != nil {
+			f.treed = max(f.treed, h.seq)
+		}
+	}
 	if err := v.walkHot(f); err != nil {
 		return err
 	}
@@ -377,7 +382,8 @@ func (v *verifier) announce(body []byte, where string) {
 }
 
 // checkNodes compares the stored tree nodes of a feed with its events, with each
-// other and with its head.
+// other and with its head. Behind the feed's last head record a node may be missing: it
+// is made again from the events.
 func (v *verifier) checkNodes(f *verifiedFeed) error {
 	stored := map[uint8][]fcp.Hash{}
 	where := fmt.Sprintf("feed %d", f.no)
@@ -403,12 +409,22 @@ func (v *verifier) checkNodes(f *verifiedFeed) error {
 		}
 		return nil
 	}
-	for i, level := range nodeLevels {
-		have := stored[level]
-		if want := f.head.seq >> level; uint64(len(have)) != want {
-			v.find(FindNode, where, "%d nodes at height %d, %d belong there", len(have), level, want)
+	for _, level := range nodeLevels {
+		if have := uint64(len(stored[level])); have < f.treed>>level || have > f.head.seq>>level {
+			v.find(FindNode, where, "%d nodes at height %d, %d belong there", have, level, f.head.seq>>level)
 			return nil
 		}
+	}
+	for _, n := range f.nodes {
+		switch have := stored[n.level]; {
+		case n.index == uint64(len(have)):
+			stored[n.level] = append(have, n.hash)
+		case have[n.index] != n.hash:
+			v.find(FindNode, where, "node %d/%d does not match the events", n.level, n.index)
+		}
+	}
+	for i, level := range nodeLevels {
+		have := stored[level]
 		if i == 0 {
 			continue
 		}
@@ -417,11 +433,6 @@ func (v *verifier) checkNodes(f *verifiedFeed) error {
 			if foldNodes(slices.Clone(below[n<<8:(n+1)<<8])) != have[n] {
 				v.find(FindNode, where, "node %d/%d does not follow from those below it", level, n)
 			}
-		}
-	}
-	for _, n := range f.nodes {
-		if stored[n.level][n.index] != n.hash {
-			v.find(FindNode, where, "node %d/%d does not match the events", n.level, n.index)
 		}
 	}
 	if f.whole {
