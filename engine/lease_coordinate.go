@@ -1,11 +1,11 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"fcp"
@@ -147,7 +147,7 @@ func (e *Engine) CoordinateLease(ctx context.Context, request []byte, zone fcp.Z
 			return nil, &fcp.Error{Code: fcp.CodeLeaseHeld, Detail: "device " + h.Holder.String()[:16] + " until " + h.Until.UTC().Format(time.RFC3339), Cause: h}
 		}
 		if b.above < l.Spec().Fence || round+1 == leaseRounds {
-			return nil, &fcp.Error{Code: fcp.CodeNoQuorum, Detail: b.short(),
+			return nil, &fcp.Error{Code: fcp.CodeNoQuorum, Detail: b.short(e),
 				Cause: &authority.HeldError{Reason: authority.ReasonQuorum, Fence: l.Spec().Fence}}
 		}
 		above = b.above
@@ -161,13 +161,13 @@ type ballot struct {
 	facts      *ZoneFacts
 	held       *authority.HeldError // somebody else has it
 	above      authority.Fence      // the highest fence that a member knows
-	unsigned   []string             // who did not sign, and why
+	unsigned   []Refused            // who did not sign, and why
 }
 
 // short says by how much a quorum was missed, and who did not sign.
-func (b *ballot) short() string {
-	slices.Sort(b.unsigned)
-	return strings.Join(append([]string{fmt.Sprintf("%d of the %d signatures that a lease needs", len(b.l.Signers()), b.electorate.Need())}, b.unsigned...), "; ")
+func (b *ballot) short(e *Engine) string {
+	slices.SortFunc(b.unsigned, func(x, y Refused) int { return bytes.Compare(x.Device[:], y.Device[:]) })
+	return fmt.Sprintf("%d of the %d signatures that a lease needs%s", len(b.l.Signers()), b.electorate.Need(), e.refusals(b.unsigned))
 }
 
 // take counts one member's answer and returns the lease when that is enough.
@@ -188,7 +188,7 @@ func (b *ballot) take(member fcp.WriterID, vote authority.NodeSignature, err err
 		with, err = b.l.With(vote)
 	}
 	if err != nil {
-		b.unsigned = append(b.unsigned, fmt.Sprintf("device %.16s: %v", member, err))
+		b.unsigned = append(b.unsigned, Refused{member, err})
 		return nil
 	}
 	b.l = with

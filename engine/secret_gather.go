@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"fcp"
@@ -60,13 +61,13 @@ func (e *Engine) gather(ctx context.Context, s *authority.Secret, ask *authority
 		if w != e.node.Writer() {
 			others = append(others, w)
 		} else if err := take(s, SealedShare{Device: w}); err != nil {
-			out.Refused = append(out.Refused, ShareRefusal{w, err})
+			out.Refused = append(out.Refused, Refused{w, err})
 		} else {
 			out.Devices = append(out.Devices, w)
 		}
 	}
 	if sources == nil || len(out.Devices) >= s.Threshold() {
-		return enough(s, out, len(others))
+		return e.enough(s, out, len(others))
 	}
 	message, err := ask.Encode()
 	if err != nil {
@@ -90,7 +91,7 @@ func (e *Engine) gather(ctx context.Context, s *authority.Secret, ask *authority
 			}()
 		}
 		if running == 0 {
-			return enough(s, out, 0)
+			return e.enough(s, out, 0)
 		}
 		select {
 		case <-ctx.Done():
@@ -104,7 +105,7 @@ func (e *Engine) gather(ctx context.Context, s *authority.Secret, ask *authority
 				out.Devices = append(out.Devices, a.Device)
 				continue
 			}
-			out.Refused = append(out.Refused, ShareRefusal{a.Device, a.err})
+			out.Refused = append(out.Refused, Refused{a.Device, a.err})
 			if err := e.noteWrongShare(ctx, s, a.Device, a.err); err != nil {
 				return err
 			}
@@ -121,19 +122,31 @@ func (e *Engine) noteWrongShare(ctx context.Context, s *authority.Secret, device
 	return e.Audit(ctx, authority.AuditEvent{Zone: s.Zone(), Type: authority.AuditSecurity, Actor: "device:" + device.String()[:16], Operation: OperationUse, Result: s.Ref()})
 }
 
-func enough(s *authority.Secret, out *SecretUsed, unasked int) error {
+func (e *Engine) enough(s *authority.Secret, out *SecretUsed, unasked int) error {
 	if len(out.Devices) >= s.Threshold() {
 		return nil
 	}
-	var why strings.Builder
-	for _, r := range out.Refused {
-		fmt.Fprintf(&why, "; device %.16s: %v", r.Device, r.Err)
-	}
+	why := e.refusals(out.Refused)
 	if unasked > 0 {
-		fmt.Fprintf(&why, "; %d other devices cannot be reached from here", unasked)
+		why += fmt.Sprintf("; %d other devices cannot be reached from here", unasked)
 	}
-	return fcp.Errorf(fcp.CodeNotEnough, "%d of the %d shares that rebuild %s%s", len(out.Devices), s.Threshold(), s.Name(), why.String()).
+	return fcp.Errorf(fcp.CodeNotEnough, "%d of the %d shares that rebuild %s%s", len(out.Devices), s.Threshold(), s.Name(), why).
 		WithNext("bring more of the devices that hold one into reach")
+}
+
+// refusals names devices and why each did not do what it was asked for: "; n2
+// (0123456789abcdef): why".
+func (e *Engine) refusals(list []Refused) string {
+	var why strings.Builder
+	members, err := e.Members()
+	for _, r := range list {
+		name := "device"
+		if i := slices.IndexFunc(members, func(m Member) bool { return m.Writer == r.Device }); err == nil && i >= 0 {
+			name = members[i].Name
+		}
+		fmt.Fprintf(&why, "; %s (%.16s): %v", name, r.Device, r.Err)
+	}
+	return why.String()
 }
 
 // GatheredShares are the shares of one version of a secret that a use took: what

@@ -37,11 +37,11 @@ type SecretUsed struct {
 	State   SecretState
 	Request fcp.ObjectID   // under which each device put it on record
 	Devices []fcp.WriterID // whose shares were taken
-	Refused []ShareRefusal // devices that gave none, or a wrong one
+	Refused []Refused      // devices that gave none, or a wrong one
 }
 
-// ShareRefusal is why a device's share was not had.
-type ShareRefusal struct {
+// Refused is why a device did not do what it was asked for.
+type Refused struct {
 	Device fcp.WriterID
 	Err    error
 }

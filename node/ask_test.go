@@ -95,7 +95,7 @@ func TestALeaseIsSignedOverTheMesh(t *testing.T) {
 			t.Fatal("alone:", err)
 		}
 		for _, w := range gone {
-			if !strings.Contains(err.Error(), "device "+w.String()[:16]+": FCP-7002") {
+			if !strings.Contains(err.Error(), "("+w.String()[:16]+"): FCP-7002") {
 				t.Errorf("%v does not name %.16s", err, w)
 			}
 		}

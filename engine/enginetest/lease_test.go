@@ -268,7 +268,7 @@ func TestWhoDidNotSignIsNamed(t *testing.T) {
 	_, err := a.acquire(thing(1), time.Minute, b, c)
 	wantCode(t, "alone", err, fcp.CodeNoQuorum)
 	for _, n := range []*Node{b, c} {
-		if want := "device " + n.writer().String()[:16] + ": " + errCut.Error(); !strings.Contains(err.Error(), want) {
+		if want := n.Name + " (" + n.writer().String()[:16] + "): " + errCut.Error(); !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not say %q", err, want)
 		}
 	}

@@ -200,14 +200,14 @@ func TestAWrongShareIsNamedAndAnotherDeviceAsked(t *testing.T) {
 	r = m.reach(asker, m.Nodes[1])
 	r.spoil[bad] = func(b []byte) []byte { return forgeAnswer(t, asker, b) }
 	_, used, err = asker.use(engine.SecretUse{Name: "s", By: m.Owner, Sources: r})
-	i := slices.IndexFunc(used.Refused, func(x engine.ShareRefusal) bool { return x.Device == bad.Node().Writer() })
+	i := slices.IndexFunc(used.Refused, func(x engine.Refused) bool { return x.Device == bad.Node().Writer() })
 	if asked := slices.Contains(r.asked, bad); err != nil || asked && (i < 0 || !errors.Is(used.Refused[i].Err, fcp.CodeCorrupt) || asker.audits(authority.AuditSecurity) != before+1) {
 		t.Fatalf("asked: %v, %+v %v", asked, used.Refused, err)
 	}
 	r = m.reach(asker, m.Nodes[1], m.Nodes[2])
 	r.spoil[bad] = func(b []byte) []byte { return forgeAnswer(t, asker, b) }
 	if _, used, err = asker.use(engine.SecretUse{Name: "s", By: m.Owner, Sources: r}); !errors.Is(err, fcp.CodeNotEnough) || !slices.ContainsFunc(used.Refused,
-		func(x engine.ShareRefusal) bool {
+		func(x engine.Refused) bool {
 			return x.Device == bad.Node().Writer() && errors.Is(x.Err, fcp.CodeCorrupt)
 		}) {
 		t.Fatalf("%+v %v", used.Refused, err)

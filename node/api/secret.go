@@ -183,7 +183,7 @@ func (g *gathering) take(x *exchange, kind frameKind, b []byte) error {
 		}
 		g.used = engine.SecretUsed{State: engine.ViewSecret(g.version), Request: row.Request, Devices: row.Devices}
 		for _, x := range row.Refused {
-			g.used.Refused = append(g.used.Refused, engine.ShareRefusal{Device: x.Device, Err: x.Why.err()})
+			g.used.Refused = append(g.used.Refused, engine.Refused{Device: x.Device, Err: x.Why.err()})
 		}
 		return nil
 	}
