@@ -70,7 +70,7 @@ const (
 	CodeExhausted    Code = 6002 // a resource limit was reached
 	CodeConflict     Code = 6003 // the head is not the expected one
 	CodeDiskFull     Code = 6005 // the disk is full or below the watermark
-	CodeGuess        Code = 6006 // several candidates fit and none was chosen
+	CodeGuess        Code = 6006 // several candidates fit and none was chosen, or nobody said yes
 	CodeFuture       Code = 6007 // the event's time is too far ahead; it is held back
 	CodeNotEnough    Code = 6008 // not enough symbols to rebuild
 	CodeHorizon      Code = 6009 // the position lies below the compaction horizon
@@ -143,7 +143,7 @@ var codes = map[Code]codeInfo{
 	CodeExhausted:       {Transient, "a resource limit was reached", "wait, or raise the limit"},
 	CodeConflict:        {Conflict, "the current version is not the expected one", "look with `fcpctl object history KEY`, then repeat with the current generation in --expect"},
 	CodeDiskFull:        {Transient, "the disk is full", "free some space; reads go on and writes resume by themselves"},
-	CodeGuess:           {Invalid, "several candidates fit", "name one of them in full"},
+	CodeGuess:           {Invalid, "several candidates fit, or a yes is needed", "name one of them in full"},
 	CodeFuture:          {Transient, "the time lies too far ahead", "check the clocks; the event is taken when it is due"},
 	CodeNotEnough:       {NotEnough, "there are not enough symbols to rebuild", "add more places with --from"},
 	CodeStale:           {Transient, "the answer would be older than was asked for", "see `fcpctl node ls` for who is away; start those devices, allow more with --max-staleness, or leave it out"},

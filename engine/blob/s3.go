@@ -56,6 +56,9 @@ func ParseS3URL(text, endpoint string) (c S3Config, err error) {
 	if err != nil || u.Scheme != "s3" || u.Host == "" || u.User != nil || u.Port() != "" || u.Fragment != "" {
 		return bad("is no address of a bucket")
 	}
+	if len(u.Host) < 3 || len(u.Host) > 63 {
+		return bad("names a bucket that has not 3 to 63 characters, as all have")
+	}
 	q := u.Query()
 	for k, v := range q {
 		if k != "endpoint" && k != "region" || len(v) != 1 {
@@ -360,7 +363,7 @@ func (s *S3) wrap(ctx context.Context, err error, what, name string) error {
 	if n := net.Error(nil); errors.As(err, &n) {
 		return fcp.Errorf(fcp.CodeTimeout, "%s %s at %s: %w", what, name, s.config.Endpoint, err)
 	}
-	return fcp.Wrap(fcp.CodeDisk, err, "%s %s at %s", what, name, s.config.Endpoint)
+	return fcp.Wrap(fcp.CodeExternal, err, "%s %s at %s", what, name, s.config.Endpoint)
 }
 
 var (

@@ -196,11 +196,11 @@ func TestS3FailuresHaveTheirCodes(t *testing.T) {
 
 func TestS3Addresses(t *testing.T) {
 	for in, want := range map[string]string{
-		"s3://b":     "https s3.amazonaws.com b  ",
-		"s3://b/":    "https s3.amazonaws.com b  ",
-		"s3://b/x/y": "https s3.amazonaws.com b x/y/ ",
-		"s3://b/x?endpoint=http://127.0.0.1:9000": "http 127.0.0.1:9000 b x/ ",
-		"s3://b?region=eu-1&endpoint=https://h/":  "https h b  eu-1",
+		"s3://bkt":     "https s3.amazonaws.com bkt  ",
+		"s3://bkt/":    "https s3.amazonaws.com bkt  ",
+		"s3://bkt/x/y": "https s3.amazonaws.com bkt x/y/ ",
+		"s3://bkt/x?endpoint=http://127.0.0.1:9000": "http 127.0.0.1:9000 bkt x/ ",
+		"s3://bkt?region=eu-1&endpoint=https://h/":  "https h bkt  eu-1",
 	} {
 		c, err := blob.ParseS3URL(in, "")
 		got := fmt.Sprintf("https %s %s %s %s", c.Endpoint, c.Bucket, c.Prefix, c.Region)
@@ -211,11 +211,11 @@ func TestS3Addresses(t *testing.T) {
 			t.Errorf("%s: %q, %v; want %q", in, got, err, want)
 		}
 	}
-	if c, err := blob.ParseS3URL("s3://b", "http://h:1"); err != nil || c.Endpoint != "h:1" || !c.Insecure {
+	if c, err := blob.ParseS3URL("s3://bkt", "http://h:1"); err != nil || c.Endpoint != "h:1" || !c.Insecure {
 		t.Errorf("%+v %v", c, err)
 	}
-	for _, in := range []string{"", "s3:", "s3://", "s3:///x", "http://b/x", "s3://u:p@b/x", "s3://b/../x", "s3://b/A", "s3://b?endpoint=ftp://h",
-		"s3://b?endpoint=http://h/path", "s3://b?endpoint=http://a&endpoint=http://b", "s3://b?acl=public", "s3://b#x", "s3://b:80"} {
+	for _, in := range []string{"", "s3:", "s3://", "s3:///x", "http://b/x", "s3://u:p@bkt/x", "s3://bkt/../x", "s3://bkt/A", "s3://bkt?endpoint=ftp://h",
+		"s3://bkt?endpoint=http://h/path", "s3://bkt?endpoint=http://a&endpoint=http://b", "s3://bkt?acl=public", "s3://bkt#x", "s3://bkt:80", "s3://b", "s3://bb/x", "s3://" + strings.Repeat("b", 64)} {
 		if _, err := blob.ParseS3URL(in, ""); !errors.Is(err, fcp.CodeInvalidArgument) {
 			t.Errorf("%s: %v", in, err)
 		}
