@@ -65,7 +65,7 @@ func (a *app) configPath() string {
 func (a *app) loadSettings(known func(flag string) bool) (*settings, error) {
 	path := a.configPath()
 	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) && a.flags.config == "" {
+	if absent(err) && a.flags.config == "" {
 		return &settings{path: path}, nil
 	}
 	if err != nil {

@@ -185,7 +185,7 @@ func (a *app) examine(ctx context.Context) (found []check) {
 func (a *app) checkSettings() check {
 	path := a.configPath()
 	_, err := os.Stat(path) // it was read before this command began
-	if errors.Is(err, fs.ErrNotExist) {
+	if absent(err) {
 		return ok("settings", "none, which is fine")
 	}
 	if err != nil {
@@ -200,7 +200,7 @@ func (a *app) checkSettings() check {
 func (a *app) checkIdentity() check {
 	path := a.defaultPath("XDG_CONFIG_HOME", ".config", "fcp", "identity")
 	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if absent(err) {
 		return ok("identity", "not on this machine; keep it where you find it")
 	}
 	if err == nil && info.Mode().Perm()&0o077 != 0 { // it would not be used

@@ -77,6 +77,9 @@ func advise(err error, code fcp.Code, next string) error {
 // full reports a full disk, or a quota that is used up.
 func full(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 
+// absent reports that there is no file of a name, nor a directory for it.
+func absent(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) }
+
 // inputError classifies a failure of a file the person named, as opposed to one
 // of the store.
 func inputError(err error, what string) error {

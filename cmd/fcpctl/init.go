@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/spf13/cobra"
@@ -59,6 +60,11 @@ written over.`,
 func (a *app) runInit(ctx context.Context, o *initOptions) error {
 	if o.identity.path == "" {
 		o.identity.path = a.defaultPath("XDG_CONFIG_HOME", ".config", "fcp", "identity")
+	}
+	for _, x := range []struct{ flag, path string }{{"dir", a.flags.dir}, {"identity", o.identity.path}} {
+		if strings.HasPrefix(x.path, homeless) {
+			return usagef("name it with --"+x.flag, "HOME is not set, so --%s has no default", x.flag)
+		}
 	}
 	opts := engine.InitOptions{Environment: a.environment(), Device: o.device}
 	if o.dryRun {

@@ -29,7 +29,8 @@ the zone has already are not written again, so a put that was interrupted goes o
 where it stopped when it is repeated. With -r, PATH is a directory and each regular file
 in it becomes KEY/its/path; links and special files are left out and named, and a file
 that its name's current version equals is left alone (--always writes it again). What
-cannot be read is named and left out too; the rest is written and the exit code is 11.`,
+cannot be read, or has a name that is not UTF-8, is named and left out too; the rest is
+written and the exit code is 11.`,
 		Example: "  fcpctl object put notes/today note.txt\n  date | fcpctl object put notes/today - --expect 1\n  fcpctl object put -r photos ~/Pictures",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			collectOften()

@@ -36,11 +36,11 @@ type treeFile struct {
 type tree struct {
 	files  []*treeFile
 	left   []string // neither a regular file nor a directory
-	unread []error  // directories that cannot be read
+	unread []error  // directories that cannot be read, and files whose names cannot be keys
 }
 
 // findTree lists the regular files under dir in byte order of their paths, and
-// what it leaves out. Nothing is written before every name is known to be usable.
+// what it leaves out.
 func findTree(prefix, dir string) (t tree, err error) {
 	prefix = strings.TrimSuffix(prefix, "/")
 	err = filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
@@ -67,8 +67,9 @@ func findTree(prefix, dir string) (t tree, err error) {
 			key = prefix + "/" + key
 		}
 		if !utf8.ValidString(key) || len(key) > fcp.MaxKey {
-			return fcp.Errorf(fcp.CodeInvalidArgument, "the name of %q is not UTF-8 or longer than %d bytes", p, fcp.MaxKey).
-				WithNext("rename that file; nothing was written")
+			t.unread = append(t.unread, fcp.Errorf(fcp.CodeInvalidArgument, "the name of %s is not UTF-8, or as a key longer than %d bytes", p, fcp.MaxKey).
+				WithNext("rename that file"))
+			return nil
 		}
 		t.files = append(t.files, &treeFile{path: p, key: key, done: make(chan struct{})})
 		return nil
@@ -126,8 +127,8 @@ func (a *app) putFound(ctx context.Context, e api.Store, o *writeOptions, found 
 	})
 	unread, err := a.printTree(ctx, e, o, found.files)
 	if unread += len(found.unread); err == nil && unread > 0 {
-		err = &exitError{fcp.Errorf(fcp.CodeInvalidArgument, "%d files or directories of %s could not be read; the others are written", unread, dir).
-			WithNext("make those readable and run the same command again: what is unchanged is not written twice"), exitFindings}
+		err = &exitError{fcp.Errorf(fcp.CodeInvalidArgument, "%d files or directories of %s could not be read, or their names be used; the others are written", unread, dir).
+			WithNext("mend those and run the same command again: what is unchanged is not written twice"), exitFindings}
 	}
 	return err
 }

@@ -32,7 +32,7 @@ func (a *app) rootCommand() *cobra.Command {
 	group(root)
 	f := root.PersistentFlags()
 	f.StringVar(&a.flags.dir, "dir", "", "directory of the store (default $XDG_DATA_HOME/fcp)")
-	f.StringVar(&a.flags.node, "node", "", "the store of this node of `fcpctl up --nodes`")
+	f.StringVar(&a.flags.node, "node", "", "the store of the node of this `NAME`, one of up --nodes")
 	f.VarP(&a.flags.format, "output", "o", "how data is printed")
 	f.Var(&a.flags.color, "color", "when to use colour")
 	f.BoolVarP(&a.flags.quiet, "quiet", "q", false, "no notes and no progress on stderr")
@@ -144,11 +144,18 @@ func (a *app) guessFormat(args []string) {
 	}
 }
 
+// homeless is the directory of whoever has none: below what is no directory nothing is,
+// and nothing can be made. The working directory is never taken in its place.
+const homeless = "/dev/null/no-HOME-is-set"
+
 // defaultPath is a path under a directory of the XDG base directory specification.
 func (a *app) defaultPath(variable, fallback string, name ...string) string {
 	base, _ := a.lookupEnv(variable)
 	if !filepath.IsAbs(base) {
 		home, _ := a.lookupEnv("HOME")
+		if !filepath.IsAbs(home) {
+			home = homeless
+		}
 		base = filepath.Join(home, fallback)
 	}
 	return filepath.Join(append([]string{base}, name...)...)

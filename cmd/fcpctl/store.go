@@ -3,8 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
 
 	"fcp"
 	"fcp/cmd/internal/daemon"
@@ -113,13 +117,13 @@ func (a *app) borrow(ctx context.Context, dir string) (release func() error, err
 
 func (a *app) openStore(ctx context.Context, dir string, mode openMode) (*engine.Engine, error) {
 	e, err := engine.Open(ctx, dir, engine.Options{Environment: a.environment(), ReadOnly: mode == reading})
-	return e, a.openError(err)
+	return e, a.openErrorIn(dir, err)
 }
 
 // checkFiles compares the files of a store that nobody has open with its clean list.
 func (a *app) checkFiles() (engine.FileReport, error) {
 	r, err := engine.CheckFiles(a.flags.dir, a.environment())
-	return r, a.openError(err)
+	return r, a.openErrorIn(a.flags.dir, err)
 }
 
 // restoreCommand is how damage ends well: a store beside the damaged one.
@@ -128,10 +132,38 @@ const restoreCommand = "fcpctl --dir NEW restore BACKUP --identity FILE"
 // openError gives a store that cannot be opened its way forward.
 func (a *app) openError(err error) error {
 	err = advise(err, fcp.CodeNoStore, a.whereIsTheStore())
-	return advise(err, fcp.CodeLocked, "stop the other process (`ps -ef | grep fcp` shows it), or wait for it to finish")
+	return advise(err, fcp.CodeLocked, "wait for the other process to finish, or stop it; when fcpd runs (`"+a.command("up")+"`), commands share the store")
+}
+
+// openErrorIn is openError for the store in dir; it also names who has it open.
+func (a *app) openErrorIn(dir string, err error) error {
+	if e := (*fcp.Error)(nil); errors.As(err, &e) && e.Code == fcp.CodeLocked {
+		if pid := lockedBy(dir); pid != 0 {
+			err = fcp.Errorf(fcp.CodeLocked, "%s, by process %d", dir, pid)
+		}
+	}
+	return a.openError(err)
+}
+
+// lockedBy returns the process that has the store in dir open, 0 when that cannot be
+// told.
+func lockedBy(dir string) int {
+	f, err := os.Open(filepath.Join(dir, "LOCK"))
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	held := syscall.Flock_t{Type: syscall.F_WRLCK, Whence: io.SeekStart}
+	if err := syscall.FcntlFlock(f.Fd(), syscall.F_GETLK, &held); err != nil || held.Type == syscall.F_UNLCK {
+		return 0
+	}
+	return int(held.Pid)
 }
 
 func (a *app) whereIsTheStore() string {
+	if strings.HasPrefix(a.flags.dir, homeless) {
+		return "name its directory with --dir DIR or FCP_DIR: without HOME there is no default"
+	}
 	return "make one with `" + a.command("init") + "`, or name another directory with --dir DIR or FCP_DIR"
 }
 

@@ -297,6 +297,9 @@ func Process(dir string) (int, error) {
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return 0, nil
 	}
+	if errors.Is(err, os.ErrPermission) {
+		return 0, fcp.Errorf(fcp.CodeUnauthorized, "this user may not use the store in %s: %w", dir, err).WithNext("run as the user who owns the directory")
+	}
 	if err != nil {
 		return 0, fcp.Wrap(fcp.CodeDisk, err, "look for a daemon")
 	}

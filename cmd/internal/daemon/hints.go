@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"fcp"
 )
@@ -43,7 +44,7 @@ const (
 // LoadHints reads the hints in a store's directory; none are no error.
 func LoadHints(dir string) (*Hints, error) {
 	b, err := os.ReadFile(filepath.Join(dir, hintsFile))
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return &Hints{}, nil
 	}
 	if err != nil {
