@@ -418,4 +418,9 @@ func (l *Log) flushClose() error {
 	return errors.Join(l.db.Close(), l.wal.Close())
 }
 
-func wrapDisk(err error, what string) error { return fcp.Wrap(fcp.CodeDisk, err, "%s", what) }
+func wrapDisk(err error, what string) error {
+	if isDiskFull(err) {
+		return fcp.Wrap(fcp.CodeDiskFull, err, "%s", what)
+	}
+	return fcp.Wrap(fcp.CodeDisk, err, "%s", what)
+}
