@@ -70,7 +70,7 @@ const (
 
 	askWait        = 5 * time.Second  // for a vote or a share
 	coordinateWait = 15 * time.Second // for a coordinator, who waits for votes
-	comeBack       = 5 * time.Second  // that a node which just started waits for sessions
+	comeBack       = 3 * time.Second  // that a member which was there just now is waited for
 )
 
 func (m *ask) ok() bool {
@@ -209,29 +209,51 @@ func (n *Node) AskShare(ctx context.Context, device fcp.WriterID, message []byte
 // ask brings a question to a member and waits for the answer. Errors: CodeTimeout when
 // the member is away or silent, CodeInterrupted, and what it answers.
 func (n *Node) ask(ctx context.Context, to fcp.WriterID, m *ask) ([]byte, error) {
-	caller := ctx
-	ctx, cancel := context.WithTimeout(ctx, m.wait())
+	asking, cancel := context.WithTimeout(ctx, m.wait())
 	defer cancel()
-	s, err := n.reached(ctx, to)
-	if err != nil {
-		return nil, err
+	// A store is lent to a command and is back: who just started waits for everyone, and
+	// everyone for who was there just now.
+	since := n.lastThere(to)
+	if n.started.After(since) {
+		since = n.started
 	}
-	late := func() error {
-		if caller.Err() != nil {
-			return fcp.Errorf(fcp.CodeInterrupted, "while it was asked")
+	for ; ; since = n.now() {
+		s, err := n.reached(asking, to, since.Add(comeBack))
+		if err != nil {
+			return nil, err
 		}
-		return fcp.Errorf(fcp.CodeTimeout, "it did not answer within %s", m.wait())
+		b, err := s.ask(asking, m)
+		switch {
+		case err == nil || errors.Is(err, errSilent):
+			return b, err
+		case ctx.Err() != nil:
+			return nil, fcp.Errorf(fcp.CodeInterrupted, "while it was asked")
+		case asking.Err() != nil:
+			return nil, fcp.Errorf(fcp.CodeTimeout, "it did not answer within %s", m.wait())
+		case s.ctx.Err() == nil:
+			return nil, err
+		} // else another session took the place of this one, or will; asked twice it answers twice
 	}
+}
+
+var errSilent = fcp.Errorf(fcp.CodeTimeout, "nothing is heard of it")
+
+// ask asks the peer within the session. Any error of a context is ctx's or the session's.
+func (s *Session) ask(ctx context.Context, m *ask) ([]byte, error) {
+	ended := fcp.Errorf(fcp.CodeTimeout, "it went away while it was asked")
 	select {
 	case s.asks.slots <- struct{}{}:
 		defer func() { <-s.asks.slots }()
 	case <-ctx.Done():
-		return nil, late()
+		return nil, ctx.Err()
+	case <-s.ctx.Done():
+		return nil, ended
 	}
 	id, answered := s.asks.begin()
 	defer s.asks.end(id)
-	m.ID = id
-	if err := s.send(urgent, m); err != nil {
+	on := *m
+	on.ID = id
+	if err := s.send(urgent, &on); err != nil {
 		return nil, err
 	}
 	look := time.NewTicker(silentAfter / 4)
@@ -245,30 +267,27 @@ func (n *Node) ask(ctx context.Context, to fcp.WriterID, m *ask) ([]byte, error)
 			return a.Body, nil
 		case <-look.C:
 			if s.silent() {
-				return nil, errSilent()
+				return nil, errSilent
 			}
 		case <-ctx.Done():
-			return nil, late()
+			return nil, ctx.Err()
 		case <-s.ctx.Done():
-			return nil, fcp.Errorf(fcp.CodeTimeout, "it went away while it was asked")
+			return nil, ended
 		}
 	}
 }
 
-func errSilent() error { return fcp.Errorf(fcp.CodeTimeout, "nothing is heard of it") }
-
-// reached returns the session with a member. A node that just started, or was lent and
-// is back, waits a moment: others dial it again.
-func (n *Node) reached(ctx context.Context, to fcp.WriterID) (*Session, error) {
-	soon := time.NewTimer(max(0, comeBack-n.now().Sub(n.started)))
+// reached returns the session with a member, or waits for one until a time.
+func (n *Node) reached(ctx context.Context, to fcp.WriterID, until time.Time) (*Session, error) {
+	soon := time.NewTimer(max(0, until.Sub(n.now())))
 	defer soon.Stop()
 	for {
 		n.mu.Lock()
 		s, next := n.sessions[to], n.changed
 		n.mu.Unlock()
-		if s != nil {
+		if s != nil && s.ctx.Err() == nil {
 			if s.silent() {
-				return nil, errSilent()
+				return nil, errSilent
 			}
 			return s, nil
 		}

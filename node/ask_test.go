@@ -292,6 +292,18 @@ func TestAnswersThatNobodyWaitsFor(t *testing.T) {
 		}
 		strays(3)
 
+		// A session ends while the peer decides, as when its store is lent: it is asked again
+		// in the next one.
+		asked := 0
+		peer.decide = func(context.Context, fcp.WriterID, *ask) ([]byte, error) {
+			if asked++; asked == 1 {
+				back.end(nil)
+			}
+			return []byte{1}, nil
+		}
+		if _, err := n.AskShare(context.Background(), peer.self, []byte{1}); err != nil || asked != 2 {
+			t.Errorf("asked %d times: %v", asked, err)
+		}
 		stopped, cancel := context.WithCancel(context.Background())
 		cancel()
 		if _, err := n.AskShare(stopped, peer.self, []byte{1}); !errors.Is(err, fcp.CodeInterrupted) {

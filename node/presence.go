@@ -101,6 +101,13 @@ func (n *Node) saw(w fcp.WriterID) {
 	n.repairs.seen[w] = n.now()
 }
 
+// lastThere returns when a member was there last, as far as this node noted it.
+func (n *Node) lastThere(w fcp.WriterID) time.Time {
+	n.repairs.mu.Lock()
+	defer n.repairs.mu.Unlock()
+	return n.repairs.seen[w]
+}
+
 // Behind is a member that is away: what it wrote since AsOf is not known here.
 type Behind struct {
 	Name string
