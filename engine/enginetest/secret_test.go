@@ -19,7 +19,7 @@ import (
 	"fcp/log"
 )
 
-// reach is a ShareSource over the nodes of a mesh: what a node will do over its
+// reach is a ShareSource over the nodes of a mesh: what a node does over its
 // sessions.
 type reach struct {
 	m     *Mesh
