@@ -226,6 +226,9 @@ fence that it prints goes with every effect: a sink refuses lower ones.`,
 		}
 		return a.withAny(cmd.Context(), writing, func(e api.Store) error {
 			l, err := e.AcquireLease(cmd.Context(), q)
+			if _, alone := e.(api.Local); alone {
+				err = advise(err, fcp.CodeNoQuorum, "fcpd asks the other devices: `"+a.command("up")+"`, then repeat")
+			}
 			if err != nil {
 				return err
 			}

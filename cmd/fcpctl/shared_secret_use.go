@@ -145,7 +145,7 @@ func (a *app) useSecret(ctx context.Context, o *useFlags, name, purpose string, 
 		u.Sources = stores
 		used, err := e.UseSecret(ctx, u, fn)
 		if err = stores.close(err); err != nil {
-			return a.refused(err)
+			return a.refused(advise(err, fcp.CodeNotEnough, "fcpd asks the other devices: `"+a.command("up")+"`, then repeat; or name the store of one that holds a share with --from DIR"))
 		}
 		members, err := e.Members()
 		if err != nil {
