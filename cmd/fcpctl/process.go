@@ -90,6 +90,9 @@ func (a *app) start(ctx context.Context, dir string, args ...string) (pid int, b
 		if ctx.Err() != nil {
 			return 0, false, interrupted()
 		}
+		if other, perr := daemon.Process(dir); perr == nil && other != 0 { // somebody else began it meanwhile
+			return other, false, a.awaitReady(ctx, dir)
+		}
 		return 0, false, startError(dir, from, err)
 	}
 	return cmd.Process.Pid, true, a.awaitReady(ctx, dir)

@@ -8,7 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
+	"time"
 
 	"fcp"
 	"fcp/cmd/internal/daemon"
@@ -82,9 +84,22 @@ func (a *app) withAny(ctx context.Context, mode openMode, fn func(s api.Store) e
 		if err := a.checkFresh(ctx, mode, r); err != nil {
 			return err
 		}
-		return fn(r)
+		return a.daemonError(fn(r))
 	}
 	return a.withStore(ctx, mode, func(e *engine.Engine) error { return fn(api.Local{Engine: e}) })
+}
+
+// daemonError tells a daemon that ended while it answered from one that says no.
+func (a *app) daemonError(err error) error {
+	e := (*fcp.Error)(nil)
+	if !errors.As(err, &e) || e.Code != fcp.CodeDependency {
+		return err
+	}
+	if pid, perr := daemon.Process(a.flags.dir); perr != nil || pid != 0 {
+		return err
+	}
+	return fcp.Errorf(fcp.CodeDependency, "fcpd ended while it answered: %s", e.Detail).
+		WithNext("run the same command again, it needs no fcpd; what was acknowledged is on disk, and " + quote(daemon.LogIn(a.flags.dir)) + " may say why fcpd ended")
 }
 
 // daemon returns the store behind the daemon of the store's directory, nil when none
@@ -94,7 +109,16 @@ func (a *app) daemon(ctx context.Context) (*api.Remote, error) {
 	if err != nil || pid == 0 {
 		return nil, err
 	}
-	r, err := api.Dial(ctx, daemon.SocketIn(a.flags.dir))
+	if a.guessing {
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeout(ctx, answerWithin)
+		defer stop()
+	}
+	var r *api.Remote
+	err = a.awaiting(ctx, a.flags.dir, pid, func() (err error) {
+		r, err = api.Dial(ctx, daemon.SocketIn(a.flags.dir))
+		return err
+	})
 	return r, advise(err, fcp.CodeDependency, "fcpd runs as process "+decimal(uint64(pid))+" and does not answer; see "+quote(daemon.LogIn(a.flags.dir)))
 }
 
@@ -108,11 +132,49 @@ func (a *app) borrow(ctx context.Context, dir string) (release func() error, err
 	if a.guessing {
 		return nil, fcp.Errorf(fcp.CodeLocked, "process %d has the store", pid)
 	}
-	release, err = api.NewClient(daemon.SocketIn(dir)).Borrow(ctx, "fcpctl, process "+decimal(uint64(os.Getpid())))
+	err = a.awaiting(ctx, dir, pid, func() (err error) {
+		release, err = api.NewClient(daemon.SocketIn(dir)).Borrow(ctx, "fcpctl, process "+decimal(uint64(os.Getpid())))
+		return err
+	})
 	if err == nil {
 		a.note("fcpd steps aside while this runs")
 	}
 	return release, err
+}
+
+// answerWithin is how long a daemon may take to answer before a person is told why.
+const answerWithin = 2 * time.Second
+
+// awaiting runs do, which waits for the daemon of a store, process pid, and tells now and
+// then what that is at: another command has the store, or it does not answer anybody.
+func (a *app) awaiting(ctx context.Context, dir string, pid int, do func() error) error {
+	ctx, done := context.WithCancel(ctx)
+	var told sync.WaitGroup
+	told.Go(func() {
+		for pause := answerWithin; ; pause = progressOtherwise {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(pause):
+			}
+			asking, stop := context.WithTimeout(ctx, answerWithin)
+			err := api.NewClient(daemon.SocketIn(dir)).Ready(asking)
+			stop()
+			switch e := (*fcp.Error)(nil); {
+			case ctx.Err() != nil:
+			case err == nil:
+				a.note("waiting for fcpd, process %d, which is busy", pid)
+			case errors.As(err, &e) && e.Code == fcp.CodeDependency:
+				a.note("waiting for fcpd, process %d: %s", pid, e.Detail)
+			default:
+				a.note("waiting for fcpd, process %d, which does not answer; %s ends it", pid, "`kill -9 "+decimal(uint64(pid))+"`")
+			}
+		}
+	})
+	err := do()
+	done()
+	told.Wait()
+	return err
 }
 
 func (a *app) openStore(ctx context.Context, dir string, mode openMode) (*engine.Engine, error) {

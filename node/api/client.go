@@ -9,8 +9,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
+	"sync"
 
 	"fcp"
 )
@@ -21,12 +23,63 @@ type Client struct{ http http.Client }
 // NewClient returns a client for a socket. Nothing is sent yet.
 func NewClient(socket string) *Client {
 	return &Client{http.Client{Transport: &http.Transport{DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dialSocket(ctx, socket) }}}}
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			c, err := dialSocket(ctx, socket)
+			if err != nil {
+				return nil, err
+			}
+			return &watchedConn{Conn: c}, nil
+		}}}}
+}
+
+// watchedConn tells when nothing more comes. A request whose body waits for more to send
+// is waited for by the transport, also when the daemon is gone that would read it.
+type watchedConn struct {
+	net.Conn
+	mu    sync.Mutex
+	gone  bool   // guarded by mu
+	ended func() // guarded by mu
+}
+
+func (c *watchedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if err != nil {
+		c.tell(true, nil)
+	}
+	return n, err
+}
+
+// tell notes what to call at the end, or that it came, and calls it once both are known.
+func (c *watchedConn) tell(gone bool, ended func()) {
+	c.mu.Lock()
+	if c.gone = c.gone || gone; ended != nil {
+		c.ended = ended
+	}
+	call := c.ended
+	if !c.gone {
+		call = nil
+	}
+	c.mu.Unlock()
+	if call != nil {
+		call()
+	}
+}
+
+// untilGone has a pipe that is a request's body end with the connection.
+func untilGone(ctx context.Context, body *io.PipeReader) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
+		if c, ok := i.Conn.(*watchedConn); ok {
+			c.tell(false, func() { body.CloseWithError(errors.New("the daemon is gone")) })
+		}
+	}})
 }
 
 // do sends one request; an answer that is no success becomes an error with its code.
 // A daemon that is not there is CodeDependency.
 func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
+	if pipe, ok := body.(*io.PipeReader); ok {
+		ctx = untilGone(ctx, pipe)
+	}
 	req, err := http.NewRequestWithContext(ctx, method, "http://fcpd"+path, body)
 	if err != nil {
 		return nil, fcp.Wrap(fcp.CodeInvalidArgument, err, "the request")

@@ -344,7 +344,7 @@ func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
 	if why != "" {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusServiceUnavailable)
-		answer(w, map[string]string{"status": "not ready", "why": why})
+		answer(w, map[string]string{"status": "not ready", "why": why, "code": fcp.CodeDependency.String(), "message": why})
 		return
 	}
 	answer(w, map[string]string{"status": "ready"})
