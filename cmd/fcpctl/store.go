@@ -3,14 +3,17 @@ package main
 import (
 	"context"
 	"errors"
-	"io"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"fcp"
 	"fcp/cmd/internal/daemon"
@@ -207,19 +210,32 @@ func (a *app) openErrorIn(dir string, err error) error {
 	return a.openError(err)
 }
 
-// lockedBy returns the process that has the store in dir open, 0 when that cannot be
-// told.
+// lockedBy returns the other process that has the store in dir open, 0 when that cannot
+// be told. It reads the kernel's list (proc_locks(5)): to open the file and ask would
+// end, on closing it, a lock that this process has on it (fcntl(2)).
 func lockedBy(dir string) int {
-	f, err := os.Open(filepath.Join(dir, "LOCK"))
+	st, err := os.Stat(filepath.Join(dir, "LOCK"))
 	if err != nil {
 		return 0
 	}
-	defer f.Close()
-	held := syscall.Flock_t{Type: syscall.F_WRLCK, Whence: io.SeekStart}
-	if err := syscall.FcntlFlock(f.Fd(), syscall.F_GETLK, &held); err != nil || held.Type == syscall.F_UNLCK {
+	own, ok := st.Sys().(*syscall.Stat_t)
+	if !ok {
 		return 0
 	}
-	return int(held.Pid)
+	list, err := os.ReadFile("/proc/locks")
+	if err != nil {
+		return 0
+	}
+	file := fmt.Sprintf("%02x:%02x:%d", unix.Major(uint64(own.Dev)), unix.Minor(uint64(own.Dev)), own.Ino)
+	for line := range strings.Lines(string(list)) {
+		f := strings.Fields(line) // number, kind, ADVISORY, WRITE, process, file, from, to
+		if len(f) == 8 && f[1] == "POSIX" && f[3] == "WRITE" && f[5] == file {
+			if pid, err := strconv.Atoi(f[4]); err == nil && pid > 0 && pid != os.Getpid() {
+				return pid
+			}
+		}
+	}
+	return 0
 }
 
 func (a *app) whereIsTheStore() string {
