@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 )
 
 // Class says what kind of failure an error is and so what a caller can do about
@@ -286,4 +287,10 @@ func CodeOf(err error) Code {
 		return e.Code
 	}
 	return CodeInternal
+}
+
+// IsDiskFull reports whether err is the operating system's word for a full disk, or for a
+// quota that is used up: what CodeDiskFull stands for.
+func IsDiskFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }

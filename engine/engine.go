@@ -121,7 +121,7 @@ func lockError(dir string, err error) error {
 			WithNext("run as the user who owns the directory")
 	}
 	switch {
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case fcp.IsDiskFull(err):
 		return fcp.Wrap(fcp.CodeDiskFull, err, "lock %s", dir)
 	case errors.Is(err, syscall.EROFS):
 		return fcp.Wrap(fcp.CodeDisk, err, "lock %s", dir)

@@ -3,7 +3,6 @@ package log
 import (
 	"errors"
 	"os"
-	"syscall"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -24,10 +23,6 @@ func GiveUpBallast(fs vfs.FS, dir string) error {
 		return wrapDisk(err, "giving up the ballast file")
 	}
 	return nil
-}
-
-func isDiskFull(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 func (l *Log) diskFull() error {

@@ -275,7 +275,7 @@ func (l *Log) watch(ctx context.Context) {
 		}
 		l.watchDisk()
 		if err := l.writeMark(); err != nil {
-			if !isDiskFull(err) {
+			if !fcp.IsDiskFull(err) {
 				l.crash(err)
 				return
 			}

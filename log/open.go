@@ -131,7 +131,7 @@ func (l *Log) openPebble() error {
 // log before Pebble stalls a commit behind it. Damaged tables are for reads to
 // report: a stop would not mend them.
 func (l *Log) backgroundError(err error) {
-	if isDiskFull(err) {
+	if fcp.IsDiskFull(err) {
 		l.full.Store(true)
 		if !l.toldFull.Swap(true) { // until watchDisk sees space again
 			l.log.Warn("the disk is full; what is in memory is written when there is space", "err", err.Error())
@@ -419,7 +419,7 @@ func (l *Log) flushClose() error {
 }
 
 func wrapDisk(err error, what string) error {
-	if isDiskFull(err) {
+	if fcp.IsDiskFull(err) {
 		return fcp.Wrap(fcp.CodeDiskFull, err, "%s", what)
 	}
 	return fcp.Wrap(fcp.CodeDisk, err, "%s", what)

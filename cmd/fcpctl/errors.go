@@ -29,7 +29,7 @@ func viewError(err error) errorView {
 	if e.Code == fcp.CodeDisk && e.Next == "" && (errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.ENOTDIR)) {
 		next = "let this user read and write there, or name another place; the disk itself is not at fault"
 	}
-	if e.Code == fcp.CodeDisk && e.Next == "" && full(err) {
+	if e.Code == fcp.CodeDisk && e.Next == "" && fcp.IsDiskFull(err) {
 		next = "free some space there, or raise this user's quota, and run the same command again; the disk itself is not at fault"
 	}
 	return errorView{Schema: schemaName("Error"), Code: e.Code.String(), Class: e.Code.Class().String(), Exit: exitOf(err),
@@ -74,9 +74,6 @@ func advise(err error, code fcp.Code, next string) error {
 	return e.WithNext(next)
 }
 
-// full reports a full disk, or a quota that is used up.
-func full(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
-
 // absent reports that there is no file of a name, nor a directory for it.
 func absent(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) }
 
@@ -87,7 +84,7 @@ func inputError(err error, what string) error {
 	if err == nil || errors.As(err, &e) {
 		return err
 	}
-	if full(err) {
+	if fcp.IsDiskFull(err) {
 		return fcp.Errorf(fcp.CodeDiskFull, "%s: %w", what, err).WithNext("free some space there, or name another place, and run the same command again")
 	}
 	return fcp.Errorf(fcp.CodeInvalidArgument, "%s: %w", what, err).WithNext("check that the path is right and may be used")

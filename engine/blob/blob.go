@@ -114,7 +114,7 @@ func wrapDisk(err error, what, name string) error {
 	if err == nil {
 		return nil
 	}
-	if isFull(err) {
+	if fcp.IsDiskFull(err) {
 		return fcp.Wrap(fcp.CodeDiskFull, err, "%s %s", what, name)
 	}
 	return fcp.Wrap(fcp.CodeDisk, err, "%s %s", what, name)

@@ -326,8 +326,6 @@ func (s *Files) Delete(ctx context.Context, name string) error {
 	return wrapDisk(s.syncDir(parentOf(name)), "sync the folder of", name)
 }
 
-func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
-
 var (
 	_ Store  = (*Files)(nil)
 	_ Locker = (*Files)(nil)

@@ -179,7 +179,7 @@ func (s *Store) writeTables(o *overlay, elems []elem) (paths []string, size uint
 	wg.Go(func() { upper, upperErr = s.writeTable(paths[1], o.chunks(), elems[half:], &o.position) })
 	size, err = s.writeTable(paths[0], o.chunks(), elems[:half], nil)
 	wg.Wait()
-	if err == nil || upperErr != nil && isFull(err) { // what is no full disk counts
+	if err == nil || upperErr != nil && fcp.IsDiskFull(err) { // what is no full disk counts
 		err = upperErr
 	}
 	return paths, size + upper, err

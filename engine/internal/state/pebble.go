@@ -2,10 +2,8 @@ package state
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"syscall"
 
 	"fcp"
 
@@ -111,18 +109,13 @@ func (l *logger) Fatalf(format string, args ...any) {
 	l.s.fs.stop(fcp.Errorf(fcp.CodeCrashed, "state tables: %s", fmt.Sprintf(format, args...)))
 }
 
-// isFull reports a full disk, or a quota that is used up.
-func isFull(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
-}
-
 // coded gives a storage error its code. A full disk passes; anything else that
 // the disk says is final.
 func coded(err error, doing string) error {
 	switch {
 	case err == nil:
 		return nil
-	case isFull(err):
+	case fcp.IsDiskFull(err):
 		return fcp.Wrap(fcp.CodeDiskFull, err, "%s", doing)
 	case pebble.IsCorruptionError(err):
 		return fcp.Wrap(fcp.CodeCorrupt, err, "%s", doing)

@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"fcp"
 )
 
 // wal is a WAL being written. Like every vfs.File it takes one Write or Sync at
@@ -39,7 +41,7 @@ func (w *wal) Write(p []byte) (int, error) {
 		w.zeroed += int64(k)
 		return k, err
 	})
-	if isFull(err) {
+	if fcp.IsDiskFull(err) {
 		err = nil // the record itself is in the file
 	}
 	w.fs.extended.Add(1)

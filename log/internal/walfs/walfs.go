@@ -6,9 +6,10 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"fcp"
 )
 
 const (
@@ -252,18 +253,13 @@ func (f *FS) makeZeros(name string, category vfs.DiskWriteCategory, n int64, spa
 			if err := file.SyncData(); err != nil {
 				return err
 			}
-		case isFull(err):
+		case fcp.IsDiskFull(err):
 			return file.Sync()
 		case err != nil:
 			return err
 		}
 	}
 	return file.Sync()
-}
-
-// isFull reports a full disk, or a quota that is used up.
-func isFull(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 // errTight leaves the space of a tight disk to what must be written.
